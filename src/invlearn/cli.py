@@ -1,0 +1,151 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from invlearn.datasets import DATASETS
+from invlearn.datasets.base import OptionValue
+from invlearn.errors import InvlearnError, OptionError
+from invlearn.experiments.compare import DEFAULT_METHODS, Request
+from invlearn.experiments.compare import compare as run_compare
+from invlearn.experiments.methods import METHODS
+from invlearn.reports.tables import console as print_tables
+
+app = typer.Typer(
+    help="Learning that survives a change of environment.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def compare(
+    name: Annotated[str, typer.Argument(help="A dataset: see 'invlearn datasets'.")],
+    objectives: Annotated[
+        str, typer.Option(help="Comma-separated methods: see 'invlearn objectives'.")
+    ] = ",".join(DEFAULT_METHODS),
+    trials: Annotated[int, typer.Option(help="Runs per method, each with its own data.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the whole comparison.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder; must not hold results yet.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Training recipe of the dataset.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Dataset option NAME=VALUE; repeatable.")
+    ] = None,
+    hyper: Annotated[
+        list[str] | None, typer.Option(help="METHOD.NAME=VALUE over the recipe; repeatable.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps, instead of the recipe's.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; default one per core.")] = None,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Also select by environments left out in turn.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished runs in --out.")
+    ] = False,
+) -> None:
+    """Train methods on the same environments and measure them in ones nobody trained on."""
+    console, status = Console(), Console(stderr=True)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = out if out is not None else Path(f"invlearn-{name}-{stamp}")
+    try:
+        request = Request(
+            name,
+            [part.strip() for part in objectives.split(",") if part.strip()],
+            trials,
+            seed,
+            recipe,
+            _pairs("--data", data),
+            _hyper(hyper),
+            steps,
+            leave_one_out,
+        )
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=status,
+            transient=True,
+            disable=not status.is_terminal,
+        ) as bar:
+            task = bar.add_task("training", total=None)
+            comparison = run_compare(
+                request,
+                folder,
+                jobs=jobs,
+                resume=resume,
+                command=shlex.join(["invlearn", *sys.argv[1:]]),
+                progress=lambda done, total, what: bar.update(
+                    task, completed=done, total=total, description=what
+                ),
+            )
+    except InvlearnError as error:
+        status.print(f"[bold red]Error:[/] {error}", highlight=False)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        status.print(f"Interrupted. Finished runs are in '{folder}': repeat with --resume.")
+        raise typer.Exit(130) from None
+    print_tables(comparison.results, comparison.summary, console)
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets and their options."""
+    table = Table("dataset", "option", "default", "meaning")
+    for dataset in DATASETS.values():
+        table.add_row(f"[bold]{dataset.name}[/]", "", "", f"{dataset.summary} ({dataset.source})")
+        for name, option in dataset.options.items():
+            table.add_row("", name, str(option.default), option.help)
+        table.add_section()
+    Console().print(table)
+
+
+@app.command()
+def objectives() -> None:
+    """List the methods that 'compare' knows."""
+    table = Table("method", "what it does", "defaults", "source")
+    for name, method in METHODS.items():
+        defaults = method.objective.Hyper()._asdict()
+        shown = ", ".join(f"{k}={v:g}" for k, v in defaults.items()) or "-"
+        table.add_row(name, method.summary, shown, method.source)
+    Console().print(table)
+
+
+def _pairs(option: str, texts: list[str] | None) -> dict[str, OptionValue]:
+    out: dict[str, OptionValue] = {}
+    for text in texts or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise OptionError(f"Expected {option} NAME=VALUE, got '{text}'.")
+        out[name] = value
+    return out
+
+
+def _hyper(texts: list[str] | None) -> dict[str, dict[str, float]]:
+    out: dict[str, dict[str, float]] = {}
+    for name, value in _pairs("--hyper", texts).items():
+        method, dot, field = name.partition(".")
+        try:
+            number = float(value)
+        except ValueError:
+            dot = ""
+        if not dot:
+            raise OptionError(
+                f"Expected --hyper METHOD.NAME=NUMBER, got '{name}={value}'. "
+                "For instance irmv1.penalty_weight=1000."
+            )
+        out.setdefault(method, {})[field] = number
+    return out

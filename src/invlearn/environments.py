@@ -1,0 +1,409 @@
+"""Rows that belong to named environments: validated, sorted by environment, split inside each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from invlearn.errors import EnvironmentsError, OptionError, unknown_name
+from invlearn.features import ChannelImages, Features, concatenate
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Rows of E named environments, flat and sorted by environment.
+
+    Build one with `from_parts`, `from_arrays` or `from_frame`; they validate.
+
+    Attributes
+    ----------
+    x : Tensor [n, ...] or ChannelImages of n rows
+        Features.
+    y : Tensor [n] or [n, k]
+        Targets.
+    names : tuple of str, E of them
+    offsets : tuple of int, E + 1 of them
+        Environment e holds rows ``offsets[e]`` to ``offsets[e + 1]``.
+    weights : Tensor [n] or None
+        Non-negative row weights; None means 1 for every row.
+
+    Examples
+    --------
+    >>> envs = Environments.from_arrays([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], list("aabb"))
+    >>> envs.names, envs.sizes
+    (('a', 'b'), (2, 2))
+    """
+
+    x: Features
+    y: Tensor
+    names: tuple[str, ...]
+    offsets: tuple[int, ...]
+    weights: Tensor | None = None
+
+    @classmethod
+    def from_parts(
+        cls, parts: Mapping[str, tuple[Any, ...]], *, min_rows: int = 2
+    ) -> Environments:
+        """Environments from ``{name: (x, y)}`` or ``{name: (x, y, weights)}``.
+
+        Raises
+        ------
+        EnvironmentsError
+            No environment, too few rows, unequal lengths, NaN or infinite values.
+        """
+        if not parts:
+            raise EnvironmentsError(
+                "Expected at least one environment, got none. Pass {name: (x, y), ...}."
+            )
+        xs: list[Features] = []
+        ys: list[Tensor] = []
+        ws: list[Tensor | None] = []
+        for name, part in parts.items():
+            x, y, w = _as_rows(name, *part)
+            _check_rows(name, x, y, w, min_rows)
+            xs.append(x)
+            ys.append(y)
+            ws.append(w)
+        kinds = {(type(x), x.dtype, tuple(_row_shape(x))) for x in xs}
+        if len(kinds) > 1:
+            shapes = {name: tuple(_row_shape(x)) for name, x in zip(parts, xs, strict=True)}
+            raise EnvironmentsError(
+                f"Expected rows of one shape in every environment, got {shapes}. "
+                "Give every environment the same columns."
+            )
+        weights = None
+        if any(w is not None for w in ws):
+            filled = [
+                torch.ones(len(y)) if w is None else w for y, w in zip(ys, ws, strict=True)
+            ]
+            weights = torch.cat(filled)
+        offsets = np.concatenate([[0], np.cumsum([len(y) for y in ys])]).tolist()
+        return cls(concatenate(xs), torch.cat(ys), tuple(parts), tuple(offsets), weights)
+
+    @classmethod
+    def from_arrays(
+        cls, x: Any, y: Any, environments: Any, *, weights: Any = None
+    ) -> Environments:
+        """Environments from parallel arrays; rows are sorted by label, stably.
+
+        Parameters
+        ----------
+        x : array or Tensor [n, ...]
+        y : array or Tensor [n] or [n, k]
+        environments : array of n labels
+            Any hashable, sortable values; names are their ``str``.
+        weights : array [n], optional
+
+        Raises
+        ------
+        EnvironmentsError
+            As `from_parts`; also when lengths differ or a label is missing.
+        """
+        lengths = {"x": len(x), "y": len(y), "environments": len(environments)}
+        if weights is not None:
+            lengths["weights"] = len(weights)
+        if len(set(lengths.values())) > 1:
+            raise EnvironmentsError(
+                f"Expected equally many rows everywhere, got {lengths}. "
+                "Pass one target and one environment label per row."
+            )
+        labels = pd.Series(np.asarray(environments))
+        if labels.isna().any():
+            row = int(np.flatnonzero(labels.isna())[0])
+            raise EnvironmentsError(
+                f"Expected an environment label in every row, row {row} has none. "
+                "Drop such rows or name their environment."
+            )
+        rows_x = x if isinstance(x, Tensor | ChannelImages) else _tensor("x", "", x)
+        rows_y = y if isinstance(y, Tensor) else _tensor("y", "", y)
+        rows_w = None if weights is None else torch.as_tensor(weights)
+        parts: dict[str, tuple[Any, ...]] = {}
+        for label, rows in sorted(labels.groupby(labels, sort=True).groups.items()):
+            index = torch.as_tensor(np.asarray(rows))
+            part: tuple[Any, ...] = (rows_x[index], rows_y[index])
+            parts[str(label)] = part if rows_w is None else (*part, rows_w[index])
+        return cls.from_parts(parts)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        target: str,
+        environment: str,
+        features: Sequence[str] | None = None,
+        weights: str | None = None,
+    ) -> Environments:
+        """Environments from a DataFrame with an environment column.
+
+        Parameters
+        ----------
+        frame : DataFrame of n rows
+            Feature columns have to be numbers or booleans.
+        target, environment : str
+            Columns with the targets and the environment labels.
+        features : sequence of str, optional
+            Feature columns; default: every column not named otherwise.
+        weights : str, optional
+            Column with row weights.
+
+        Raises
+        ------
+        UnknownNameError
+            A column that is not there, with the nearest one that is.
+        EnvironmentsError
+            As `from_arrays`; also for feature columns that are not numbers.
+        """
+        taken = [name for name in (target, environment, weights) if name is not None]
+        for name in [*taken, *(features or ())]:
+            if name not in frame.columns:
+                raise unknown_name("column", name, [str(c) for c in frame.columns])
+        columns = list(features) if features is not None else [
+            c for c in frame.columns if c not in taken
+        ]
+        wrong = [
+            str(c)
+            for c in columns
+            if not (pd.api.types.is_numeric_dtype(frame[c]) or pd.api.types.is_bool_dtype(frame[c]))
+        ]
+        if wrong or not columns:
+            raise EnvironmentsError(
+                f"Expected one or more number columns as features, got {wrong or 'none'}. "
+                "Encode categories as numbers first or name the columns with features=[...]."
+            )
+        return cls.from_arrays(
+            frame[columns].to_numpy(dtype=np.float32),
+            frame[target].to_numpy(),
+            frame[environment].to_numpy(),
+            weights=None if weights is None else frame[weights].to_numpy(dtype=np.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[tuple[str, Features, Tensor]]:
+        for name, start, stop in zip(self.names, self.offsets, self.offsets[1:], strict=False):
+            yield name, self.x[start:stop], self.y[start:stop]
+
+    @property
+    def n_rows(self) -> int:
+        return self.offsets[-1]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows in each environment."""
+        return tuple(b - a for a, b in zip(self.offsets, self.offsets[1:], strict=False))
+
+    @property
+    def index(self) -> Tensor:
+        """Environment number of every row, int64 [n]."""
+        return torch.repeat_interleave(torch.arange(len(self)), torch.tensor(self.sizes))
+
+    def require(self, count: int, purpose: str) -> None:
+        """Raise unless there are at least `count` environments."""
+        if len(self) < count:
+            raise EnvironmentsError(
+                f"{purpose} needs at least {count} training environments, got {len(self)} "
+                f"({', '.join(self.names)}). Say which rows come from which source, "
+                "or use objective 'erm'."
+            )
+
+    def take(self, rows: Sequence[Tensor]) -> Environments:
+        """Keep, in each environment, the rows at these positions within it (E index tensors)."""
+        index = torch.cat(
+            [part + start for part, start in zip(rows, self.offsets, strict=False)]
+        )
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in rows])]).tolist()
+        weights = None if self.weights is None else self.weights[index]
+        return Environments(self.x[index], self.y[index], self.names, tuple(offsets), weights)
+
+    def select(self, names: Sequence[str]) -> Environments:
+        """Only the environments named, in this order."""
+        for name in names:
+            if name not in self.names:
+                raise unknown_name("environment", name, self.names)
+        parts: dict[str, tuple[Any, ...]] = {}
+        for name in names:
+            e = self.names.index(name)
+            rows = slice(self.offsets[e], self.offsets[e + 1])
+            part: tuple[Any, ...] = (self.x[rows], self.y[rows])
+            parts[name] = part if self.weights is None else (*part, self.weights[rows])
+        return Environments.from_parts(parts)
+
+    def with_features(self, x: Features) -> Environments:
+        """The same rows with other features (a view of them, say)."""
+        if len(x) != self.n_rows:
+            raise EnvironmentsError(
+                f"Expected {self.n_rows} feature rows, got {len(x)}. Map rows one to one."
+            )
+        return replace(self, x=x)
+
+    def split(self, fraction: float, *, seed: int) -> tuple[Environments, Environments]:
+        """Split each environment in two, stratified by class where targets are classes.
+
+        Parameters
+        ----------
+        fraction : float in (0, 1)
+            Share of each environment's rows that goes to the second part; both parts
+            keep at least one row of every environment.
+        seed : int
+            Equal seeds give equal splits.
+
+        Returns
+        -------
+        (Environments, Environments)
+            For instance training and validation rows.
+
+        Raises
+        ------
+        OptionError
+            A fraction outside (0, 1).
+        EnvironmentsError
+            An environment with a single row.
+        """
+        if not 0.0 < fraction < 1.0:
+            raise OptionError(
+                f"Expected a validation fraction strictly between 0 and 1, got {fraction}. "
+                "Use 0.2 to hold out a fifth of every environment."
+            )
+        first: list[Tensor] = []
+        second: list[Tensor] = []
+        for e, (name, _, y) in enumerate(self):
+            if len(y) < 2:
+                raise EnvironmentsError(
+                    f"Environment '{name}' has {len(y)} row; splitting needs at least 2. "
+                    "Merge it with another environment or drop it."
+                )
+            rng = np.random.default_rng([seed, e])
+            held = _stratified(y, fraction, rng)
+            keep = np.setdiff1d(np.arange(len(y)), held)
+            first.append(torch.as_tensor(keep))
+            second.append(torch.as_tensor(held))
+        return self.take(first), self.take(second)
+
+
+def _stratified(y: Tensor, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Sorted positions of the held-out rows, proportional in every class."""
+    n = len(y)
+    count = min(max(round(fraction * n), 1), n - 1)
+    order = rng.permutation(n)
+    if y.ndim == 1 and not y.is_floating_point():
+        # Sorting a random order by class and taking evenly spaced rows keeps proportions.
+        order = order[np.argsort(y.numpy()[order], kind="stable")]
+        start = rng.random()
+        picks = np.floor((np.arange(count) + start) * n / count).astype(np.int64)
+        return np.sort(order[np.minimum(picks, n - 1)])
+    return np.sort(order[:count])
+
+
+def _row_shape(x: Features) -> tuple[int, ...]:
+    return (x.n_channels, *x.pixels.shape[1:]) if isinstance(x, ChannelImages) else x.shape[1:]
+
+
+def _tensor(what: str, name: str, values: Any) -> Tensor:
+    where = f" of environment '{name}'" if name else ""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise EnvironmentsError(
+            f"Expected numbers in {what}{where}, got {array.dtype}. Encode them as numbers first."
+        )
+    return torch.as_tensor(array)
+
+
+def _as_rows(
+    name: str, x: Any, y: Any, weights: Any = None
+) -> tuple[Features, Tensor, Tensor | None]:
+    """Tensors of the library's kinds: float features, integer or float targets."""
+    if not isinstance(x, ChannelImages):
+        x = x if isinstance(x, Tensor) else _tensor("x", name, x)
+        if not x.is_floating_point():
+            x = x.to(torch.get_default_dtype())
+        if x.ndim == 1:
+            x = x[:, None]
+    y = y if isinstance(y, Tensor) else _tensor("y", name, y)
+    if not y.is_floating_point():
+        y = y.to(torch.int64)
+    if weights is not None:
+        weights = torch.as_tensor(weights).to(x.dtype)
+    return x, y, weights
+
+
+def _check_rows(name: str, x: Features, y: Tensor, w: Tensor | None, min_rows: int) -> None:
+    lengths = {"x": len(x), "y": len(y)} | ({} if w is None else {"weights": len(w)})
+    if len(set(lengths.values())) > 1:
+        raise EnvironmentsError(
+            f"Expected equally many rows in environment '{name}', got {lengths}. "
+            "Pass one target per row."
+        )
+    if len(y) < min_rows:
+        what = "is empty" if len(y) == 0 else f"has {len(y)} row{'s' if len(y) > 1 else ''}"
+        raise EnvironmentsError(
+            f"Environment '{name}' {what}; expected at least {min_rows} rows. "
+            "Drop it or merge it with another environment."
+        )
+    values = x.pixels if isinstance(x, ChannelImages) else x
+    for what, tensor in (("x", values), ("y", y), ("weights", w)):
+        if tensor is None or not tensor.is_floating_point():
+            continue
+        # A sum is finite unless a value is not (or it overflows): one cheap pass first.
+        if not torch.isfinite(tensor.sum(dtype=torch.float64)):
+            bad = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)
+            if bad.any():
+                row = int(torch.nonzero(bad)[0])
+                raise EnvironmentsError(
+                    f"Expected finite numbers, {what} of environment '{name}' holds NaN or "
+                    f"infinity in {int(bad.sum())} row(s), first row {row}. "
+                    "Impute or drop them."
+                )
+    if w is not None and ((w < 0).any() or w.sum() <= 0):
+        raise EnvironmentsError(
+            f"Expected non-negative row weights with a positive sum in environment '{name}'. "
+            "Clip them or drop the environment."
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Environments to evaluate on, whose rows may share features.
+
+    Test environments that differ only in the shortcut (one digit in every color) share
+    their images: the features are forwarded once and every environment picks its rows.
+
+    Attributes
+    ----------
+    x : Features of m distinct rows
+    names : tuple of str
+    rows : tuple of Tensor [n_e], int64
+        Which of the m rows each environment is made of.
+    targets : tuple of Tensor [n_e] or [n_e, k]
+    split : str
+        'train', 'validation', 'test' or 'held-out': the column of the results table.
+    """
+
+    x: Features
+    names: tuple[str, ...]
+    rows: tuple[Tensor, ...]
+    targets: tuple[Tensor, ...]
+    split: str
+
+    @classmethod
+    def from_environments(cls, environments: Environments, split: str) -> EvaluationSet:
+        """Every row once, in place."""
+        bounds = list(zip(environments.offsets, environments.offsets[1:], strict=False))
+        return cls(
+            environments.x,
+            environments.names,
+            tuple(torch.arange(a, b) for a, b in bounds),
+            tuple(environments.y[a:b] for a, b in bounds),
+            split,
+        )
+
+    def with_features(self, x: Features) -> EvaluationSet:
+        """The same environments over other features of the same m rows."""
+        return replace(self, x=x)

@@ -1,0 +1,66 @@
+"""How a predictor does in each environment: accuracy, risk, dummy gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from invlearn.environments import EvaluationSet
+from invlearn.features import Features
+from invlearn.losses import Loss
+
+
+class Measurement(NamedTuple):
+    """One number of one environment: a row of the results table, less the run it is of."""
+
+    environment: str
+    split: str
+    metric: str
+    value: float
+
+
+def forward(model: nn.Module, x: Features, *, rows_at_a_time: int = 5000) -> Tensor:
+    """Outputs [m, k] of all rows, without graphs, in evaluation mode (restored after)."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            parts = [model(x[a : a + rows_at_a_time]) for a in range(0, len(x), rows_at_a_time)]
+    finally:
+        model.train(training)
+    return torch.cat(parts)
+
+
+def evaluate(
+    model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss
+) -> list[Measurement]:
+    """Measure a predictor in every environment of every set.
+
+    Returns
+    -------
+    list of Measurement
+        Metrics 'risk', 'dummy_gradient_norm' (Euclidean norm of the mean dummy gradient)
+        and, for a classification, 'accuracy' (a fraction). Means over the environment's
+        rows, in double precision. On validation rows also what selection rules need:
+        'risk_standard_error' and 'constant_risk', the best constant predictor's risk.
+    """
+    out = []
+    for data in sets:
+        z_all = forward(model, data.x).to(torch.float64)
+        for name, rows, y in zip(data.names, data.rows, data.targets, strict=True):
+            z = z_all[rows]
+            losses = loss.value(z, y)
+            metrics: dict[str, Tensor | float] = {
+                "risk": losses.mean(),
+                "dummy_gradient_norm": loss.dummy_gradient(z, y).mean(0).norm(),
+            }
+            if loss.classification:
+                metrics["accuracy"] = 1 - loss.errors(z, y).mean()
+            if data.split == "validation":
+                metrics["risk_standard_error"] = losses.std(correction=0) / len(losses) ** 0.5
+                metrics["constant_risk"] = loss.constant_risk(y)
+            out += [Measurement(name, data.split, m, float(v)) for m, v in metrics.items()]
+    return out

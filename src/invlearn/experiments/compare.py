@@ -1,0 +1,277 @@
+"""Compare methods on a dataset: plan, run, select, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from invlearn.datasets import DATASETS, load
+from invlearn.datasets.base import Benchmark, OptionValue
+from invlearn.errors import OptionError, unknown_name
+from invlearn.experiments.jobs import Job, Outcome, cores, run_jobs, trial_seed
+from invlearn.experiments.methods import Method, get_method
+from invlearn.experiments.provenance import provenance
+from invlearn.experiments.recipes import Plan, Recipe, get_recipe
+from invlearn.experiments.store import Store
+from invlearn.reports import write_report
+from invlearn.selection import RULES, Rule, applicable, select
+
+ORACLE_HYPER = " (oracle hyperparameters)"
+RESULT_COLUMNS = [
+    "objective",
+    "trial",
+    "environment",
+    "split",
+    "metric",
+    "value",
+    "step",
+    "selection",
+]
+DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compare.
+
+    Parameters
+    ----------
+    dataset : str
+    methods : sequence of str
+        Names of `METHODS`.
+    trials : int
+        Runs per method, each with its own data draw, coloring, initial weights.
+    seed : int
+        Trial t uses a seed derived from (seed, t), the same for every method.
+    recipe : str or None
+        Name of one of the dataset's recipes; None takes the first.
+    dataset_options : mapping
+    hyper : mapping
+        {method: {hyperparameter: value}} over the recipe's.
+    steps : int, optional
+        Instead of the recipe's.
+    leave_one_out : bool
+        Also train without each training environment in turn, for the rule of that name.
+    """
+
+    dataset: str
+    methods: Sequence[str] = DEFAULT_METHODS
+    trials: int = 3
+    seed: int = 0
+    recipe: str | None = None
+    dataset_options: Mapping[str, OptionValue] = field(default_factory=dict)
+    hyper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    steps: int | None = None
+    leave_one_out: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` leaves in its folder, in memory."""
+
+    results: pd.DataFrame
+    curves: pd.DataFrame
+    summary: dict[str, Any]
+    folder: Path
+
+
+def compare(
+    request: Request,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    resume: bool = False,
+    command: str = "",
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> Comparison:
+    """Train every method over every trial, apply every selection rule, write the folder.
+
+    The folder then holds results.csv (long: a row per method, trial, environment, split,
+    metric and selection rule), curves.parquet (the same at every evaluated step),
+    summary.json, figures/ and report.html.
+
+    Parameters
+    ----------
+    request : Request
+    out : Path
+        A folder that holds no results yet.
+    jobs : int, optional
+        Runs at a time, each on one thread; default: one per core.
+    resume : bool
+        Go on with the unfinished runs in `out`.
+    command : str
+        For the record.
+    progress : callable
+        ``progress(runs done, runs in all, what was done last)``.
+
+    Raises
+    ------
+    InvlearnError
+        Anything wrong with the request or the folder; nothing has been written then.
+    """
+    recipe, methods, benchmark = _resolve(request)
+    plans = {m.name: _plan(recipe, m, request) for m in methods}
+    todo = [
+        Job(
+            request.dataset,
+            tuple(sorted(request.dataset_options.items())),
+            recipe.name,
+            method.name,
+            trial,
+            request.seed,
+            request.steps,
+            tuple(sorted(request.hyper.get(method.name, {}).items())),
+            request.leave_one_out,
+        )
+        for trial in range(request.trials)
+        for method in methods
+    ]
+    record = {"plans": {n: p.describe() for n, p in plans.items()}, "jobs": [vars(j) for j in todo]}
+    store = Store.check(out, record, resume=resume)
+    store.begin(record)
+    kept = {job.key: store.load_run(job.key) for job in todo}
+    finished = sum(found is not None for found in kept.values())
+
+    def done(outcome: Outcome) -> None:
+        nonlocal finished
+        kept[outcome.job.key] = (outcome.curves, outcome.messages, outcome.seconds)
+        store.save_run(outcome.job.key, outcome.curves, outcome.messages, outcome.seconds)
+        finished += 1
+        progress(finished, len(todo), f"{outcome.job.method}, trial {outcome.job.trial}")
+
+    missing = [job for job in todo if kept[job.key] is None]
+    # Long runs first, so that the cores end together.
+    missing.sort(key=lambda job: -plans[job.method].settings.steps * sum(plans[job.method].hidden))
+    processes = cores() if jobs is None else jobs
+    run_jobs(missing, processes=processes, done=done)
+    runs = [found for job in todo if (found := kept[job.key]) is not None]
+    curves = pd.concat([run[0] for run in runs], ignore_index=True)
+    messages = [
+        {"objective": job.method, "trial": job.trial, "message": text}
+        for job, run in zip(todo, runs, strict=True)
+        for text in run[1]
+    ]
+    results, unsatisfied = _select(curves, recipe, benchmark.target)
+    summary = {
+        "dataset": _describe(request, benchmark),
+        "methods": [_describe_method(m, plans[m.name]) for m in methods],
+        "selections": [_describe_rule(rule, recipe) for rule in applicable(curves)],
+        "recipe": {
+            "name": recipe.name,
+            "oracle": recipe.oracle,
+            "note": recipe.note,
+            "settings": recipe.common,
+        },
+        "headline": applicable(curves)[0].name + (ORACLE_HYPER if recipe.oracle else ""),
+        "trials": request.trials,
+        "seed": request.seed,
+        "seeds": [trial_seed(request.seed, t) for t in range(request.trials)],
+        "provenance": provenance(command)
+        | {"jobs": processes, "threads": 1, "seconds": round(sum(run[2] for run in runs), 1)},
+        "warnings": messages,
+        "unsatisfied": unsatisfied,
+    }
+    write_report(results, curves, summary, out)
+    store.write("curves.parquet", curves.to_parquet(index=False))
+    store.write("results.csv", results.to_csv(index=False, float_format="%.10g"))
+    store.write("summary.json", json.dumps(summary, indent=1))
+    store.finish()
+    return Comparison(results, curves, summary, out)
+
+
+def _resolve(request: Request) -> tuple[Recipe, list[Method], Benchmark]:
+    """Everything the request names, looked up; every complaint comes from here."""
+    if request.trials < 1:
+        raise OptionError(f"Expected at least one trial, got {request.trials}.")
+    if request.dataset not in DATASETS:
+        raise unknown_name("dataset", request.dataset, DATASETS)
+    methods = [get_method(name) for name in dict.fromkeys(request.methods)]
+    for name in request.hyper:
+        if name not in {m.name for m in methods}:
+            raise unknown_name("method in a hyperparameter", name, [m.name for m in methods])
+    recipe = get_recipe(request.dataset, request.recipe)
+    benchmark = load(request.dataset, seed=trial_seed(request.seed, 0), **request.dataset_options)
+    for method in methods:
+        left = len(benchmark.train) - (1 if request.leave_one_out else 0)
+        needed = method.objective.min_environments
+        if left < needed:
+            benchmark.train.require(
+                needed + (1 if request.leave_one_out else 0),
+                method.title + (" with an environment left out" if request.leave_one_out else ""),
+            )
+        if method.reference and benchmark.without_shortcut is None:
+            raise OptionError(
+                f"'{method.name}' needs features without the shortcut; {benchmark.name} with "
+                "these options has none. Leave it out of --objectives."
+            )
+    return recipe, methods, benchmark
+
+
+def _plan(recipe: Recipe, method: Method, request: Request) -> Plan:
+    return recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
+
+
+def _select(
+    curves: pd.DataFrame, recipe: Recipe, target: str
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Every rule's choice in every run, and the runs in which a rule's condition never held."""
+    parts, unsatisfied = [], []
+    for rule in applicable(curves):
+        label = rule.name + (ORACLE_HYPER if recipe.oracle else "")
+        missed: dict[str, list[int]] = {}
+        for (name, trial), run in curves.groupby(["objective", "trial"], sort=False):
+            chosen, choice = select(run, rule, target, label)
+            parts.append(chosen)
+            if not choice.satisfied:
+                missed.setdefault(str(name), []).append(int(trial))
+        unsatisfied += [
+            {"selection": label, "objective": name, "trials": trials}
+            for name, trials in missed.items()
+        ]
+    results = pd.concat(parts, ignore_index=True)
+    shown = results["metric"].isin(["accuracy", "risk", "dummy_gradient_norm"])
+    return results.loc[shown, RESULT_COLUMNS].reset_index(drop=True), unsatisfied
+
+
+def _describe(request: Request, benchmark: Benchmark) -> dict[str, Any]:
+    dataset = DATASETS[request.dataset]
+    return {
+        "name": dataset.name,
+        "summary": dataset.summary,
+        "source": dataset.source,
+        "options": {n: o.default for n, o in dataset.options.items()}
+        | dict(request.dataset_options),
+        "description": dict(benchmark.description),
+        "target": benchmark.target,
+        "training_environments": list(benchmark.train.names),
+        "test_environments": list(benchmark.test.names),
+        "loss": benchmark.loss,
+    }
+
+
+def _describe_method(method: Method, plan: Plan) -> dict[str, Any]:
+    return {
+        "name": method.name,
+        "title": method.title,
+        "summary": method.summary,
+        "source": method.source,
+        "reference": method.reference,
+        "hyperparameters": plan.describe(),
+    }
+
+
+def _describe_rule(rule: Rule, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "name": rule.name + (ORACLE_HYPER if recipe.oracle else ""),
+        "title": rule.title + (", oracle hyperparameters" if recipe.oracle else ""),
+        "explanation": rule.explanation,
+        "oracle": rule.oracle or recipe.oracle,
+    }
+
+
+__all__ = ["DEFAULT_METHODS", "RULES", "Comparison", "Request", "compare"]

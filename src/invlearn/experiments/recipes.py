@@ -1,0 +1,112 @@
+"""Recipes: the settings each method is trained with on a dataset, as data."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from invlearn.errors import OptionError, unknown_name
+from invlearn.experiments.methods import Method
+from invlearn.objectives.base import Objective
+from invlearn.training import PenaltySchedule, Settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One method's part of a recipe, resolved: what `Trainer` needs beside data and seed."""
+
+    objective: Objective
+    hyper: Any
+    hidden: tuple[int, ...]
+    settings: Settings
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as plain data, for the summary."""
+        settings = asdict(self.settings)
+        settings.pop("lr_factor")
+        return {
+            "options": {f.name: getattr(self.objective, f.name) for f in fields(self.objective)},
+            **self.hyper._asdict(),
+            "hidden": list(self.hidden),
+            **settings,
+        }
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named set of plans for one dataset.
+
+    Attributes
+    ----------
+    oracle : bool
+        Whether a number in it was chosen by looking at a test environment.
+    note : str
+        Where it comes from.
+    """
+
+    name: str
+    oracle: bool
+    note: str
+    _data: Mapping[str, Any]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """The settings that hold for every method that has none of its own."""
+        return {"hidden": self._data.get("hidden", []), **self._data.get("settings", {})}
+
+    def plan(
+        self,
+        method: Method,
+        *,
+        steps: int | None = None,
+        hyper: Mapping[str, float] | None = None,
+    ) -> Plan:
+        """The plan of a method; `steps` and `hyper` override the recipe."""
+        own = self._data.get("methods", {}).get(method.name, {})
+        common = self._data.get("settings", {})
+        schedule = own.get("schedule", self._data.get("schedule", {}))
+        settings = {**common, **own.get("settings", {})}
+        if steps is not None:
+            settings["steps"] = steps
+        objective = replace(method.objective, **own.get("options", {}))
+        values = {**own.get("hyper", {}), **(hyper or {})}
+        known = objective.Hyper._fields
+        for name in values:
+            if name not in known:
+                raise unknown_name(f"hyperparameter of {method.name}", name, known)
+        made = objective.Hyper(**values)
+        objective.check(made)
+        return Plan(
+            objective,
+            made,
+            tuple(own.get("hidden", self._data.get("hidden", ()))),
+            Settings(**settings, schedule=PenaltySchedule(**schedule)),
+        )
+
+
+@cache
+def _recipes() -> dict[str, dict[str, Any]]:
+    text = files("invlearn.experiments").joinpath("recipes.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def get_recipe(dataset: str, name: str | None = None) -> Recipe:
+    """A dataset's recipe by name; None takes its first one.
+
+    Raises
+    ------
+    UnknownNameError, OptionError
+        No such recipe, or none for the dataset.
+    """
+    recipes = _recipes().get(dataset, {})
+    if not recipes:
+        raise OptionError(f"Dataset '{dataset}' has no recipe yet; datasets: {list(_recipes())}.")
+    name = next(iter(recipes)) if name is None else name
+    if name not in recipes:
+        raise unknown_name(f"recipe for {dataset}", name, recipes)
+    data = recipes[name]
+    return Recipe(name, bool(data["oracle"]), str(data["note"]), data)

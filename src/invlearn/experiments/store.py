@@ -1,0 +1,123 @@
+"""The output folder of a comparison: refused when in use, resumable, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from invlearn.errors import OutputError
+
+_RESULTS = ("results.csv", "summary.json", "curves.parquet", "report.html")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder for one comparison.
+
+    While runs are under way, ``runs/`` holds the finished ones and ``plan.json`` says what is
+    being run; both go once the results are written.
+    """
+
+    folder: Path
+
+    @classmethod
+    def check(cls, folder: Path, plan: Mapping[str, Any], *, resume: bool) -> Store:
+        """Look whether the folder can be used, and change nothing.
+
+        Raises
+        ------
+        OutputError
+            It is a file, cannot be written, holds results, or holds other unfinished runs.
+        """
+        store = cls(folder)
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"Expected a folder, '{folder}' is a file. Pass another --out.")
+        parent = folder
+        while not parent.exists():
+            parent = parent.parent
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"Cannot write to '{folder}': '{parent}' is not a writable folder. "
+                "Pass another --out, or change its permissions."
+            )
+        held = [name for name in _RESULTS if (folder / name).exists()]
+        if held:
+            raise OutputError(
+                f"'{folder}' already holds results ({', '.join(held)}); they are never "
+                "overwritten. Pass another --out, or remove the folder."
+            )
+        if store._plan.exists():
+            if not resume:
+                raise OutputError(
+                    f"'{folder}' holds the unfinished runs of a comparison. Add --resume to go "
+                    "on with it, or pass another --out."
+                )
+            if json.loads(store._plan.read_text(encoding="utf-8")) != _plain(plan):
+                raise OutputError(
+                    f"'{folder}' holds the unfinished runs of another comparison. Repeat its "
+                    "command exactly with --resume, or pass another --out."
+                )
+        return store
+
+    @property
+    def _plan(self) -> Path:
+        return self.folder / "plan.json"
+
+    def _run(self, key: str) -> Path:
+        return self.folder / "runs" / f"{key}.json"
+
+    def begin(self, plan: Mapping[str, Any]) -> None:
+        """Make the folder and say what is being run."""
+        text = json.dumps(_plain(plan), indent=1)
+        (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+        self.write("plan.json", text)
+
+    def save_run(self, key: str, curves: pd.DataFrame, messages: tuple[str, ...], seconds: float) -> None:
+        """Keep a finished run."""
+        record = {
+            "messages": list(messages),
+            "seconds": seconds,
+            "curves": {name: curves[name].tolist() for name in curves.columns},
+        }
+        self.write(f"runs/{key}.json", json.dumps(record))
+
+    def load_run(self, key: str) -> tuple[pd.DataFrame, tuple[str, ...], float] | None:
+        """A run kept earlier, or None."""
+        path = self._run(key)
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return pd.DataFrame(record["curves"]), tuple(record["messages"]), record["seconds"]
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write a file whole or not at all."""
+        path = self.folder / name
+        data = content.encode("utf-8") if isinstance(content, str) else content
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return path
+
+    def finish(self) -> None:
+        """Drop what only an unfinished comparison needs."""
+        for path in (self.folder / "runs").glob("*.json"):
+            path.unlink()
+        (self.folder / "runs").rmdir()
+        self._plan.unlink()
+
+
+def _plain(plan: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(plan))

@@ -1,0 +1,80 @@
+"""The linear layer on this CPU: the same numbers from the faster of two libraries.
+
+With AVX-512, torch's default library for float32 products takes a slow path on processors
+that are not of its own make, while oneDNN, which torch also carries, does not (2.1 to 2.5
+times faster on such a machine; see docs/architecture.md). The choice depends on the
+processor's abilities alone, never on a timing, so that reruns stay bit-identical.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_MIN_ROWS = 64
+"""Below this many rows a product's overhead outweighs its arithmetic."""
+
+
+def _find() -> bool:
+    return (
+        torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+ONEDNN: bool = _find()
+"""Whether float32 products on this CPU go through oneDNN."""
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``a @ b.T + bias`` for float32; oneDNN wants packed operands or plain transposes."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(_packed(a), _packed(b), bias, "none", [], "")
+    return out
+
+
+def _packed(matrix: Tensor) -> Tensor:
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
+
+
+class _Linear(torch.autograd.Function):
+    """``x @ weight.T + bias`` whose three products run in oneDNN; once differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        return (
+            _product(grad, weight.t()) if ctx.needs_input_grad[0] else None,
+            _product(grad.t(), x.t()) if ctx.needs_input_grad[1] else None,
+            grad.sum(0) if ctx.needs_input_grad[2] else None,
+        )
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias`` [n, out], as `torch.nn.functional.linear`, once differentiable here.
+
+    Function transforms (vmap, jvp), other types and other devices take torch's own path.
+    """
+    if (
+        not ONEDNN
+        or x.dtype != torch.float32
+        or weight.dtype != torch.float32
+        or x.device.type != "cpu"
+        or x.ndim != 2
+        or len(x) < _MIN_ROWS
+        or weight.shape[0] == 1
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    ):
+        return F.linear(x, weight, bias)
+    out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return out

@@ -1,0 +1,241 @@
+"""Losses: the value of every row and, in closed form, its dummy gradient.
+
+The dummy gradient of a row is the derivative of its loss when the output is scaled by a
+dummy classifier w, taken at w = 1 (Arjovsky et al. 2019, arXiv 1907.02893, section 3.1).
+Because the environment's dummy gradient is the plain mean of the rows', IRMv1 needs no
+double backward.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invlearn.errors import EnvironmentsError, OptionError, unknown_name
+
+
+class Loss(ABC):
+    """A per-row loss ℓ(z, y) over outputs z [n, k].
+
+    Attributes
+    ----------
+    classification : bool
+        Whether `errors` (0-1) means something.
+    """
+
+    name: ClassVar[str]
+    classification: ClassVar[bool] = True
+
+    @abstractmethod
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        """Loss of every row, [n]."""
+
+    @abstractmethod
+    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        """Derivative of every row's loss in the dummy scale(s) at 1, [n, dummies]."""
+
+    @abstractmethod
+    def check(self, y: Tensor, n_outputs: int) -> None:
+        """Raise EnvironmentsError unless the targets are of this loss's kind."""
+
+    @abstractmethod
+    def constant_risk(self, y: Tensor) -> float:
+        """Risk of the best constant predictor on these targets."""
+
+    def errors(self, z: Tensor, y: Tensor) -> Tensor:
+        """0-1 error of every row, [n] (squared error for a regression)."""
+        return self.value(z, y)
+
+
+def _one_output(z: Tensor, loss: str) -> Tensor:
+    if z.ndim == 2 and z.shape[1] == 1:
+        return z[:, 0]
+    if z.ndim == 1:
+        return z
+    raise OptionError(
+        f"Expected one output per row for the {loss} loss, got shape {tuple(z.shape)}. "
+        "Build the model with n_outputs=1, or use the softmax loss for several classes."
+    )
+
+
+@dataclass(frozen=True)
+class Squared(Loss):
+    """ℓ = mean over outputs of (z − y)²; dummy gradient 2 z (z − y), one dummy scale.
+
+    Examples
+    --------
+    >>> Squared().value(torch.tensor([[3.0]]), torch.tensor([1.0]))
+    tensor([4.])
+    """
+
+    name: ClassVar[str] = "squared"
+    classification: ClassVar[bool] = False
+
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        return (z - y.reshape(z.shape)).square().reshape(len(z), -1).mean(1)
+
+    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        return (2 * z * (z - y.reshape(z.shape))).reshape(len(z), -1).mean(1, keepdim=True)
+
+    def check(self, y: Tensor, n_outputs: int) -> None:
+        columns = 1 if y.ndim == 1 else y.shape[1]
+        if not y.is_floating_point() or columns != n_outputs:
+            raise EnvironmentsError(
+                f"Expected float targets with {n_outputs} column(s) for the squared loss, got "
+                f"{y.dtype} with {columns}. Convert the targets, or use 'logistic' or 'softmax' "
+                "for classes."
+            )
+
+    def constant_risk(self, y: Tensor) -> float:
+        return float((y - y.mean(0)).square().mean())
+
+
+@dataclass(frozen=True)
+class Logistic(Loss):
+    """ℓ = log(1 + eᶻ) − y z, y in {0, 1}; dummy gradient z (σ(z) − y).
+
+    Examples
+    --------
+    >>> Logistic().value(torch.zeros(1, 1), torch.tensor([1]))
+    tensor([0.6931])
+    """
+
+    name: ClassVar[str] = "logistic"
+
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        z = _one_output(z, self.name)
+        return F.binary_cross_entropy_with_logits(z, y.to(z.dtype), reduction="none")
+
+    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        z = _one_output(z, self.name)
+        return (z * (z.sigmoid() - y.to(z.dtype)))[:, None]
+
+    def check(self, y: Tensor, n_outputs: int) -> None:
+        if y.ndim != 1 or not bool(((y == 0) | (y == 1)).all()):
+            got = f"shape {tuple(y.shape)}" if y.ndim != 1 else f"values {_some(y)}"
+            raise EnvironmentsError(
+                f"Expected targets 0 and 1 for the logistic loss, got {got}. "
+                "Map the two classes to 0 and 1, or use 'softmax' or 'squared'."
+            )
+        if n_outputs != 1:
+            raise OptionError(
+                f"Expected one output for the logistic loss, got {n_outputs}. Use 'softmax'."
+            )
+
+    def constant_risk(self, y: Tensor) -> float:
+        return _entropy(torch.bincount(y.to(torch.int64), minlength=2))
+
+    def errors(self, z: Tensor, y: Tensor) -> Tensor:
+        return ((_one_output(z, self.name) > 0) != (y == 1)).to(z.dtype)
+
+
+@dataclass(frozen=True)
+class Softmax(Loss):
+    """ℓ = log Σ exp z_k − z_y, targets 0 .. k − 1.
+
+    Parameters
+    ----------
+    dummy : 'scalar' or 'per-class'
+        One dummy scale for all classes (d = Σ_k z_k (p_k − 1[y = k])), or one for each
+        (d_k = z_k (p_k − 1[y = k])). Penalty weights are not portable between the two.
+    """
+
+    dummy: str = "scalar"
+    name: ClassVar[str] = "softmax"
+
+    def __post_init__(self) -> None:
+        if self.dummy not in ("scalar", "per-class"):
+            raise unknown_name("dummy", self.dummy, ["scalar", "per-class"])
+
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(z, y, reduction="none")
+
+    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        rows = z * (z.softmax(1) - F.one_hot(y, z.shape[1]).to(z.dtype))
+        return rows if self.dummy == "per-class" else rows.sum(1, keepdim=True)
+
+    def check(self, y: Tensor, n_outputs: int) -> None:
+        if n_outputs < 2:
+            # With one output the softmax is constant: labels would be ignored silently.
+            raise OptionError(
+                f"Expected at least two outputs for the softmax loss, got {n_outputs}. "
+                "Use one output per class, or the logistic loss for two classes."
+            )
+        if y.ndim != 1 or y.is_floating_point() or bool(((y < 0) | (y >= n_outputs)).any()):
+            raise EnvironmentsError(
+                f"Expected whole-number targets 0 to {n_outputs - 1} for the softmax loss, got "
+                f"{_some(y) if y.ndim == 1 else tuple(y.shape)}. Number the classes from 0."
+            )
+
+    def constant_risk(self, y: Tensor) -> float:
+        return _entropy(torch.bincount(y))
+
+    def errors(self, z: Tensor, y: Tensor) -> Tensor:
+        return (z.argmax(1) != y).to(z.dtype)
+
+
+@dataclass(frozen=True)
+class Custom(Loss):
+    """Any per-row loss; its dummy gradient comes from `torch.func.grad`.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(z_row [k], y_row) -> scalar``, made of torch operations.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    name: ClassVar[str] = "custom"
+    classification: ClassVar[bool] = False
+
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        return torch.func.vmap(self.function)(z, y)
+
+    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        def scaled(w: Tensor, z_row: Tensor, y_row: Tensor) -> Tensor:
+            return self.function(w * z_row, y_row)
+
+        one = torch.ones((), dtype=z.dtype, device=z.device)
+        rows: Tensor = torch.func.vmap(torch.func.grad(scaled), in_dims=(None, 0, 0))(one, z, y)
+        return rows[:, None]
+
+    def check(self, y: Tensor, n_outputs: int) -> None:
+        """Nothing is known about a custom loss's targets."""
+
+    def constant_risk(self, y: Tensor) -> float:
+        """Unknown for a custom loss: infinity, so that any finite risk counts as better."""
+        return float("inf")
+
+
+LOSSES: dict[str, Loss] = {
+    "squared": Squared(),
+    "logistic": Logistic(),
+    "softmax": Softmax(),
+    "softmax-per-class": Softmax(dummy="per-class"),
+}
+
+
+def get_loss(loss: str | Loss) -> Loss:
+    """Look a loss up by name; an instance passes through."""
+    if isinstance(loss, Loss):
+        return loss
+    if loss not in LOSSES:
+        raise unknown_name("loss", loss, LOSSES)
+    return LOSSES[loss]
+
+
+def _some(y: Tensor) -> str:
+    values = torch.unique(y)
+    shown = ", ".join(f"{v:g}" for v in values[:5].tolist())
+    return shown + (", ..." if len(values) > 5 else "")
+
+
+def _entropy(counts: Tensor) -> float:
+    share = counts[counts > 0].to(torch.float64) / counts.sum()
+    return float(-(share * share.log()).sum())

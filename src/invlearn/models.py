@@ -1,0 +1,96 @@
+"""Predictors: a linear model and a multilayer perceptron; any nn.Module serves as well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from invlearn.errors import OptionError
+from invlearn.features import ChannelImages, Features
+from invlearn.kernels import linear
+
+
+class Linear(nn.Linear):
+    """A linear layer that also takes `ChannelImages`, multiplying only the colored channel."""
+
+    def forward(self, x: Features) -> Tensor:
+        if not isinstance(x, ChannelImages):
+            return linear(x.reshape(len(x), -1), self.weight, self.bias)
+        runs = x.runs()
+        if len(runs) > 4 * x.n_channels:
+            return linear(x.dense(), self.weight, self.bias)
+        p = x.pixels.shape[1]
+        parts = [
+            linear(x.pixels[start:stop], self.weight[:, c * p : (c + 1) * p], self.bias)
+            for start, stop, c in runs
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron with ReLU, Xavier-uniform weights and zero biases.
+
+    The architecture and initialisation of the IRM paper's Colored MNIST code
+    (Arjovsky et al. 2019, arXiv 1907.02893): hidden layers of one width. With no hidden
+    layer it is a linear model.
+
+    Parameters
+    ----------
+    n_features : int
+        Input width (for `ChannelImages`, channels times pixels).
+    hidden : sequence of int
+        Widths of the hidden layers, ``(390, 390)`` in the IRM code.
+    n_outputs : int
+        Width of the output.
+    generator : torch.Generator
+        Draws the initial weights; the global generator is left alone.
+
+    Examples
+    --------
+    >>> model = MLP(4, (8,), 1, generator=torch.Generator().manual_seed(0))
+    >>> model(torch.zeros(5, 4)).shape
+    torch.Size([5, 1])
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        hidden: Sequence[int],
+        n_outputs: int = 1,
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        if min([n_features, n_outputs, *hidden]) < 1:
+            raise OptionError(
+                f"Expected positive widths, got {n_features} features, hidden {tuple(hidden)}, "
+                f"{n_outputs} outputs. Give every layer at least one unit."
+            )
+        super().__init__()
+        widths = [n_features, *hidden, n_outputs]
+        layers = []
+        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+            layer = nn.utils.skip_init(Linear, fan_in, fan_out)
+            bound = math.sqrt(6.0 / (fan_in + fan_out))
+            with torch.no_grad():
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                layer.bias.zero_()
+            layers.append(layer)
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Features) -> Tensor:
+        """Outputs [n, n_outputs] of n rows."""
+        *hidden, last = self.layers
+        h = x
+        for layer in hidden:
+            h = layer(h).relu_()
+        out: Tensor = last(h)
+        return out
+
+
+def batch_norms(model: nn.Module) -> list[str]:
+    """Names of the layers whose output depends on the other rows of the batch."""
+    kinds = (nn.modules.batchnorm._BatchNorm,)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]

@@ -1,0 +1,57 @@
+"""Empirical risk minimisation: what everyone does, and the baseline to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from invlearn.errors import unknown_name
+from invlearn.objectives.base import MeanObjective, State, Terms, zero
+
+
+class Hyper(NamedTuple):
+    """ERM has no hyperparameters."""
+
+
+@dataclass(frozen=True)
+class ERM(MeanObjective):
+    """mean_e R_e, every environment counting alike; or the mean over all rows, pooled.
+
+    Parameters
+    ----------
+    over : 'environments' or 'rows'
+        What the risk is averaged over. With equal sizes the two agree.
+
+    References
+    ----------
+    Vapnik, Statistical Learning Theory, 1998.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ERM().value({"risk": torch.tensor([1.0, 3.0])}, Hyper(), None)[0].total
+    tensor(2.)
+    """
+
+    over: str = "environments"
+    title: ClassVar[str] = "ERM"
+    summary: ClassVar[str] = "Minimises the average error and uses whatever predicts, shortcuts too."
+    source: ClassVar[str] = "Vapnik 1998"
+    Hyper: ClassVar[type] = Hyper
+    min_environments: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.over not in ("environments", "rows"):
+            raise unknown_name("average", self.over, ["environments", "rows"])
+
+    def value(
+        self, means: Mapping[str, Tensor], hyper: Hyper, state: State
+    ) -> tuple[Terms, State]:
+        risks = means["risk"]
+        if self.over == "rows":
+            share = means["mass"] / means["mass"].sum()
+            return Terms((share * risks).sum(), risks, zero(risks)), state
+        return Terms(risks.mean(), risks, zero(risks)), state

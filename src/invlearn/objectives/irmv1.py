@@ -1,0 +1,93 @@
+"""IRMv1: the dummy classifier must be stationary in every environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from invlearn.errors import unknown_name
+from invlearn.losses import Loss
+from invlearn.objectives.base import MeanObjective, Range, State, Terms
+
+
+class Hyper(NamedTuple):
+    """penalty_weight: λ, in units of 1 / risk."""
+
+    penalty_weight: float = 1e4
+
+
+@dataclass(frozen=True)
+class IRMv1(MeanObjective):
+    """mean_e [R_e + λ ‖D_e‖²], D_e the gradient of the risk in a dummy scale at 1.
+
+    Parameters
+    ----------
+    estimator : 'full' or 'split'
+        'full' squares the mean dummy gradient of the step's rows: exact on all rows, biased
+        upwards on a mini-batch. 'split' takes ⟨D(half a), D(half b)⟩ over disjoint random
+        halves: unbiased, and possibly negative, which is right.
+    convention : 'mean', 'irm-paper', 'irm-appendix-d', 'domainbed' or 'rex-paper'
+        How published codes scale it. 'mean', 'irm-paper' and 'domainbed' average risks and
+        penalties over environments; 'irm-appendix-d' sums both; 'rex-paper' sums the risks
+        and averages the penalties. λ is not portable between them.
+
+    References
+    ----------
+    Arjovsky, Bottou, Gulrajani, Lopez-Paz: Invariant Risk Minimization, arXiv 1907.02893,
+    section 3.1, 3.2 and appendix D.
+
+    Examples
+    --------
+    >>> import torch
+    >>> means = {"risk": torch.ones(2), "dummy_gradient": torch.tensor([[1.0], [3.0]])}
+    >>> IRMv1().value(means, Hyper(penalty_weight=2.0), None)[0].total
+    tensor(11.)
+    """
+
+    estimator: str = "full"
+    convention: str = "mean"
+    title: ClassVar[str] = "IRMv1"
+    summary: ClassVar[str] = (
+        "Penalises environments in which rescaling the prediction would still lower the risk."
+    )
+    source: ClassVar[str] = "Arjovsky et al. 2019"
+    Hyper: ClassVar[type] = Hyper
+    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e2, 1e6, log=True)}
+    conventions: ClassVar[tuple[str, ...]] = (
+        "mean",
+        "irm-paper",
+        "irm-appendix-d",
+        "domainbed",
+        "rex-paper",
+    )
+
+    def __post_init__(self) -> None:
+        if self.estimator not in ("full", "split"):
+            raise unknown_name("estimator", self.estimator, ["full", "split"])
+        self._check_convention(self.convention)
+
+    @property
+    def folds(self) -> int:  # type: ignore[override]
+        return 2 if self.estimator == "split" else 1
+
+    def moments(self, loss: Loss, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"risk": loss.value(z, y), "dummy_gradient": loss.dummy_gradient(z, y)}
+
+    def value(
+        self, means: Mapping[str, Tensor], hyper: Hyper, state: State
+    ) -> tuple[Terms, State]:
+        d = means["dummy_gradient"]
+        if self.estimator == "split":
+            mass = means["mass"]
+            risks = (mass * means["risk"]).sum(1) / mass.sum(1)
+            penalties = (d[:, 0] * d[:, 1]).sum(-1)
+        else:
+            risks = means["risk"]
+            penalties = d.square().sum(-1)
+        summed = self.convention == "irm-appendix-d"
+        penalty = penalties.sum() if summed else penalties.mean()
+        risk = risks.sum() if summed or self.convention == "rex-paper" else risks.mean()
+        return Terms(risk + hyper.penalty_weight * penalty, risks, penalty), state

@@ -1,0 +1,80 @@
+"""MM-REx: minimise the worst risk over extrapolated mixtures of the environments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from invlearn.errors import OptionError
+from invlearn.objectives.base import MeanObjective, Range, State, Terms
+
+
+class Hyper(NamedTuple):
+    """penalty_weight: 1 − E λ_min, without unit; above 1 it extrapolates."""
+
+    penalty_weight: float = 1e2
+
+
+def penalty_weight(lambda_min: float, n_envs: int) -> float:
+    """The penalty weight 1 − E λ_min of the paper's λ_min (at most 1 / E; negative extrapolates).
+
+    Examples
+    --------
+    >>> penalty_weight(-10.0, 2)
+    21.0
+    """
+    if not lambda_min <= 1 / n_envs:
+        raise OptionError(
+            f"Expected lambda_min of at most 1/E = {1 / n_envs:g}, got {lambda_min}. "
+            "0 takes the worst environment, negative values extrapolate."
+        )
+    return 1 - n_envs * lambda_min
+
+
+@dataclass(frozen=True)
+class MMREx(MeanObjective):
+    """(1 − E λ_min) max_e R_e + λ_min Σ_e R_e, for any number of environments.
+
+    Written as mean_e R_e + β (max_e R_e − mean_e R_e) with β = 1 − E λ_min, the same
+    number: β = 0 is ERM, β = 1 the worst environment, more extrapolates.
+
+    Parameters
+    ----------
+    convention : 'mean' or 'rex-paper'
+        'rex-paper' is that paper's code for two environments, R_1 + R_2 + β |R_1 − R_2|,
+        which is twice the above with the same β = 1 − 2 λ_min; with more environments, E
+        times the above.
+
+    References
+    ----------
+    Krueger et al., arXiv 2003.00688, section 3.1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> MMREx().value({"risk": torch.tensor([1.0, 3.0])}, Hyper(penalty_weight=1.0), None)[0].total
+    tensor(3.)
+    """
+
+    convention: str = "mean"
+    title: ClassVar[str] = "MM-REx"
+    summary: ClassVar[str] = "Minimises the worst risk over mixtures that extrapolate."
+    source: ClassVar[str] = "Krueger et al. 2020"
+    Hyper: ClassVar[type] = Hyper
+    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1.0, 1e4, log=True)}
+    conventions: ClassVar[tuple[str, ...]] = ("mean", "rex-paper")
+
+    def __post_init__(self) -> None:
+        self._check_convention(self.convention)
+
+    def value(
+        self, means: Mapping[str, Tensor], hyper: Hyper, state: State
+    ) -> tuple[Terms, State]:
+        risks = means["risk"]
+        scale = len(risks) if self.convention == "rex-paper" else 1
+        penalty = scale * (risks.max() - risks.mean())
+        total = scale * risks.mean() + hyper.penalty_weight * penalty
+        return Terms(total, risks, penalty), state

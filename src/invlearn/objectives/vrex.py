@@ -1,0 +1,62 @@
+"""V-REx: the risks must be equal, enforced through their variance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from invlearn.objectives.base import MeanObjective, Range, State, Terms
+
+
+class Hyper(NamedTuple):
+    """penalty_weight: β, in units of 1 / risk."""
+
+    penalty_weight: float = 1e4
+
+
+@dataclass(frozen=True)
+class VREx(MeanObjective):
+    """mean_e R_e + β Var_e(R_e), the population variance.
+
+    Parameters
+    ----------
+    convention : 'mean', 'domainbed' or 'rex-paper'
+        'mean' and 'domainbed' are the formula above. 'rex-paper' is that paper's code: the
+        sum of the risks plus β (R_1 − R_2)², which for two environments is 4 Var; with more
+        it is β Σ_{e<f} (R_e − R_f)² = β E² Var.
+
+    References
+    ----------
+    Krueger et al.: Out-of-Distribution Generalization via Risk Extrapolation,
+    arXiv 2003.00688.
+
+    Examples
+    --------
+    >>> import torch
+    >>> VREx().value({"risk": torch.tensor([1.0, 3.0])}, Hyper(penalty_weight=2.0), None)[0].total
+    tensor(4.)
+    """
+
+    convention: str = "mean"
+    title: ClassVar[str] = "V-REx"
+    summary: ClassVar[str] = "Penalises the variance of the environments' risks."
+    source: ClassVar[str] = "Krueger et al. 2020"
+    Hyper: ClassVar[type] = Hyper
+    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e1, 1e6, log=True)}
+    conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed", "rex-paper")
+
+    def __post_init__(self) -> None:
+        self._check_convention(self.convention)
+
+    def value(
+        self, means: Mapping[str, Tensor], hyper: Hyper, state: State
+    ) -> tuple[Terms, State]:
+        risks = means["risk"]
+        variance = (risks - risks.mean()).square().mean()
+        if self.convention == "rex-paper":
+            penalty = len(risks) ** 2 * variance
+            return Terms(risks.sum() + hyper.penalty_weight * penalty, risks, penalty), state
+        return Terms(risks.mean() + hyper.penalty_weight * variance, risks, variance), state

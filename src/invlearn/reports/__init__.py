@@ -1,0 +1,56 @@
+"""Reports: what an experiment found, on the console, as figures and as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from invlearn.reports import drawing, figures, html, layout
+from invlearn.reports.layout import Summary
+from invlearn.reports.tables import aggregate, console, wide
+
+__all__ = ["aggregate", "console", "wide", "write_report"]
+
+
+def write_report(
+    results: pd.DataFrame, curves: pd.DataFrame, summary: Summary, folder: str | Path
+) -> Path:
+    """Write ``folder/figures/*.png`` and ``folder/report.html``, each file atomically.
+
+    Parameters
+    ----------
+    results : DataFrame
+        One row per (objective, trial, environment, split, metric, selection) with columns
+        of those names, `value` and `step`: the metric at the step the rule chose.
+        Accuracies are fractions.
+    curves : DataFrame
+        The same without `selection`: every evaluated step.
+    summary : mapping
+        What was run: dataset, methods, selections, recipe, headline, trials, seed,
+        provenance, warnings, unsatisfied.
+    folder : path
+        Made if missing; older reports in it are replaced.
+
+    Returns
+    -------
+    Path
+        The HTML page, which needs no other file.
+
+    Raises
+    ------
+    OptionError
+        A column or key is missing, or a cell of the results has two values.
+    UnknownNameError
+        The results hold no selection of the headline's name.
+    """
+    layout.check(results, curves, summary)
+    drawn = {
+        name: drawing.png(figure)
+        for name, figure in figures.draw_all(results, curves, summary).items()
+    }
+    page = html.render(results, curves, summary, drawn)
+    figures.save_all(drawn, Path(folder) / "figures")
+    path = Path(folder) / "report.html"
+    drawing.replace(path, page.encode("utf-8"))
+    return path

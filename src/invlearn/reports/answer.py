@@ -1,0 +1,179 @@
+"""The answer in sentences, computed from the headline table and honest when there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from invlearn.reports import layout
+from invlearn.reports.layout import Summary
+from invlearn.reports.tables import Row, Stat, Table, text
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A verdict of a few words and the sentences behind it, all plain text."""
+
+    verdict: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Yardstick:
+    """How two means are compared: beyond a hundredth, and beyond twice the standard error."""
+
+    accuracy: bool
+    chance: float | None
+
+    def better(self, a: Stat, b: Stat) -> bool:
+        gain = a.mean - b.mean if self.accuracy else b.mean - a.mean
+        least = 0.01 if self.accuracy else 0.01 * abs(b.mean)
+        return gain > max(least, 2 * math.hypot(_error(a), _error(b)))
+
+    def above_chance(self, a: Stat) -> bool:
+        return self.chance is None or self.better(a, Stat(self.chance, 0.0, 1))
+
+    def show(self, row: Row, stat: Stat) -> str:
+        return f"{row.method.title} {self.number(stat)}"
+
+    def number(self, stat: Stat) -> str:
+        words = text(stat, "accuracy") + " %" if self.accuracy else text(stat, "risk")
+        return words.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def answer(table: Table, summary: Summary) -> Answer:
+    """Say which methods do better than ERM in the target environment, and at what price.
+
+    A method does better when the means differ by more than one percentage point
+    (for risks: one percent) and by more than twice the standard error of the difference,
+    and when it is above guessing by as much.
+
+    Parameters
+    ----------
+    table : Table
+        The headline rule's table.
+    summary : mapping
+        The run's summary.
+
+    Returns
+    -------
+    Answer
+    """
+    accuracy = table.metric == "accuracy"
+    yard = _Yardstick(accuracy, layout.chance(summary) if accuracy else None)
+    rivals = [r for r in table.rows if not r.method.reference and r.method.name != "erm"]
+    erm = next((r for r in table.rows if r.method.name == "erm" and r.target.count), None)
+    finished = [r for r in rivals if r.target.count]
+    verdict, sentences = _verdict(table, yard, finished, erm, str(summary["dataset"]["target"]))
+    if table.rule.oracle:
+        verdict = f"Oracle result: {verdict}"
+    if lost := [r.method.title for r in rivals if not r.target.count]:
+        sentences.append(f"Without a finished trial: {_join(lost)}.")
+    return Answer(verdict, (*sentences, *_caveats(table, summary)))
+
+
+def _verdict(
+    table: Table, yard: _Yardstick, rivals: Sequence[Row], erm: Row | None, target: str
+) -> tuple[str, list[str]]:
+    if erm is None:
+        numbers = _join([yard.show(r, r.target) for r in rivals]) or "nothing finished"
+        return (
+            "There is no ERM run to compare with.",
+            [f"In {target}: {numbers}. Add ERM to the methods to see what invariance bought."],
+        )
+    helped = [r for r in rivals if yard.better(r.target, erm.target)]
+    holding = [r for r in helped if yard.above_chance(r.target)]
+    guessing = [r for r in rivals if not yard.above_chance(r.target)]
+    beaten = [r for r in rivals if r not in helped and r not in guessing]
+    informed = [
+        r
+        for r in table.rows
+        if r.method.reference and r.target.count and yard.better(r.target, erm.target)
+        and yard.above_chance(r.target)
+    ]  # fmt: skip
+    what = "accuracy" if yard.accuracy else "risk"
+    sentences = [
+        f"ERM, which ignores the environments, has {what} {yard.number(erm.train)} in training "
+        f"and {yard.number(erm.target)} in {target}"
+        + ("" if yard.above_chance(erm.target) else f", no better than guessing{_guess(yard)}")
+        + "."
+    ]
+    if holding:
+        verdict = f"{_join([r.method.title for r in holding])} did better than ERM in {target}."
+        shown = _join([yard.show(r, r.target) for r in holding])
+        sentences.append(f"In {target}, on which none of them was trained: {shown}.")
+        if prices := [price for r in holding if (price := _price(yard, r, erm))]:
+            sentences.append(f"In the training environments, against ERM: {_join(prices)}.")
+    elif informed:
+        verdict = f"Only the reference did better than ERM in {target}; no competitor did."
+    elif rivals:
+        verdict = f"No method did better than ERM in {target}."
+    else:
+        verdict = "Only ERM was run; there is nothing to compare it with."
+    if guessing:
+        shown = _join([yard.show(r, r.target) for r in guessing])
+        sentences.append(
+            f"No better than guessing{_guess(yard)} in {target}: {shown}"
+            + ("; being above ERM there is no success." if _both(guessing, helped) else ".")
+        )
+    if beaten:
+        sentences.append(
+            f"Not clearly better than ERM there: {_join([yard.show(r, r.target) for r in beaten])}."
+        )
+    if informed:
+        shown = _join([yard.show(r, r.target) for r in informed])
+        sentences.append(f"For orientation, with information a user lacks: {shown}.")
+    return verdict, sentences
+
+
+def _caveats(table: Table, summary: Summary) -> list[str]:
+    notes = []
+    if table.rule.oracle:
+        notes.append(
+            "This is an oracle result: the test environment was looked at while choosing, "
+            "so a user would not get these numbers."
+        )
+    if table.trials == 1:
+        notes.append("One trial only: how much the numbers vary is unknown.")
+    fallen = sum(
+        len(entry["trials"])
+        for entry in summary["unsatisfied"]
+        if entry["selection"] == table.rule.name
+    )
+    if fallen:
+        notes.append(
+            f"In {fallen} {'run' if fallen == 1 else 'runs'} no step satisfied the rule, "
+            "and the last step was taken."
+        )
+    return notes
+
+
+def _price(yard: _Yardstick, row: Row, erm: Row) -> str:
+    if not (row.train.count and erm.train.count):
+        return ""
+    change = row.train.mean - erm.train.mean
+    if abs(change) < 5e-4:
+        return f"{row.method.title} is the same"
+    if yard.accuracy:
+        word = "lost" if change < 0 else "gained"
+        return f"{row.method.title} {word} {100 * abs(change):.1f} points"
+    word = "higher" if change > 0 else "lower"
+    return f"{row.method.title}'s risk is {word} by {abs(change):.2g}"
+
+
+def _error(stat: Stat) -> float:
+    """Compute the standard error of the mean; 0 where one trial cannot tell."""
+    return stat.std / math.sqrt(stat.count - 1) if stat.count > 1 else 0.0
+
+
+def _guess(yard: _Yardstick) -> str:
+    return "" if yard.chance is None else f" ({100 * yard.chance:.0f} %)"
+
+
+def _both(some: Sequence[Row], others: Sequence[Row]) -> bool:
+    return any(row in others for row in some)
+
+
+def _join(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

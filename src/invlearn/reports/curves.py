@@ -1,0 +1,139 @@
+"""Figures of what happened while training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from invlearn.reports import layout
+from invlearn.reports.drawing import (
+    COLOURS,
+    MARKERS,
+    WIDTH,
+    heading,
+    method_label,
+    method_style,
+    one_axes,
+    plain,
+)
+from invlearn.reports.layout import Method, Summary
+
+
+def training_curves(
+    curves: pd.DataFrame, summary: Summary, results: pd.DataFrame | None = None
+) -> Figure:
+    """Draw target (test) and training values against the step, one panel per method.
+
+    Thin lines are trials, thick lines their mean; with `results` the steps the headline
+    rule chose are marked on the target's curve.
+    """
+    metric = layout.metric(curves)
+    rule = layout.rule(summary["headline"], summary)
+    if results is not None:
+        rule = layout.headline(results, summary)
+    target = str(summary["dataset"]["target"])
+    training = [str(name) for name in summary["dataset"]["training_environments"]]
+    methods = layout.methods(curves, summary)
+    columns = 2 if len(methods) in {2, 4} else min(3, max(len(methods), 1))
+    rows = max(math.ceil(len(methods) / columns), 1)
+    width = max(3.3 * columns, 6.6)
+    figure = Figure(figsize=(width, 2.6 * rows + 1.3), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    mine = curves[curves["metric"] == metric]
+    if metric == "accuracy":
+        mine = mine.assign(value=100 * mine["value"])
+    for ax, method in zip(panels, methods, strict=False):
+        runs = mine[mine["objective"] == method.name]
+        test = _by_step(runs[runs["split"] == "test"], [target])
+        train = _by_step(runs[runs["split"] == "train"], training)
+        drawn = ((train, "--", COLOURS[1], "training environments (mean)"),
+                 (test, "-", COLOURS[0], f"target {plain(target)} (test)"))  # fmt: skip
+        for frame, line, colour, label in drawn:
+            ax.plot(frame.index, frame.to_numpy(), line, color=colour, linewidth=0.6, alpha=0.4)
+            ax.plot(frame.index, frame.mean(axis=1), line, color=colour, linewidth=1.8, label=label)
+        steps = _chosen(results, method, rule.name, target)
+        found = [(s, test[t].get(s, math.nan)) for t, s in steps.items() if t in test.columns]
+        ax.plot([s for s, _ in found], [v for _, v in found], "o", markerfacecolor="white",
+                markeredgecolor="black", markersize=6, label="chosen step, per trial")  # fmt: skip
+        ax.set_title(method_label(method).replace(" (", "\n("), fontsize=10)
+        ax.grid(alpha=0.25)
+    for i, ax in enumerate(panels):
+        if i >= len(methods):
+            ax.set_axis_off()
+        elif i + columns >= len(methods):
+            ax.set_xlabel("step")
+            ax.tick_params(labelbottom=True)
+    used = (
+        "ORACLE: these test curves were looked at for choosing"
+        if rule.oracle
+        else "the test curves were not used for choosing"
+    )
+    first = f"{metric.capitalize()} while training; {used}"
+    title = heading(first, f"selection rule: {rule.heading}", width=width)
+    figure.suptitle(title, fontsize=11)
+    figure.supylabel("accuracy (%)" if metric == "accuracy" else "risk", fontsize=10)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def agreement(
+    curves: pd.DataFrame, summary: Summary, results: pd.DataFrame | None = None
+) -> Figure:
+    """Draw how far the training environments' validation risks lie apart at every step.
+
+    Their standard deviation, averaged over trials, one line per method; with `results` the
+    steps the headline rule chose are marked.
+    """
+    figure, ax = one_axes(height=4.6)
+    training = [str(name) for name in summary["dataset"]["training_environments"]]
+    mine = curves[(curves["metric"] == "risk") & (curves["split"] == "validation")]
+    target = str(summary["dataset"]["target"])
+    rule = None if results is None else layout.headline(results, summary)
+    positive = True
+    for i, method in enumerate(layout.methods(curves, summary)):
+        runs = mine[mine["objective"] == method.name]
+        spread = _by_step(runs, training, how="std").mean(axis=1)
+        positive &= bool((spread.dropna() > 0).all())
+        style = method_style(i, method) | {"marker": ""}
+        ax.plot(spread.index, spread.to_numpy(), **style, label=method_label(method))
+        chosen = [
+            s
+            for s in _chosen(results, method, rule.name if rule else "", target).values()
+            if s in spread.index
+        ]
+        ax.plot(chosen, spread.reindex(chosen).to_numpy(), MARKERS[i % len(MARKERS)],
+                color=style["color"], markeredgecolor="black", markersize=6)  # fmt: skip
+    if positive and len(mine):
+        ax.set_yscale("log")
+    ax.set_xlabel("step")
+    ax.set_ylabel("standard deviation of validation risks")
+    lines = ["Do the training environments agree? Low is agreement (mean over trials)"]
+    if rule:
+        lines.append(f"marks: steps chosen by {rule.heading}")
+    ax.set_title(heading(*lines, width=WIDTH), fontsize=11)
+    ax.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def _by_step(runs: pd.DataFrame, environments: list[str], how: str = "mean") -> pd.DataFrame:
+    """Tabulate steps by trials: the mean or population deviation over environments."""
+    cells = runs.groupby(["step", "trial", "environment"])["value"].mean()
+    table = cells.unstack("environment").reindex(columns=environments)
+    values = table.mean(axis=1, skipna=False)
+    if how == "std":
+        values = table.std(axis=1, ddof=0, skipna=False)
+    return values.unstack("trial")
+
+
+def _chosen(results: pd.DataFrame | None, method: Method, rule: str, target: str) -> dict[Any, Any]:
+    """Find the step of each trial that the rule chose."""
+    if results is None:
+        return {}
+    mine = results[(results["objective"] == method.name) & (results["selection"] == rule)]
+    mine = mine[mine["environment"] == target].drop_duplicates("trial")
+    return dict(zip(mine["trial"], mine["step"], strict=True))

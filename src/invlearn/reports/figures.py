@@ -1,0 +1,94 @@
+"""The report's figures, drawn without pyplot: they touch no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from invlearn.reports import layout
+from invlearn.reports.curves import agreement, training_curves
+from invlearn.reports.drawing import (
+    WIDTH,
+    heading,
+    method_label,
+    method_style,
+    one_axes,
+    plain,
+    png,
+    replace,
+    value_axis,
+)
+from invlearn.reports.layout import Summary
+from invlearn.reports.tables import aggregate
+
+__all__ = ["accuracy_by_environment", "agreement", "draw_all", "save_all", "training_curves"]
+
+MEANING = {"p_e": "p_e: how often colour disagrees with the label"}
+
+
+def accuracy_by_environment(results: pd.DataFrame, summary: Summary, selection: str) -> Figure:
+    """Draw means over trials in every test environment, one line per method, bars one deviation."""
+    rule = layout.rule(selection, summary)
+    metric = layout.metric(results)
+    names = layout.all_environments(summary)
+    axis = layout.numeric_axis(names)
+    where = axis[1] if axis else [float(i) for i in range(len(names))]
+    gap = min(np.diff(sorted(set(where))), default=1.0)
+    figure, ax = one_axes(height=5.2)
+    training = set(summary["dataset"]["training_environments"])
+    for i, x in enumerate(x for x, name in zip(where, names, strict=True) if name in training):
+        label = "" if i else "trained on"
+        ax.axvspan(x - 0.3 * gap, x + 0.3 * gap, color="#dddddd", zorder=0, label=label)
+    target = where[names.index(str(summary["dataset"]["target"]))]
+    ax.axvspan(target - 0.3 * gap, target + 0.3 * gap, fill=False, hatch="///", label="target",
+               edgecolor="#cccccc", linewidth=0, zorder=0)  # fmt: skip
+    chance = layout.chance(summary) if metric == "accuracy" else None
+    if chance is not None:
+        ax.axhline(100 * chance, color="#888888", linewidth=1, dashes=(1, 2), label="guessing")
+    table = aggregate(results)
+    table = table[(table["selection"] == selection) & (table["metric"] == metric)]
+    table = table[table["split"] == "test"]
+    methods = layout.methods(results, summary)
+    scale = 100.0 if metric == "accuracy" else 1.0
+    for i, method in enumerate(methods):
+        mine = table[table["objective"] == method.name].set_index("environment").reindex(names)
+        shift = 0.3 * gap * (i - (len(methods) - 1) / 2) / max(len(methods), 1)
+        spread = mine["std"].where(mine["count"] > 1)
+        ax.errorbar([x + shift for x in where], scale * mine["mean"], yerr=scale * spread,
+                    capsize=2.5, **method_style(i, method), label=method_label(method))  # fmt: skip
+    if axis is None or len(names) <= 11:
+        ax.set_xticks(where, [plain(n.partition("=")[2] if axis else n) for n in names])
+    key = axis[0] if axis else ""
+    ax.set_xlabel("test environment" + (f" ({plain(MEANING.get(key, key))})" if key else ""))
+    value_axis(ax, metric)
+    first = f"{metric.capitalize()} in every test environment"
+    title = heading(first, f"selection rule: {rule.heading}", width=WIDTH)
+    ax.set_title(title, fontsize=11)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def draw_all(results: pd.DataFrame, curves: pd.DataFrame, summary: Summary) -> dict[str, Figure]:
+    """Draw every figure of the report by file name; curves' figures only where there are curves."""
+    chosen = layout.headline(results, summary).name
+    drawn = {"by_environment": accuracy_by_environment(results, summary, chosen)}
+    if len(curves):
+        drawn["training_curves"] = training_curves(curves, summary, results)
+    validation = curves[(curves["metric"] == "risk") & (curves["split"] == "validation")]
+    if validation["environment"].nunique() > 1:
+        drawn["agreement"] = agreement(curves, summary, results)
+    return drawn
+
+
+def save_all(figures: Mapping[str, Figure | bytes], folder: str | Path) -> list[Path]:
+    """Write ``folder/NAME.png`` for every figure, each atomically; return the paths."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(Path(folder) / f"{name}.png")
+        replace(paths[-1], figure if isinstance(figure, bytes) else png(figure))
+    return paths

@@ -1,0 +1,211 @@
+"""Means over trials, as frames, as table rows and on the console."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from invlearn.reports import layout
+from invlearn.reports.layout import Method, Rule, Summary
+
+MISSING = "–"
+KEYS = ["objective", "selection", "environment", "split", "metric"]
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean and population standard deviation over `count` trials."""
+
+    mean: float
+    std: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: its training environments' mean, then each shown test environment."""
+
+    method: Method
+    train: Stat
+    test: tuple[Stat, ...]
+    target: Stat
+
+
+@dataclass(frozen=True)
+class Table:
+    """One selection rule's table."""
+
+    rule: Rule
+    metric: str
+    environments: tuple[str, ...]
+    rows: tuple[Row, ...]
+    trials: int
+
+    def cells(self, row: Row) -> list[str]:
+        """Write the row's numbers as text, the number of finished trials last."""
+        numbers = [text(stat, self.metric) for stat in (row.train, *row.test)]
+        count = min(stat.count for stat in (row.train, row.target))
+        whole = count == self.trials
+        return [*numbers, str(count) if whole else f"{count} of {self.trials}"]
+
+
+def aggregate(results: pd.DataFrame) -> pd.DataFrame:
+    """Compute mean, population standard deviation and count over trials.
+
+    Values that are not finite (diverged runs) are left out and not counted.
+
+    Parameters
+    ----------
+    results : DataFrame
+        One row per (objective, trial, environment, split, metric, selection).
+
+    Returns
+    -------
+    DataFrame
+        One row per (objective, selection, environment, split, metric) with the
+        columns mean, std and count; mean and std are NaN where count is 0.
+    """
+    finite = results.assign(value=results["value"].where(np.isfinite(results["value"])))
+    groups = finite.groupby(KEYS, sort=False)["value"]
+    table = pd.DataFrame(
+        {"mean": groups.mean(), "std": groups.std(ddof=0), "count": groups.count()}
+    )
+    return table.reset_index()
+
+
+def wide(results: pd.DataFrame, *, selection: str, split: str, metric: str) -> pd.DataFrame:
+    """Write methods by environments as text: '66.9 ± 2.5', accuracy in percent.
+
+    Returns
+    -------
+    DataFrame
+        Index: objectives; columns: environments, both in order of appearance.
+    """
+    table = aggregate(results)
+    chosen = table[
+        (table["selection"] == selection) & (table["split"] == split) & (table["metric"] == metric)
+    ]
+    wanted = ("objective", "environment", "mean", "std", "count")
+    columns = [chosen[name].tolist() for name in wanted]
+    cells = {
+        (objective, environment): text(Stat(mean, std, count), metric)
+        for objective, environment, mean, std, count in zip(*columns, strict=True)
+    }
+    objectives = list(dict.fromkeys(chosen["objective"]))
+    environments = list(dict.fromkeys(chosen["environment"]))
+    body = [[cells.get((o, e), MISSING) for e in environments] for o in objectives]
+    return pd.DataFrame(
+        body,
+        index=pd.Index(objectives, name="objective"),
+        columns=pd.Index(environments, name="environment"),
+    )
+
+
+def text(stat: Stat, metric: str) -> str:
+    """Write a mean with its spread; one trial has no spread, so it says 'n=1'.
+
+    Examples
+    --------
+    >>> text(Stat(0.669, 0.025, 3), "accuracy"), text(Stat(0.669, 0.0, 1), "accuracy")
+    ('66.9 ± 2.5', '66.9 (n=1)')
+    """
+    if stat.count == 0 or math.isnan(stat.mean):
+        return MISSING
+    percent = metric == "accuracy"
+    mean = f"{100 * stat.mean:.1f}" if percent else _digits(stat.mean)
+    if stat.count == 1:
+        return f"{mean} (n=1)"
+    return f"{mean} ± {100 * stat.std:.1f}" if percent else f"{mean} ± {stat.std:.2g}"
+
+
+def table(results: pd.DataFrame, summary: Summary, rule: Rule) -> Table:
+    """Make one rule's table: every method of the summary, references last."""
+    metric = layout.metric(results)
+    mine = results[(results["selection"] == rule.name) & (results["metric"] == metric)]
+    training = [str(name) for name in summary["dataset"]["training_environments"]]
+    target = str(summary["dataset"]["target"])
+    shown = layout.shown_environments(summary)
+    rows = []
+    for method in layout.methods(results, summary):
+        runs = mine[mine["objective"] == method.name]
+        test = {name: _stat(runs[runs["split"] == "test"], [name]) for name in shown}
+        train = _stat(runs[runs["split"] == "train"], training)
+        rows.append(Row(method, train, tuple(test.values()), test[target]))
+    return Table(rule, metric, tuple(shown), tuple(rows), int(summary["trials"]))
+
+
+def footnotes(rule: Rule, summary: Summary) -> list[str]:
+    """Note what a reader of this rule's table must know: runs that fell back to the last step."""
+    titles = {entry["name"]: entry["title"] for entry in summary["methods"]}
+    entries = [
+        entry
+        for entry in summary["unsatisfied"]
+        if entry["selection"] == rule.name and entry["trials"]
+    ]
+    if not entries:
+        return []
+    runs = sum(len(entry["trials"]) for entry in entries)
+    names = "; ".join(
+        f"{titles.get(entry['objective'], entry['objective'])}: "
+        f"trial {', '.join(str(trial) for trial in entry['trials'])}"
+        for entry in entries
+    )
+    return [
+        f"In {runs} {'run' if runs == 1 else 'runs'} no step satisfied the rule and the last "
+        f"step was taken ({names})."
+    ]
+
+
+def console(results: pd.DataFrame, summary: Summary, console: Console) -> None:
+    """Print one table per selection rule, the headline first."""
+    trained = set(summary["dataset"]["training_environments"])
+    target = summary["dataset"]["target"]
+    for rule in layout.rules(results, summary):
+        one = table(results, summary, rule)
+        unit = "accuracy in %" if one.metric == "accuracy" else "risk, lower is better"
+        shown = RichTable(
+            box=box.SIMPLE_HEAD,
+            title=Text(f"{rule.heading}\n{unit}", style="bold"),
+            title_justify="left",
+        )
+        shown.add_column("method")
+        shown.add_column("train", justify="right", no_wrap=True)
+        for name in one.environments:
+            kind = "trained on" if name in trained else "target" if name == target else "new"
+            shown.add_column(Text(f"test {name}\n{kind}"), justify="right", no_wrap=True)
+        shown.add_column("trials", justify="right", no_wrap=True)
+        for i, row in enumerate(one.rows):
+            if row.method.reference and i and not one.rows[i - 1].method.reference:
+                shown.add_section()
+            shown.add_row(Text(row.method.title + "*" * row.method.reference), *one.cells(row))
+        console.print(shown)
+        if any(row.method.reference for row in one.rows):
+            console.print(Text(f"  * {layout.REFERENCE_BADGE}", style="dim"))
+        for note in footnotes(rule, summary):
+            console.print(Text(f"  {note}", style="dim"))
+    if count := len(summary["warnings"]):
+        word = "warning was" if count == 1 else "warnings were"
+        console.print(Text(f"{count} {word} raised while training; the report lists them."))
+
+
+def _digits(value: float) -> str:
+    """Write three significant digits, the trailing zeros kept so that columns line up."""
+    plain = 1e-3 <= abs(value) < 1000
+    return f"{value:#.3g}".rstrip(".") if plain else f"{value:.3g}"
+
+
+def _stat(runs: pd.DataFrame, environments: list[str]) -> Stat:
+    """Average over environments, then trials; a trial that lacks one of them is left out."""
+    per_trial = runs.groupby(["trial", "environment"])["value"].mean().unstack("environment")
+    values = per_trial.reindex(columns=environments).to_numpy(dtype=float).mean(axis=1)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Stat(math.nan, math.nan, 0)
+    return Stat(float(values.mean()), float(values.std()), len(values))

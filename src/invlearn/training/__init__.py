@@ -1,0 +1,8 @@
+"""Training: the exact engine, schedules, settings and the loop."""
+
+from invlearn.training.engine import Batch, Engine
+from invlearn.training.schedules import PUBLISHED, PenaltySchedule
+from invlearn.training.settings import Settings
+from invlearn.training.trainer import Run, Trainer
+
+__all__ = ["PUBLISHED", "Batch", "Engine", "PenaltySchedule", "Run", "Settings", "Trainer"]

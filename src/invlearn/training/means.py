@@ -1,0 +1,86 @@
+"""Means over the rows of each environment, by segment sums in double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invlearn.errors import OptionError
+
+
+def random_folds(sizes: tuple[int, ...], folds: int, generator: torch.Generator) -> Tensor:
+    """Cut every environment's rows into random disjoint folds of equal size, give or take one.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Rows of each environment.
+    folds : int
+        How many parts.
+    generator : torch.Generator
+        A CPU generator.
+
+    Returns
+    -------
+    Tensor [n], int64
+        Fold number of every row.
+
+    Raises
+    ------
+    OptionError
+        An environment has fewer rows than folds: an empty mean would be NaN.
+    """
+    if min(sizes) < folds:
+        raise OptionError(
+            f"Expected at least {folds} rows of every environment in each step, got {min(sizes)}: "
+            f"the unbiased penalty splits them into {folds} parts. Raise batch_size, or use "
+            "estimator='full'."
+        )
+    parts = []
+    for size in sizes:
+        fold = torch.empty(size, dtype=torch.int64)
+        fold[torch.randperm(size, generator=generator)] = torch.arange(size) * folds // size
+        parts.append(fold)
+    return torch.cat(parts)
+
+
+def environment_means(
+    moments: dict[str, Tensor],
+    segment: Tensor,
+    n_segments: int,
+    weights: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Weighted means Σ w·v / Σ w of per-row moments over segments, in float64.
+
+    Parameters
+    ----------
+    moments : {name: Tensor [n, ...]}
+    segment : Tensor [n], int64
+        Which mean each row belongs to.
+    n_segments : int
+    weights : Tensor [n], optional
+
+    Returns
+    -------
+    dict
+        {name: Tensor [n_segments, ...]}, and the sums of the weights as 'mass'.
+    """
+    n = len(segment)
+    w = torch.ones(n, dtype=torch.float64, device=segment.device)
+    w = w if weights is None else weights.to(torch.float64)
+    mass = w.new_zeros(n_segments).index_add(0, segment, w)
+    means = {"mass": mass}
+    for name, rows in moments.items():
+        values = rows.to(torch.float64)
+        shape = (n,) + (1,) * (values.ndim - 1)
+        sums = values.new_zeros(n_segments, *values.shape[1:])
+        sums = sums.index_add(0, segment, values * w.reshape(shape))
+        means[name] = sums / mass.reshape((n_segments,) + (1,) * (values.ndim - 1))
+    return means
+
+
+def seeded_generator(*key: int) -> torch.Generator:
+    """A CPU generator that is a pure function of its key (seed, step, ...)."""
+    state = np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))

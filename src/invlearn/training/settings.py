@@ -1,0 +1,126 @@
+"""How to train: steps, rows per step, optimizer, schedules; validated, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from invlearn.environments import Environments
+from invlearn.errors import OptionError, unknown_name
+from invlearn.training.engine import Batch
+from invlearn.training.means import random_folds, seeded_generator
+from invlearn.training.schedules import PenaltySchedule
+
+_ROWS, _FOLDS = 0, 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a training run but the data, the model and the objective.
+
+    Parameters
+    ----------
+    steps : int
+        Parameter updates. Micro-batches are not steps.
+    batch_size : int or None
+        Rows of each environment in a step (all, if it has fewer); None means all rows.
+    rows : 'equal' or 'proportional'
+        'equal' takes `batch_size` rows of each environment; 'proportional' takes
+        ``batch_size * E`` rows in all, in proportion to the environments' sizes.
+    optimizer : str
+        Any class of `torch.optim` by name.
+    lr : float
+    optimizer_options : mapping
+        Passed on, ``{"weight_decay": 1e-4}`` for instance.
+    l2 : float
+        Coefficient of ‖θ‖² (all parameters, biases too), added to the loss as published.
+    schedule : PenaltySchedule
+        Of the objective's `penalty_weight`, where it has one.
+    lr_factor : callable, optional
+        Factor on `lr` at each step, a pure function of the step.
+    evaluate_every : int
+        Steps between evaluations; the first (step 0) and the last are always evaluated.
+    micro_batch : int, None or 'auto'
+    memory_budget : int
+        Bytes of kept activations; see `Engine`.
+    """
+
+    steps: int = 500
+    batch_size: int | None = None
+    rows: str = "equal"
+    optimizer: str = "Adam"
+    lr: float = 1e-3
+    optimizer_options: Mapping[str, object] = field(default_factory=dict)
+    l2: float = 0.0
+    schedule: PenaltySchedule = PenaltySchedule()
+    lr_factor: Callable[[int], float] | None = None
+    evaluate_every: int = 10
+    micro_batch: int | None | str = "auto"
+    memory_budget: int = 2 << 30
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "evaluate_every", "memory_budget"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"Expected {name} of 1 or more, got {getattr(self, name)}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise OptionError(
+                f"Expected batch_size of 1 or more, got {self.batch_size}; None takes all rows."
+            )
+        if self.rows not in ("equal", "proportional"):
+            raise unknown_name("row scheme", self.rows, ["equal", "proportional"])
+        if not 0 < self.lr < float("inf") or not 0 <= self.l2 < float("inf"):
+            raise OptionError(
+                f"Expected a positive lr and l2 of 0 or more, got lr={self.lr}, l2={self.l2}."
+            )
+        known = _optimizers()
+        if self.optimizer not in known:
+            raise unknown_name("optimizer", self.optimizer, known)
+
+    def make_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """The optimizer over the model's trainable parameters."""
+        params = [p for p in model.parameters() if p.requires_grad]
+        try:
+            return _optimizers()[self.optimizer](params, lr=self.lr, **self.optimizer_options)
+        except TypeError as error:
+            raise OptionError(
+                f"torch.optim.{self.optimizer} does not take {dict(self.optimizer_options)}: {error}."
+            ) from error
+
+
+def _optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
+    return {
+        name: kind
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type)
+        and issubclass(kind, torch.optim.Optimizer)
+        and kind is not torch.optim.Optimizer
+    }
+
+
+def draw_batch(
+    environments: Environments, settings: Settings, folds: int, seed: int, step: int
+) -> Batch:
+    """The rows of a step: a pure function of seed and step, so a resumed run repeats them.
+
+    Rows are drawn without replacement within the step and kept in stored order.
+    """
+    rows = environments
+    if settings.batch_size is not None:
+        generator = seeded_generator(seed, _ROWS, step)
+        sizes = environments.sizes
+        if settings.rows == "equal":
+            counts = [min(settings.batch_size, n) for n in sizes]
+        else:
+            share = min(settings.batch_size * len(sizes) / sum(sizes), 1.0)
+            counts = [max(round(share * n), 1) for n in sizes]
+        rows = environments.take(
+            [
+                torch.randperm(n, generator=generator)[:count].sort().values
+                for n, count in zip(sizes, counts, strict=True)
+            ]
+        )
+    if folds == 1:
+        return Batch(rows)
+    return Batch(rows, random_folds(rows.sizes, folds, seeded_generator(seed, _FOLDS, step)))

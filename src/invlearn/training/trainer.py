@@ -1,0 +1,300 @@
+"""The training loop: batches, schedules, optimizer, history, and a clean end whatever happens."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from invlearn.environments import Environments, EvaluationSet
+from invlearn.errors import CollapseWarning, DivergenceWarning, OptionError
+from invlearn.evaluation import evaluate
+from invlearn.losses import Loss, get_loss
+from invlearn.objectives import get_objective
+from invlearn.objectives.base import MeanObjective, Objective, Terms
+from invlearn.training.engine import Engine
+from invlearn.training.settings import Settings, draw_batch
+
+COLLAPSE_MARGIN = 0.005
+"""A predictor whose risk is not this share below the best constant's has collapsed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run leaves.
+
+    Attributes
+    ----------
+    model : nn.Module
+        Trained in place; after a divergence, as it was at the last finite evaluation.
+    history : DataFrame
+        A row per step: step, total, penalty, penalty_weight, and 'risk <environment>'.
+    curves : DataFrame
+        A row per evaluated step, environment, split and metric: environment, split, metric,
+        value, step. Step t is the model after t updates.
+    reason : 'finished', 'interrupted' or 'diverged'
+    steps : int
+        Updates made.
+    messages : tuple of str
+        The warnings the run gave.
+    """
+
+    model: nn.Module
+    history: pd.DataFrame
+    curves: pd.DataFrame
+    reason: str
+    steps: int
+    messages: tuple[str, ...]
+
+
+class _Diverged(Exception):
+    """The objective left the finite numbers; carried out of the optimizer's closure."""
+
+
+class Trainer:
+    """Trains a model on environments with an objective.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Trained in place.
+    environments : Environments
+        Training rows.
+    objective : str or Objective
+    loss : str or Loss
+    hyper : NamedTuple, optional
+        The objective's hyperparameters; default: its own defaults.
+    settings : Settings, optional
+    seed : int
+        Of the rows and halves drawn. With equal seeds, machine and thread count, reruns
+        are bit-identical.
+    evaluations : sequence of EvaluationSet
+        Measured every `settings.evaluate_every` steps.
+
+    Raises
+    ------
+    EnvironmentsError, OptionError, UnknownNameError
+        Too few environments for the objective, targets of another kind than the loss's,
+        hyperparameters outside their domain.
+
+    Examples
+    --------
+    >>> from invlearn.models import MLP
+    >>> envs = Environments.from_arrays([[0.], [1.], [2.], [3.]], [0, 1, 0, 1], list("aabb"))
+    >>> model = MLP(1, (), generator=torch.Generator().manual_seed(0))
+    >>> run = Trainer(model, envs, "erm", "logistic", settings=Settings(steps=3)).run()
+    >>> run.reason, run.steps
+    ('finished', 3)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        environments: Environments,
+        objective: str | Objective,
+        loss: str | Loss,
+        *,
+        hyper: Any = None,
+        settings: Settings | None = None,
+        seed: int = 0,
+        evaluations: Sequence[EvaluationSet] = (),
+    ) -> None:
+        self.model = model
+        self.environments = environments
+        self.objective = get_objective(objective)
+        self.loss = get_loss(loss)
+        self.hyper = self.objective.Hyper() if hyper is None else hyper
+        self.settings = settings or Settings()
+        self.seed = seed
+        self.evaluations = tuple(evaluations)
+        self.objective.check(self.hyper)
+        environments.require(self.objective.min_environments, self.objective.title)
+        self.engine = Engine(
+            model,
+            self.loss,
+            self.objective,
+            micro_batch=self.settings.micro_batch,
+            memory_budget=self.settings.memory_budget,
+        )
+        self._check_outputs()
+        parameter = next(p for p in model.parameters() if p.requires_grad)
+        self.optimizer = self.settings.make_optimizer(model)
+        self.state = self.objective.init(len(environments), parameter.detach().to(torch.float64))
+        self.step = 0
+        self._history: list[dict[str, float]] = []
+        self._curves: list[dict[str, Any]] = []
+
+    def _check_outputs(self) -> None:
+        rows = self.environments
+        with torch.no_grad():
+            training = self.model.training
+            z = self.model.eval()(rows.x[:2])
+            self.model.train(training)
+        n_outputs = z.shape[1] if z.ndim == 2 else 1
+        self.loss.check(rows.y, n_outputs)
+        if not self.loss.classification or rows.y.is_floating_point():
+            return
+        for name, _, y in rows:
+            if len(torch.unique(y)) < 2:
+                warnings.warn(
+                    f"Environment '{name}' holds one class only: its risk says nothing about "
+                    "telling classes apart. Merge it with another environment or drop it.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+
+    def run(self, *, until: int | None = None, progress: bool = False) -> Run:
+        """Train from the current step to `until` (default: `settings.steps`).
+
+        Ctrl-C ends the loop after the current step; the run then says 'interrupted' and
+        holds what was learnt so far.
+
+        Parameters
+        ----------
+        until : int, optional
+            Step to stop before; train on by calling `run` again.
+        progress : bool
+            Show a progress bar, if the output is a terminal.
+        """
+        last = self.settings.steps if until is None else until
+        reason, messages = "finished", []
+        finite = _copy(self.model)
+        steps = range(self.step, last)
+        shown = track(steps, self.objective.title, transient=True) if progress else steps
+        try:
+            for step in shown:
+                if step % self.settings.evaluate_every == 0:
+                    self._evaluate()
+                    finite = _copy(self.model)
+                self._update(step)
+                self.step = step + 1
+        except KeyboardInterrupt:
+            reason = "interrupted"
+        except _Diverged:
+            reason = "diverged"
+            self.model.load_state_dict(finite)
+            messages.append(
+                f"{self.objective.title} diverged at step {self.step}: the objective is not a "
+                "finite number. The model is the one of the last finite evaluation. Lower the "
+                "learning rate or the penalty weight, or use at_anneal='rescale'."
+            )
+            warnings.warn(messages[-1], DivergenceWarning, stacklevel=2)
+        if reason != "diverged":
+            self._evaluate()
+            messages += self._collapse()
+        curves = pd.DataFrame(
+            self._curves, columns=["environment", "split", "metric", "value", "step"]
+        )
+        return Run(
+            self.model, pd.DataFrame(self._history), curves, reason, self.step, tuple(messages)
+        )
+
+    def _update(self, step: int) -> None:
+        settings, schedule = self.settings, self.settings.schedule
+        if schedule.resets(step):
+            self.optimizer.state.clear()
+        if settings.lr_factor is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.lr * settings.lr_factor(step)
+        hyper, weight = self.hyper, math.nan
+        if "penalty_weight" in hyper._fields:
+            weight = schedule.weight(step, hyper.penalty_weight)
+            hyper = hyper._replace(penalty_weight=weight)
+        scale = 1.0 if math.isnan(weight) else schedule.loss_scale(weight)
+        folds = self.objective.folds if isinstance(self.objective, MeanObjective) else 1
+        batch = draw_batch(self.environments, settings, folds, self.seed, step)
+        start_state = self.state
+        terms: Terms | None = None
+
+        def closure() -> Tensor:
+            nonlocal terms
+            self.optimizer.zero_grad()
+            terms, self.state = self.engine.step(batch, hyper, start_state)
+            if not bool(torch.isfinite(terms.total)):
+                raise _Diverged
+            return scale * (terms.total + self._finish_gradient(scale))
+
+        self.optimizer.step(closure)
+        if terms is None:
+            raise OptionError(f"torch.optim.{settings.optimizer} never evaluated the objective.")
+        self._history.append(
+            {
+                "step": step,
+                "total": float(terms.total),
+                "penalty": float(terms.penalty),
+                "penalty_weight": weight,
+            }
+            | {
+                f"risk {name}": float(risk)
+                for name, risk in zip(self.environments.names, terms.risks, strict=True)
+            }
+        )
+
+    def _finish_gradient(self, scale: float) -> Tensor:
+        """Add the L2 term's gradient and scale all of it; returns the L2 term."""
+        l2 = self.settings.l2
+        term = torch.zeros((), dtype=torch.float64)
+        for p in self.model.parameters():
+            if p.grad is None:
+                continue
+            if l2:
+                p.grad.add_(p.detach(), alpha=2 * l2)
+                term += l2 * float(p.detach().square().sum())
+            if scale != 1.0:
+                p.grad.mul_(scale)
+        return term
+
+    def _evaluate(self) -> None:
+        if self._curves and self._curves[-1]["step"] == self.step:
+            return
+        for m in evaluate(self.model, self.evaluations, self.loss):
+            self._curves.append({**m._asdict(), "step": self.step})
+
+    def _collapse(self) -> list[str]:
+        """Warn if the predictor is no better than a constant on its own training rows."""
+        if not self._history:
+            return []
+        last = self._history[-1]
+        risks = [last[f"risk {name}"] for name in self.environments.names]
+        constant = self.loss.constant_risk(self.environments.y)
+        risk = sum(risks) / len(risks)
+        if not math.isfinite(constant) or risk < (1 - COLLAPSE_MARGIN) * constant:
+            return []
+        text = (
+            f"{self.objective.title} collapsed: its training risk {risk:.4f} is no better than "
+            f"the best constant predictor's {constant:.4f}. Lower the penalty weight, let it set "
+            "in later (PenaltySchedule start) or more gently, or train for more steps."
+        )
+        warnings.warn(text, CollapseWarning, stacklevel=3)
+        return [text]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs: parameters, optimizer, objective state, step, records."""
+        return {
+            "model": _copy(self.model),
+            "optimizer": self.optimizer.state_dict(),
+            "objective": self.state,
+            "step": self.step,
+            "history": list(self._history),
+            "curves": list(self._curves),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; schedules go on from its step."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.state = state["objective"]
+        self.step = state["step"]
+        self._history = list(state["history"])
+        self._curves = list(state["curves"])
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

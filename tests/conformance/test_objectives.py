@@ -1,0 +1,110 @@
+"""Every objective of the registry, on every loss, against its slow version."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from reference import naive
+
+from invlearn.losses import get_loss
+from invlearn.objectives import OBJECTIVES
+from invlearn.training.engine import Batch, Engine
+from invlearn.training.means import random_folds
+
+LOSSES = ["squared", "logistic", "softmax"]
+SIZES = {"two": (30, 41), "three": (20, 33, 27), "seven": (11, 8, 9, 20, 14, 6, 31)}
+
+
+def batch_of(rows, objective):
+    folds = getattr(objective, "folds", 1)
+    if folds == 1:
+        return Batch(rows)
+    return Batch(rows, random_folds(rows.sizes, folds, torch.Generator().manual_seed(5)))
+
+
+def step(model, batch, objective, loss, hyper, state, **options):
+    model.zero_grad()
+    engine = Engine(model, get_loss(loss), objective, **options)
+    terms, new = engine.step(batch, hyper, state)
+    return terms, [p.grad.clone() for p in model.parameters()], new
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("micro_batch", [None, 7])
+def test_engine_equals_the_papers_formula(name, loss, sizes, weighted, micro_batch, rows, model):
+    objective = OBJECTIVES[name]
+    data, net = rows(loss, SIZES[sizes], weighted), model(loss)
+    batch = batch_of(data, objective)
+    hyper = objective.Hyper(*[0.7] * len(objective.Hyper._fields))
+    state = objective.init(len(data), torch.zeros(1, dtype=torch.float64))
+    terms, grads, _ = step(net, batch, objective, loss, hyper, state, micro_batch=micro_batch)
+
+    expected = naive.total(name, batch, net, loss, hyper, log_q=state)
+    wanted = torch.autograd.grad(expected, list(net.parameters()))
+    torch.testing.assert_close(terms.total, expected.detach(), rtol=1e-11, atol=1e-12)
+    for got, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("micro_batch", [1, 16, 50])
+@pytest.mark.parametrize("memory_budget", [1, 2 << 30])
+def test_streamed_equals_whole(name, micro_batch, memory_budget, rows, model):
+    objective, net = OBJECTIVES[name], model()
+    batch = batch_of(rows(sizes=(30, 41, 26)), objective)
+    hyper = objective.Hyper()
+    state = objective.init(3, torch.zeros(1, dtype=torch.float64))
+    whole = step(net, batch, objective, "logistic", hyper, state, micro_batch=None)
+    cut = step(
+        net,
+        batch,
+        objective,
+        "logistic",
+        hyper,
+        state,
+        micro_batch=micro_batch,
+        memory_budget=memory_budget,
+    )
+    torch.testing.assert_close(cut[0].total, whole[0].total, rtol=1e-12, atol=1e-12)
+    for got, want in zip(cut[1], whole[1], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradient_is_the_derivative_of_the_value(name, rows, model):
+    objective, net = OBJECTIVES[name], model()
+    batch = batch_of(rows(sizes=(30, 41, 26)), objective)
+    hyper = objective.Hyper(*[0.5] * len(objective.Hyper._fields))
+    state = objective.init(3, torch.zeros(1, dtype=torch.float64))
+    if name == "group-dro":  # Its weights follow the risks but are not differentiated.
+        hyper = objective.Hyper(step_size=0.0)
+    _, grads, _ = step(net, batch, objective, "logistic", hyper, state, micro_batch=10)
+    g = torch.Generator().manual_seed(3)
+    direction = [torch.randn(p.shape, generator=g, dtype=p.dtype) for p in net.parameters()]
+    slope = sum(float((d * gr).sum()) for d, gr in zip(direction, grads, strict=True))
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for p, d in zip(net.parameters(), direction, strict=True):
+                p.add_(d, alpha=sign * 1e-6)
+        values.append(
+            step(net, batch, objective, "logistic", hyper, state, micro_batch=10)[0].total
+        )
+        with torch.no_grad():
+            for p, d in zip(net.parameters(), direction, strict=True):
+                p.add_(d, alpha=-sign * 1e-6)
+    assert slope == pytest.approx(float(values[0] - values[1]) / 2e-6, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_registry_entry_is_complete(name):
+    objective = OBJECTIVES[name]
+    assert objective.title
+    assert objective.summary.endswith(".")
+    assert objective.source
+    assert set(objective.space) <= set(objective.Hyper._fields)
+    objective.check(objective.Hyper())
+    hash(objective)

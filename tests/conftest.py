@@ -1,0 +1,48 @@
+"""Shared material for the tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from invlearn.environments import Environments
+from invlearn.models import MLP
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def make_rows(loss="logistic", sizes=(30, 41), weights=False, seed=0, features=4):
+    """Random float64 environments whose targets fit the loss."""
+    g = torch.Generator().manual_seed(seed)
+    parts = {}
+    for e, n in enumerate(sizes):
+        x = torch.randn(n, features, generator=g, dtype=torch.float64) * (1 + 0.3 * e)
+        if loss == "squared":
+            y = x[:, 0] + torch.randn(n, generator=g, dtype=torch.float64)
+        else:
+            y = torch.randint(0, 3 if loss == "softmax" else 2, (n,), generator=g)
+        w = (torch.rand(n, generator=g, dtype=torch.float64) + 0.1,) if weights else ()
+        parts[f"e{e}"] = (x, y, *w)
+    return Environments.from_parts(parts)
+
+
+def make_model(loss="logistic", features=4, hidden=(7, 5), seed=0):
+    """A float64 MLP that fits the loss."""
+    g = torch.Generator().manual_seed(seed)
+    model = MLP(features, hidden, 3 if loss == "softmax" else 1, generator=g).double()
+    for layer in model.layers:  # At zero biases a dead row sits exactly on ReLU's kink.
+        layer.bias.data.uniform_(-0.5, 0.5, generator=g)
+    return model
+
+
+@pytest.fixture
+def rows():
+    return make_rows
+
+
+@pytest.fixture
+def model():
+    return make_model

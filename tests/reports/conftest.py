@@ -1,0 +1,144 @@
+"""A small made-up experiment: four methods, one a reference, one oracle selection rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import pytest
+
+TRAINING = ["p_e=0.1", "p_e=0.2"]
+TESTS = [f"p_e={p / 10:.1f}" for p in range(1, 10)]
+TARGET = "p_e=0.9"
+STEPS = [0, 50, 100, 150, 200]
+LEVELS = {  # accuracy in training, and its end points over p_e = 0.1 to 0.9
+    "erm": (0.86, 0.86, 0.18),
+    "irmv1": (0.71, 0.72, 0.66),
+    "vrex": (0.70, 0.70, 0.50),
+    "erm-grayscale": (0.73, 0.73, 0.73),
+}
+
+
+@dataclass
+class Experiment:
+    """The three inputs of a report."""
+
+    results: pd.DataFrame
+    curves: pd.DataFrame
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def make(
+    levels: dict[str, tuple[float, float, float]] | None = None,
+    trials: int = 3,
+    regression: bool = False,
+) -> Experiment:
+    levels = LEVELS if levels is None else levels
+    rows = []
+    for objective, (train, first, last) in levels.items():
+        for trial in range(trials):
+            for step in STEPS:
+                done = 1 - math.exp(-step / 50)
+                jitter = 0.01 * (trial - (trials - 1) / 2)
+
+                def value(goal: float, done: float = done, jitter: float = jitter) -> float:
+                    return 0.5 + (goal - 0.5) * done + jitter
+
+                for i, name in enumerate(TRAINING):
+                    for split in ("train", "validation"):
+                        goal = train - 0.02 * i
+                        rows.append((objective, trial, name, split, "accuracy", value(goal), step))
+                        risk = 1 - value(goal)
+                        rows.append((objective, trial, name, split, "risk", risk, step))
+                for i, name in enumerate(TESTS):
+                    goal = first + (last - first) * i / (len(TESTS) - 1)
+                    rows.append((objective, trial, name, "test", "accuracy", value(goal), step))
+                    rows.append((objective, trial, name, "test", "risk", 1 - value(goal), step))
+    columns = ["objective", "trial", "environment", "split", "metric", "value", "step"]
+    curves = pd.DataFrame(rows, columns=columns)
+    if regression:
+        curves = curves[curves["metric"] == "risk"].reset_index(drop=True)
+    last = curves[curves["step"] == 200].assign(selection="last")
+    agree = curves[curves["step"] == 150].assign(selection="risks-agree")
+    oracle = curves[curves["step"] == 100].assign(selection="oracle")
+    tuned = curves[curves["step"] == 150].assign(selection="last (oracle hyperparameters)")
+    results = pd.concat([oracle, last, tuned, agree], ignore_index=True)
+    return Experiment(results, curves, summary(list(levels), trials, regression))
+
+
+def summary(names: list[str], trials: int, regression: bool) -> dict[str, Any]:
+    titles = {"erm": "ERM", "irmv1": "IRMv1", "vrex": "V-REx", "erm-grayscale": "ERM, grayscale"}
+    return {
+        "dataset": {
+            "name": "Colored digits",
+            "summary": "Digits whose colour goes with the label, differently in every environment.",
+            "source": "made up",
+            "options": {"label_noise": 0.25},
+            "description": {"rows per environment": 1000, "classes": 2},
+            "target": TARGET,
+            "training_environments": TRAINING,
+            "test_environments": TESTS,
+            "loss": "squared" if regression else "logistic",
+        },
+        "methods": [
+            {
+                "name": name,
+                "title": titles[name],
+                "summary": f"What {titles[name]} does in one sentence.",
+                "source": "A paper, 2019",
+                "reference": name == "erm-grayscale",
+                "hyperparameters": {} if name == "erm" else {"penalty_weight": 100.0},
+            }
+            for name in names
+        ],
+        "selections": [
+            {
+                "name": "risks-agree",
+                "title": "Risks agree",
+                "explanation": "The step at which the validation risks differ least.",
+                "oracle": False,
+            },
+            {"name": "last", "title": "Last step", "explanation": "No choice.", "oracle": False},
+            {
+                "name": "oracle",
+                "title": "Best target accuracy",
+                "explanation": "The step that is best in the target.",
+                "oracle": True,
+            },
+        ],
+        "recipe": {
+            "name": "small",
+            "oracle": False,
+            "note": "A small recipe.",
+            "settings": {"steps": 200},
+        },
+        "headline": "risks-agree",
+        "trials": trials,
+        "seed": 0,
+        "provenance": {
+            "command": "invlearn run small --seed 0",
+            "version": "0.1.0",
+            "torch": "2.13.0",
+            "python": "3.11.2",
+            "machine": "x86_64, 2 cores",
+            "threads": 2,
+            "jobs": 1,
+            "started": "2025-01-01T00:00:00Z",
+            "seconds": 754.2,
+        },
+        "warnings": [],
+        "unsatisfied": [],
+    }
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    return make()
+
+
+@pytest.fixture
+def build() -> Callable[..., Experiment]:
+    return make

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from invlearn.reports import write_report
+from invlearn.reports.html import render
+
+PIXEL = b"\x89PNG not a real one"
+NAMES = ("by_environment", "training_curves", "agreement")
+
+
+def page(experiment, figures=NAMES) -> str:
+    drawn = dict.fromkeys(figures, PIXEL)
+    return render(experiment.results, experiment.curves, experiment.summary, drawn)
+
+
+class Outline(HTMLParser):
+    """Every tag with its attributes, and whether tags are closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "img", "br", "link"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def outline(text: str) -> Outline:
+    found = Outline()
+    found.feed(text)
+    assert found.open == []
+    return found
+
+
+def test_the_page_is_self_contained_and_accessible(experiment):
+    tags = outline(page(experiment)).tags
+    assert ("html", {"lang": "en"}) in tags
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}
+    for tag, attributes in tags:
+        if "src" in attributes:
+            assert attributes["src"].startswith("data:image/png;base64,")
+            assert len(attributes["alt"]) > 40
+        if "href" in attributes:
+            assert attributes["href"].startswith("#")
+        if tag == "th":
+            assert attributes["scope"] in {"row", "col"}
+    identifiers = {attributes["id"] for _, attributes in tags if "id" in attributes}
+    anchors = {attributes["href"][1:] for _, attributes in tags if "href" in attributes}
+    assert anchors <= identifiers
+    count = [tag for tag, _ in tags]
+    assert count.count("caption") == count.count("table") == 6
+    assert "url(" not in page(experiment)
+
+
+def test_the_answer_comes_before_the_tables(experiment):
+    text = page(experiment)
+    assert text.index("IRMv1 did better than ERM in p_e=0.9.") < text.index("<table")
+
+
+def test_oracle_is_said_at_every_oracle_table(experiment):
+    text = page(experiment)
+    sections = re.findall(r'<div class="oracle">(.*?)</table>', text, flags=re.DOTALL)
+    assert len(sections) == 2
+    for section in sections:
+        assert section.count("oracle: looked at the test environment") >= 2
+    assert "oracle: looked" not in text[: text.index('<div class="oracle">')]
+
+
+def test_oracle_headline_is_said_everywhere(experiment):
+    experiment.summary["headline"] = "oracle"
+    text = page(experiment)
+    for name in ("answer", "results", "curves"):
+        heading = re.search(rf'<h2 id="{name}">(.*?)</h2>', text, flags=re.DOTALL)
+        assert heading is not None
+        assert "oracle: looked at the test environment" in heading[1]
+    assert "This is an oracle result" in text
+    assert "they were not used for choosing" not in text
+
+
+def test_oracle_recipe_is_said(experiment):
+    experiment.summary["recipe"]["oracle"] = True
+    text = page(experiment)
+    assert "hyperparameters (oracle: chosen by looking at the test environment)" in text
+    assert "they were not used for choosing" not in text
+
+
+@pytest.mark.parametrize("place", ["title", "warning", "dataset", "command", "environment"])
+def test_everything_is_escaped(experiment, place):
+    evil = "<script>alert('x')</script>\"><img src=x>"
+    summary = experiment.summary
+    if place == "title":
+        summary["methods"][1]["title"] = evil
+    elif place == "warning":
+        summary["warnings"] = [{"objective": "erm", "trial": 0, "message": evil}]
+    elif place == "dataset":
+        summary["dataset"] |= {"name": evil, "options": {evil: evil}}
+    elif place == "command":
+        summary["provenance"]["command"] = evil
+    else:
+        summary["dataset"]["target"] = evil
+    text = page(experiment)
+    outline(text)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "<img src=x" not in text
+
+
+def test_references_are_set_apart(experiment):
+    text = page(experiment)
+    assert 'class="reference first-reference"' in text
+    assert "reference, not a competitor" in text
+
+
+def test_regression_and_one_trial(build):
+    text = page(build(trials=1, regression=True))
+    outline(text)
+    assert "Risk, lower is better" in text
+    assert "Accuracy in %" not in text
+    assert "(n=1)" in text
+    assert "± 0.0" not in text
+
+
+def test_nan_values(experiment):
+    frame = experiment.results
+    frame["value"] = frame["value"].mask(frame["objective"] == "vrex")
+    text = page(experiment)
+    assert "<td>0 of 3</td>" in text
+    assert not re.search(r">\s*nan", text)
+    assert "Without a finished trial: V-REx." in text
+
+
+def test_warnings_are_grouped(experiment):
+    experiment.summary["warnings"] = [
+        {"objective": "vrex", "trial": trial, "message": "stopped"} for trial in (0, 2)
+    ]
+    assert "<strong>V-REx</strong>, trials 0, 2: stopped" in page(experiment)
+
+
+def test_how_to_run_again(experiment):
+    text = page(experiment)
+    assert "invlearn run small --seed 0" in text
+    assert "12 min 34 s" in text
+    assert "60 evaluated steps" in text
+
+
+def test_figures_that_are_missing_are_left_out(experiment):
+    text = page(experiment, figures=())
+    assert "<img" not in text
+    assert 'href="#curves"' not in text
+
+
+def test_write_report(experiment, tmp_path):
+    args = (experiment.results, experiment.curves, experiment.summary, tmp_path / "report")
+    path = write_report(*args)
+    assert path == tmp_path / "report" / "report.html"
+    files = sorted(str(file.relative_to(path.parent)) for file in path.parent.rglob("*.*"))
+    assert files == [
+        "figures/agreement.png",
+        "figures/by_environment.png",
+        "figures/training_curves.png",
+        "report.html",
+    ]
+    first = path.read_bytes()
+    assert write_report(*args).read_bytes() == first
+    outline(first.decode())

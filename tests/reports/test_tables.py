@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from invlearn.errors import OptionError, UnknownNameError
+from invlearn.reports import aggregate, console, layout, wide, write_report
+from invlearn.reports.tables import Stat, footnotes, table, text
+
+
+def frame(values: list[float]) -> pd.DataFrame:
+    rows = [("erm", t, "a", "test", "accuracy", v, 10, "last") for t, v in enumerate(values)]
+    return pd.DataFrame(rows, columns=list(layout.RESULT_COLUMNS))
+
+
+def printed(experiment, width: int = 110) -> str:
+    out = io.StringIO()
+    console(experiment.results, experiment.summary, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def test_aggregate_by_hand():
+    row = aggregate(frame([0.5, 0.6, 0.7])).iloc[0]
+    assert row["mean"] == pytest.approx(0.6)
+    assert row["std"] == pytest.approx(np.sqrt(0.02 / 3))
+    assert row["count"] == 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_aggregate_counts_finite_values_only(bad):
+    row = aggregate(frame([0.5, bad, 0.7])).iloc[0]
+    assert row["mean"] == pytest.approx(0.6)
+    assert row["count"] == 2
+
+
+def test_aggregate_of_nothing_finite():
+    row = aggregate(frame([np.nan, np.nan])).iloc[0]
+    assert np.isnan(row["mean"])
+    assert row["count"] == 0
+
+
+def test_wide():
+    both = pd.concat([frame([0.5, 0.7]), frame([np.nan]).assign(environment="b")])
+    cells = wide(both, selection="last", split="test", metric="accuracy")
+    assert cells.loc["erm"].to_dict() == {"a": "60.0 ± 10.0", "b": "–"}
+
+
+@pytest.mark.parametrize(
+    ("stat", "metric", "expected"),
+    [
+        (Stat(0.669, 0.025, 3), "accuracy", "66.9 ± 2.5"),
+        (Stat(0.669, 0.0, 1), "accuracy", "66.9 (n=1)"),
+        (Stat(0.31, 0.012, 3), "risk", "0.310 ± 0.012"),
+        (Stat(100.0, 0.0, 1), "risk", "100 (n=1)"),
+        (Stat(12345.0, 1.0, 2), "risk", "1.23e+04 ± 1"),
+        (Stat(float("nan"), float("nan"), 0), "risk", "–"),
+    ],
+)
+def test_text(stat, metric, expected):
+    assert text(stat, metric) == expected
+
+
+def test_training_column_is_the_mean_over_environments_first(experiment):
+    one = table(experiment.results, experiment.summary, layout.rule("last", experiment.summary))
+    mine = experiment.results.query(
+        "objective == 'erm' and selection == 'last' and split == 'train' and metric == 'accuracy'"
+    )
+    per_trial = mine.groupby("trial")["value"].mean()
+    assert one.rows[0].train.mean == pytest.approx(per_trial.mean())
+    assert one.rows[0].train.std == pytest.approx(per_trial.std(ddof=0))
+    assert one.environments == ("p_e=0.1", "p_e=0.2", "p_e=0.9")
+
+
+def test_a_trial_lacking_an_environment_is_not_averaged(experiment):
+    frame = experiment.results
+    lost = (
+        (frame["objective"] == "erm")
+        & (frame["trial"] == 0)
+        & (frame["environment"] == "p_e=0.2")
+        & (frame["split"] == "train")
+    )
+    rule = layout.rule("last", experiment.summary)
+    for results in (frame[~lost], frame.assign(value=frame["value"].mask(lost))):
+        row = table(results, experiment.summary, rule).rows[0]
+        assert row.train.count == 2
+        assert table(results, experiment.summary, rule).cells(row)[-1] == "2 of 3"
+
+
+def test_a_method_without_results_keeps_its_row(experiment):
+    results = experiment.results[experiment.results["objective"] != "vrex"]
+    one = table(results, experiment.summary, layout.rule("last", experiment.summary))
+    assert [row.method.name for row in one.rows] == ["erm", "irmv1", "vrex", "erm-grayscale"]
+    assert one.cells(one.rows[2]) == ["–", "–", "–", "–", "0 of 3"]
+
+
+def test_rules_headline_first_oracles_last(experiment):
+    names = [rule.name for rule in layout.rules(experiment.results, experiment.summary)]
+    assert names == ["risks-agree", "last", "last (oracle hyperparameters)", "oracle"]
+
+
+def test_headline_with_oracle_hyperparameters_only(experiment):
+    experiment.summary["headline"] = "last"
+    results = experiment.results[experiment.results["selection"] != "last"]
+    rule = layout.headline(results, experiment.summary)
+    assert rule.oracle
+    assert rule.name == "last (oracle hyperparameters)"
+
+
+def test_unknown_headline(experiment):
+    experiment.summary["headline"] = "risk-agrees"
+    with pytest.raises(UnknownNameError, match="Did you mean 'risks-agree'"):
+        layout.rules(experiment.results, experiment.summary)
+
+
+def test_oracle_recipe_labels_every_rule(experiment):
+    experiment.summary["recipe"]["oracle"] = True
+    assert all(rule.oracle for rule in layout.rules(experiment.results, experiment.summary))
+    assert printed(experiment).count("oracle: looked at the test environment") == 4
+
+
+def test_console(experiment):
+    experiment.summary["warnings"] = [{"objective": "erm", "trial": 0, "message": "x"}]
+    experiment.summary["unsatisfied"] = [
+        {"selection": "risks-agree", "objective": "irmv1", "trials": [0, 2]}
+    ]
+    shown = printed(experiment)
+    assert shown.index("Risks agree") < shown.index("Last step") < shown.index("Best target")
+    assert shown.count("[oracle: looked at the test environment]") == 2
+    assert "In 2 runs no step satisfied the rule" in shown
+    assert "1 warning was raised" in shown
+    assert "* reference, not a competitor" in shown
+
+
+def test_console_prints_markup_as_it_is(experiment):
+    experiment.summary["methods"][0]["title"] = "[bold]ERM[/bold]"
+    assert "[bold]ERM[/bold]" in printed(experiment)
+
+
+def test_console_of_a_regression(build):
+    shown = printed(build(trials=1, regression=True))
+    assert "risk, lower is better" in shown
+    assert "(n=1)" in shown
+    assert "accuracy in" not in shown
+
+
+def test_footnotes_name_the_rule_they_belong_to(experiment):
+    experiment.summary["unsatisfied"] = [{"selection": "last", "objective": "x", "trials": [1]}]
+    assert footnotes(layout.rule("oracle", experiment.summary), experiment.summary) == []
+    assert footnotes(layout.rule("last", experiment.summary), experiment.summary) == [
+        "In 1 run no step satisfied the rule and the last step was taken (x: trial 1)."
+    ]
+
+
+def test_bad_inputs_are_refused(experiment, tmp_path):
+    results, curves, summary = experiment.results, experiment.curves, experiment.summary
+    with pytest.raises(OptionError, match="missing: step, selection"):
+        write_report(results.drop(columns=["step", "selection"]), curves, summary, tmp_path)
+    less = {key: value for key, value in summary.items() if key != "seed"}
+    with pytest.raises(OptionError, match="missing: seed"):
+        write_report(results, curves, less, tmp_path)
+    with pytest.raises(OptionError, match="one value per"):
+        write_report(pd.concat([results, results.head(1)]), curves, summary, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shown_environments_up_to_four(experiment):
+    experiment.summary["dataset"]["test_environments"] = ["p_e=0.1", "p_e=0.5", "p_e=0.7"]
+    assert layout.shown_environments(experiment.summary) == [
+        "p_e=0.1", "p_e=0.5", "p_e=0.7", "p_e=0.9",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["p_e=0.1", "p_e=0.9"], ("p_e", [0.1, 0.9])),
+        (["year=1990", "p_e=0.9"], None),
+        (["north", "south"], None),
+        ([], None),
+    ],
+)
+def test_numeric_axis(names, expected):
+    assert layout.numeric_axis(names) == expected
+
+
+def test_chance(experiment):
+    summary = experiment.summary
+    assert layout.chance(summary) == 0.5
+    summary["dataset"] |= {"loss": "softmax", "description": {"classes": 4}}
+    assert layout.chance(summary) == 0.25
+    summary["dataset"]["description"] = {}
+    assert layout.chance(summary) is None
