@@ -1,0 +1,63 @@
+"""Learning that survives a change of environment: Invariant Risk Minimization and its family.
+
+The public interface on one screen:
+
+- `Environments`: rows that belong to named environments, validated and split.
+- `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA.
+- `LOSSES`, `get_loss`: squared, logistic, softmax.
+- `Trainer`, `Settings`, `PenaltySchedule`: train any `torch.nn.Module`.
+- `DATASETS`, `load`: benchmarks whose shortcut is known.
+- `evaluate`, `RULES`: measure in every environment; choose a step, honestly or as an oracle.
+- `compare`, `Request`: all of it at once, with a report.
+"""
+
+from invlearn.datasets import DATASETS, load
+from invlearn.environments import Environments, EvaluationSet
+from invlearn.errors import (
+    CollapseWarning,
+    DataFileError,
+    DivergenceWarning,
+    EnvironmentsError,
+    InvlearnError,
+    OptionError,
+    OutputError,
+    UnknownNameError,
+)
+from invlearn.evaluation import evaluate
+from invlearn.experiments.compare import Comparison, Request, compare
+from invlearn.features import ChannelImages
+from invlearn.losses import LOSSES, get_loss
+from invlearn.models import MLP
+from invlearn.objectives import OBJECTIVES, get_objective
+from invlearn.selection import RULES
+from invlearn.training import PenaltySchedule, Run, Settings, Trainer
+
+__all__ = [
+    "DATASETS",
+    "LOSSES",
+    "MLP",
+    "OBJECTIVES",
+    "RULES",
+    "ChannelImages",
+    "CollapseWarning",
+    "Comparison",
+    "DataFileError",
+    "DivergenceWarning",
+    "Environments",
+    "EnvironmentsError",
+    "EvaluationSet",
+    "InvlearnError",
+    "OptionError",
+    "OutputError",
+    "PenaltySchedule",
+    "Request",
+    "Run",
+    "Settings",
+    "Trainer",
+    "UnknownNameError",
+    "compare",
+    "evaluate",
+    "get_loss",
+    "get_objective",
+    "load",
+]

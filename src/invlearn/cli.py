@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -18,7 +21,10 @@ from invlearn.datasets.base import OptionValue
 from invlearn.errors import InvlearnError, OptionError
 from invlearn.experiments.compare import DEFAULT_METHODS, Request
 from invlearn.experiments.compare import compare as run_compare
+from invlearn.experiments.jobs import cores
 from invlearn.experiments.methods import METHODS
+from invlearn.experiments.search import best
+from invlearn.experiments.search import search as run_search
 from invlearn.reports.tables import console as print_tables
 
 app = typer.Typer(
@@ -59,10 +65,10 @@ def compare(
     console, status = Console(), Console(stderr=True)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = out if out is not None else Path(f"invlearn-{name}-{stamp}")
-    try:
+    with _reported(status, folder), _bar(status) as progress:
         request = Request(
             name,
-            [part.strip() for part in objectives.split(",") if part.strip()],
+            _names(objectives),
             trials,
             seed,
             recipe,
@@ -71,34 +77,46 @@ def compare(
             steps,
             leave_one_out,
         )
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=status,
-            transient=True,
-            disable=not status.is_terminal,
-        ) as bar:
-            task = bar.add_task("training", total=None)
-            comparison = run_compare(
-                request,
-                folder,
-                jobs=jobs,
-                resume=resume,
-                command=shlex.join(["invlearn", *sys.argv[1:]]),
-                progress=lambda done, total, what: bar.update(
-                    task, completed=done, total=total, description=what
-                ),
-            )
-    except InvlearnError as error:
-        status.print(f"[bold red]Error:[/] {error}", highlight=False)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        status.print(f"Interrupted. Finished runs are in '{folder}': repeat with --resume.")
-        raise typer.Exit(130) from None
+        comparison = run_compare(
+            request, folder, jobs=jobs, resume=resume, command=_command(), progress=progress
+        )
     print_tables(comparison.results, comparison.summary, console)
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def search(
+    name: Annotated[str, typer.Argument(help="A dataset: see 'invlearn datasets'.")],
+    out: Annotated[Path, typer.Option(help="Output folder; must not hold results yet.")],
+    objectives: Annotated[str, typer.Option(help="Comma-separated methods.")] = "irmv1,vrex,mmrex",
+    draws: Annotated[int, typer.Option(help="Settings to try for each method.")] = 16,
+    trials: Annotated[int, typer.Option(help="Runs per setting.")] = 2,
+    seed: Annotated[int, typer.Option(help="Use another one than your comparisons do.")] = 1,
+    recipe: Annotated[str | None, typer.Option(help="Recipe to vary.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Dataset option NAME=VALUE; repeatable.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; default one per core.")] = None,
+) -> None:
+    """Search hyperparameters on training environments only; the test set is never read."""
+    status = Console(stderr=True)
+    with _reported(status, out), _bar(status) as progress:
+        table = run_search(
+            name,
+            _names(objectives),
+            out,
+            draws=draws,
+            trials=trials,
+            seed=seed,
+            recipe=recipe,
+            dataset_options=_pairs("--data", data),
+            jobs=cores() if jobs is None else jobs,
+            command=_command(),
+            progress=progress,
+        )
+    for method in table["objective"].unique():
+        found = ", ".join(f"{k}={v:.6g}" for k, v in best(table, str(method)).items())
+        Console().print(f"{method}: {found}", highlight=False)
 
 
 @app.command()
@@ -122,6 +140,49 @@ def objectives() -> None:
         shown = ", ".join(f"{k}={v:g}" for k, v in defaults.items()) or "-"
         table.add_row(name, method.summary, shown, method.source)
     Console().print(table)
+
+
+@contextmanager
+def _reported(status: Console, folder: Path) -> Iterator[None]:
+    """Errors as one line and exit code 2; Ctrl-C with what to do next and exit code 130."""
+    try:
+        yield
+    except InvlearnError as error:
+        status.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        status.print(
+            f"Interrupted. Finished runs of a comparison are in '{folder}': repeat the command "
+            "with --resume.",
+            soft_wrap=True,
+        )
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _bar(status: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar, silent unless on a terminal."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=status,
+        transient=True,
+        disable=not status.is_terminal,
+    ) as bar:
+        task = bar.add_task("training", total=None)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=what
+        )
+
+
+def _command() -> str:
+    return shlex.join(["invlearn", *sys.argv[1:]])
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _pairs(option: str, texts: list[str] | None) -> dict[str, OptionValue]:

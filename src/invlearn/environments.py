@@ -47,9 +47,7 @@ class Environments:
     weights: Tensor | None = None
 
     @classmethod
-    def from_parts(
-        cls, parts: Mapping[str, tuple[Any, ...]], *, min_rows: int = 2
-    ) -> Environments:
+    def from_parts(cls, parts: Mapping[str, tuple[Any, ...]], *, min_rows: int = 2) -> Environments:
         """Environments from ``{name: (x, y)}`` or ``{name: (x, y, weights)}``.
 
         Raises
@@ -79,17 +77,13 @@ class Environments:
             )
         weights = None
         if any(w is not None for w in ws):
-            filled = [
-                torch.ones(len(y)) if w is None else w for y, w in zip(ys, ws, strict=True)
-            ]
+            filled = [torch.ones(len(y)) if w is None else w for y, w in zip(ys, ws, strict=True)]
             weights = torch.cat(filled)
         offsets = np.concatenate([[0], np.cumsum([len(y) for y in ys])]).tolist()
         return cls(concatenate(xs), torch.cat(ys), tuple(parts), tuple(offsets), weights)
 
     @classmethod
-    def from_arrays(
-        cls, x: Any, y: Any, environments: Any, *, weights: Any = None
-    ) -> Environments:
+    def from_arrays(cls, x: Any, y: Any, environments: Any, *, weights: Any = None) -> Environments:
         """Environments from parallel arrays; rows are sorted by label, stably.
 
         Parameters
@@ -164,9 +158,9 @@ class Environments:
         for name in [*taken, *(features or ())]:
             if name not in frame.columns:
                 raise unknown_name("column", name, [str(c) for c in frame.columns])
-        columns = list(features) if features is not None else [
-            c for c in frame.columns if c not in taken
-        ]
+        columns = (
+            list(features) if features is not None else [c for c in frame.columns if c not in taken]
+        )
         wrong = [
             str(c)
             for c in columns
@@ -193,6 +187,7 @@ class Environments:
 
     @property
     def n_rows(self) -> int:
+        """Rows in all."""
         return self.offsets[-1]
 
     @property
@@ -216,9 +211,7 @@ class Environments:
 
     def take(self, rows: Sequence[Tensor]) -> Environments:
         """Keep, in each environment, the rows at these positions within it (E index tensors)."""
-        index = torch.cat(
-            [part + start for part, start in zip(rows, self.offsets, strict=False)]
-        )
+        index = torch.cat([part + start for part, start in zip(rows, self.offsets, strict=False)])
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in rows])]).tolist()
         weights = None if self.weights is None else self.weights[index]
         return Environments(self.x[index], self.y[index], self.names, tuple(offsets), weights)
@@ -307,13 +300,15 @@ def _row_shape(x: Features) -> tuple[int, ...]:
 
 
 def _tensor(what: str, name: str, values: Any) -> Tensor:
+    """Tensor of an array's numbers: floats in torch's default type, whole numbers as they are."""
     where = f" of environment '{name}'" if name else ""
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise EnvironmentsError(
             f"Expected numbers in {what}{where}, got {array.dtype}. Encode them as numbers first."
         )
-    return torch.as_tensor(array)
+    dtype = torch.get_default_dtype() if array.dtype.kind == "f" else None
+    return torch.as_tensor(array, dtype=dtype)
 
 
 def _as_rows(

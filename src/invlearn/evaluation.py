@@ -34,9 +34,7 @@ def forward(model: nn.Module, x: Features, *, rows_at_a_time: int = 5000) -> Ten
     return torch.cat(parts)
 
 
-def evaluate(
-    model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss
-) -> list[Measurement]:
+def evaluate(model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss) -> list[Measurement]:
     """Measure a predictor in every environment of every set.
 
     Returns

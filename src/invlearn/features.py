@@ -44,10 +44,12 @@ class ChannelImages:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the pixels."""
         return self.pixels.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where the pixels are."""
         return self.pixels.device
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ class Linear(nn.Linear):
     """A linear layer that also takes `ChannelImages`, multiplying only the colored channel."""
 
     def forward(self, x: Features) -> Tensor:
+        """Outputs [n, out_features] of n rows."""
         if not isinstance(x, ChannelImages):
             return linear(x.reshape(len(x), -1), self.weight, self.bias)
         runs = x.runs()
@@ -71,8 +73,8 @@ class MLP(nn.Module):
         super().__init__()
         widths = [n_features, *hidden, n_outputs]
         layers = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
-            layer = nn.utils.skip_init(Linear, fan_in, fan_out)
+        for fan_in, fan_out in pairwise(widths):
+            layer = Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")
             bound = math.sqrt(6.0 / (fan_in + fan_out))
             with torch.no_grad():
                 layer.weight.uniform_(-bound, bound, generator=generator)

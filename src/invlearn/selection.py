@@ -6,9 +6,9 @@ and picks a step. A rule that reads a test environment is an oracle and says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -55,6 +55,10 @@ def _table(curves: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
     return rows.pivot(index="step", columns="environment", values="value").sort_index()
 
 
+def _step(label: Hashable) -> int:
+    return int(cast(int, label))
+
+
 def last_step(curves: pd.DataFrame, target: str = "") -> Choice:
     """The last evaluated step."""
     return Choice(int(curves["step"].max()), True)
@@ -63,7 +67,7 @@ def last_step(curves: pd.DataFrame, target: str = "") -> Choice:
 def lowest_validation_risk(curves: pd.DataFrame, target: str = "") -> Choice:
     """The step with the lowest mean validation risk over the training environments."""
     risk = _table(curves, "validation", "risk").mean(axis=1)
-    return Choice(int(risk.idxmin()), True, risk)
+    return Choice(_step(risk.idxmin()), True, risk)
 
 
 def risks_agree(
@@ -127,7 +131,7 @@ def leave_one_environment_out(curves: pd.DataFrame, target: str = "") -> Choice:
     Reads the split 'held-out': measurements of runs that trained without that environment.
     """
     risk = _table(curves, "held-out", "risk").mean(axis=1)
-    return Choice(int(risk.idxmin()), True, risk)
+    return Choice(_step(risk.idxmin()), True, risk)
 
 
 def oracle(curves: pd.DataFrame, target: str) -> Choice:
@@ -136,9 +140,9 @@ def oracle(curves: pd.DataFrame, target: str) -> Choice:
     best = rows[rows["metric"] == "accuracy"]
     if best.empty:
         worst = rows[rows["metric"] == "risk"].set_index("step")["value"]
-        return Choice(int(worst.idxmin()), True, worst)
+        return Choice(_step(worst.idxmin()), True, worst)
     accuracy = best.set_index("step")["value"]
-    return Choice(int(accuracy.idxmax()), True, accuracy)
+    return Choice(_step(accuracy.idxmax()), True, accuracy)
 
 
 RULES: dict[str, Rule] = {
@@ -204,7 +208,9 @@ def applicable(curves: pd.DataFrame) -> list[Rule]:
     ]
 
 
-def select(curves: pd.DataFrame, rule: Rule, target: str, label: str) -> tuple[pd.DataFrame, Choice]:
+def select(
+    curves: pd.DataFrame, rule: Rule, target: str, label: str
+) -> tuple[pd.DataFrame, Choice]:
     """A run's measurements at the step a rule chooses, with the column 'selection' set."""
     choice = rule.choose(curves, target)
     return curves[curves["step"] == choice.step].assign(selection=label), choice

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from reference import naive
 
 from invlearn.losses import get_loss
 from invlearn.objectives import OBJECTIVES
 from invlearn.training.engine import Batch, Engine
 from invlearn.training.means import random_folds
+from reference import naive
 
 LOSSES = ["squared", "logistic", "softmax"]
 SIZES = {"two": (30, 41), "three": (20, 33, 27), "seven": (11, 8, 9, 20, 14, 6, 31)}

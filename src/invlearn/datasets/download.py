@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pooch  # type: ignore[import-untyped]
+import pooch
 
 from invlearn.datasets.idx import read_idx
 from invlearn.errors import DataFileError

@@ -1,0 +1,1 @@
+"""Experiments: methods, recipes, comparisons and searches."""

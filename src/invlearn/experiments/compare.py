@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from invlearn.datasets import DATASETS, load
 from invlearn.datasets.base import Benchmark, OptionValue
 from invlearn.errors import OptionError, unknown_name
-from invlearn.experiments.jobs import Job, Outcome, cores, run_jobs, trial_seed
+from invlearn.experiments.jobs import Job, Outcome, cores, run_all, run_job, trial_seed
 from invlearn.experiments.methods import Method, get_method
 from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import Plan, Recipe, get_recipe
@@ -148,7 +148,7 @@ def compare(
     # Long runs first, so that the cores end together.
     missing.sort(key=lambda job: -plans[job.method].settings.steps * sum(plans[job.method].hidden))
     processes = cores() if jobs is None else jobs
-    run_jobs(missing, processes=processes, done=done)
+    run_all(run_job, missing, processes=processes, done=done)
     runs = [found for job in todo if (found := kept[job.key]) is not None]
     curves = pd.concat([run[0] for run in runs], ignore_index=True)
     messages = [
@@ -224,7 +224,8 @@ def _select(
     for rule in applicable(curves):
         label = rule.name + (ORACLE_HYPER if recipe.oracle else "")
         missed: dict[str, list[int]] = {}
-        for (name, trial), run in curves.groupby(["objective", "trial"], sort=False):
+        for key, run in curves.groupby(["objective", "trial"], sort=False):
+            name, trial = cast(tuple[str, int], key)
             chosen, choice = select(run, rule, target, label)
             parts.append(chosen)
             if not choice.satisfied:

@@ -7,10 +7,10 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -68,21 +68,19 @@ def run_job(job: Job) -> Outcome:
     seed = trial_seed(job.seed, job.trial)
     benchmark = load(job.dataset, seed=seed, **dict(job.dataset_options))
     method = get_method(job.method)
-    plan = get_recipe(job.dataset, job.recipe).plan(
-        method, steps=job.steps, hyper=dict(job.hyper)
-    )
+    plan = get_recipe(job.dataset, job.recipe).plan(method, steps=job.steps, hyper=dict(job.hyper))
     if method.reference:
         benchmark = without_shortcut(benchmark)
     sets = [EvaluationSet.from_environments(benchmark.train, "train")]
     if benchmark.validation is not None:
         sets.append(EvaluationSet.from_environments(benchmark.validation, "validation"))
-    curves, messages = _train(plan, benchmark, benchmark.train, [*sets, benchmark.test], seed)
+    curves, messages = train_plan(plan, benchmark, benchmark.train, [*sets, benchmark.test], seed)
     tables = [curves]
     if job.leave_one_out:
         for name in benchmark.train.names:
             rest = benchmark.train.select([n for n in benchmark.train.names if n != name])
             held = EvaluationSet.from_environments(benchmark.train.select([name]), "held-out")
-            table, said = _train(plan, benchmark, rest, [held], seed)
+            table, said = train_plan(plan, benchmark, rest, [held], seed)
             tables.append(table)
             messages += tuple(f"without {name}: {text}" for text in said)
     table = pd.concat(tables, ignore_index=True)
@@ -91,13 +89,14 @@ def run_job(job: Job) -> Outcome:
     return Outcome(job, table, messages, time.perf_counter() - started)
 
 
-def _train(
+def train_plan(
     plan: Plan,
     benchmark: Benchmark,
     rows: Environments,
     sets: Sequence[EvaluationSet],
     seed: int,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Train a fresh model by a plan; its curves on the sets, and the run's messages."""
     model = MLP(
         width(rows.x), plan.hidden, benchmark.n_outputs, generator=seeded_generator(seed, 1)
     )
@@ -121,8 +120,6 @@ def _train(
 
 def without_shortcut(benchmark: Benchmark) -> Benchmark:
     """The benchmark over features that cannot hold the shortcut."""
-    from dataclasses import replace
-
     view = benchmark.without_shortcut
     if view is None:
         raise ValueError(f"{benchmark.name} has no features without the shortcut")
@@ -135,26 +132,35 @@ def without_shortcut(benchmark: Benchmark) -> Benchmark:
     )
 
 
-def run_jobs(
-    jobs: Sequence[Job], *, processes: int, done: Callable[[Outcome], None]
-) -> None:
-    """Run the jobs, each on one thread, over so many processes; `done` gets each as it ends.
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
+
+def run_all(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    processes: int,
+    done: Callable[[Result], None],
+) -> None:
+    """Call the function on every item, each on one thread, over so many processes.
+
+    `done` gets each result as it ends, in any order.
     On Ctrl-C the runs under way are dropped and KeyboardInterrupt goes on to the caller.
     """
-    if processes <= 1 or len(jobs) <= 1:
+    if processes <= 1 or len(items) <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            for job in jobs:
-                done(run_job(job))
+            for item in items:
+                done(function(item))
         finally:
             torch.set_num_threads(threads)
         return
     context = multiprocessing.get_context("spawn")
-    workers = min(processes, len(jobs))
+    workers = min(processes, len(items))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_worker) as pool:
-        futures = [pool.submit(run_job, job) for job in jobs]
+        futures = [pool.submit(function, item) for item in items]
         try:
             for future in as_completed(futures):
                 done(future.result())

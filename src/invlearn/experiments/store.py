@@ -1,4 +1,4 @@
-"""The output folder of a comparison: refused when in use, resumable, written whole or not at all."""
+"""The output folder of a comparison: refused when in use, resumable, files written whole."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ class Store:
         (self.folder / "runs").mkdir(parents=True, exist_ok=True)
         self.write("plan.json", text)
 
-    def save_run(self, key: str, curves: pd.DataFrame, messages: tuple[str, ...], seconds: float) -> None:
+    def save_run(
+        self, key: str, curves: pd.DataFrame, messages: tuple[str, ...], seconds: float
+    ) -> None:
         """Keep a finished run."""
         record = {
             "messages": list(messages),

@@ -12,7 +12,7 @@ from invlearn.errors import unknown_name
 from invlearn.objectives.base import MeanObjective, State, Terms, zero
 
 
-class Hyper(NamedTuple):
+class ERMHyper(NamedTuple):
     """ERM has no hyperparameters."""
 
 
@@ -32,15 +32,18 @@ class ERM(MeanObjective):
     Examples
     --------
     >>> import torch
-    >>> ERM().value({"risk": torch.tensor([1.0, 3.0])}, Hyper(), None)[0].total
+    >>> means = {"risk": torch.tensor([1.0, 3.0])}
+    >>> ERM().value(means, ERMHyper(), None)[0].total
     tensor(2.)
     """
 
     over: str = "environments"
     title: ClassVar[str] = "ERM"
-    summary: ClassVar[str] = "Minimises the average error and uses whatever predicts, shortcuts too."
+    summary: ClassVar[str] = (
+        "Minimises the average error and uses whatever predicts, shortcuts too."
+    )
     source: ClassVar[str] = "Vapnik 1998"
-    Hyper: ClassVar[type] = Hyper
+    Hyper: ClassVar[type] = ERMHyper
     min_environments: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -48,7 +51,7 @@ class ERM(MeanObjective):
             raise unknown_name("average", self.over, ["environments", "rows"])
 
     def value(
-        self, means: Mapping[str, Tensor], hyper: Hyper, state: State
+        self, means: Mapping[str, Tensor], hyper: ERMHyper, state: State
     ) -> tuple[Terms, State]:
         risks = means["risk"]
         if self.over == "rows":

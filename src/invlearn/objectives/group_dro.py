@@ -12,7 +12,7 @@ from torch import Tensor
 from invlearn.objectives.base import MeanObjective, Range, State, Terms
 
 
-class Hyper(NamedTuple):
+class GroupDROHyper(NamedTuple):
     """step_size: η of the weights' exponential update, in units of 1 / risk."""
 
     step_size: float = 0.01
@@ -34,7 +34,7 @@ class GroupDRO(MeanObjective):
     >>> import torch
     >>> objective = GroupDRO()
     >>> state = objective.init(2, torch.zeros(1))
-    >>> terms, state = objective.value({"risk": torch.tensor([1.0, 1.0])}, Hyper(), state)
+    >>> terms, state = objective.value({"risk": torch.tensor([1.0, 1.0])}, GroupDROHyper(), state)
     >>> state.exp()
     tensor([0.5000, 0.5000])
     """
@@ -42,14 +42,14 @@ class GroupDRO(MeanObjective):
     title: ClassVar[str] = "GroupDRO"
     summary: ClassVar[str] = "Weights environments by how badly the model does in them."
     source: ClassVar[str] = "Sagawa et al. 2020"
-    Hyper: ClassVar[type] = Hyper
+    Hyper: ClassVar[type] = GroupDROHyper
     space: ClassVar[Mapping[str, Range]] = {"step_size": Range(1e-3, 1e-1, log=True)}
 
     def init(self, n_envs: int, like: Tensor) -> State:
         return torch.full((n_envs,), 1 / n_envs, dtype=like.dtype, device=like.device).log()
 
     def value(
-        self, means: Mapping[str, Tensor], hyper: Hyper, state: State
+        self, means: Mapping[str, Tensor], hyper: GroupDROHyper, state: State
     ) -> tuple[Terms, State]:
         risks = means["risk"]
         log_q = torch.log_softmax(state + hyper.step_size * risks.detach(), 0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from invlearn.objectives.base import Combination, GradientObjective, Range, State, Terms, zero
 
 
-class Hyper(NamedTuple):
+class IGAHyper(NamedTuple):
     """penalty_weight: λ, in units of risk / squared gradient."""
 
     penalty_weight: float = 1e2
@@ -40,7 +40,7 @@ class IGA(GradientObjective):
     title: ClassVar[str] = "IGA"
     summary: ClassVar[str] = "Penalises environments whose gradients point elsewhere."
     source: ClassVar[str] = "Koyama & Yamaguchi 2020"
-    Hyper: ClassVar[type] = Hyper
+    Hyper: ClassVar[type] = IGAHyper
     space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e0, 1e4, log=True)}
     conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed")
 
@@ -48,7 +48,7 @@ class IGA(GradientObjective):
         self._check_convention(self.convention)
 
     def combine(
-        self, risks: Tensor, gradients: Mapping[str, Tensor], hyper: Hyper, state: State
+        self, risks: Tensor, gradients: Mapping[str, Tensor], hyper: IGAHyper, state: State
     ) -> tuple[Combination, State]:
         n = len(risks)
         scale = 1.0 if self.convention == "domainbed" else 1 / n

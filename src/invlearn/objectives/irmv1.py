@@ -13,7 +13,7 @@ from invlearn.losses import Loss
 from invlearn.objectives.base import MeanObjective, Range, State, Terms
 
 
-class Hyper(NamedTuple):
+class IRMv1Hyper(NamedTuple):
     """penalty_weight: λ, in units of 1 / risk."""
 
     penalty_weight: float = 1e4
@@ -43,7 +43,7 @@ class IRMv1(MeanObjective):
     --------
     >>> import torch
     >>> means = {"risk": torch.ones(2), "dummy_gradient": torch.tensor([[1.0], [3.0]])}
-    >>> IRMv1().value(means, Hyper(penalty_weight=2.0), None)[0].total
+    >>> IRMv1().value(means, IRMv1Hyper(penalty_weight=2.0), None)[0].total
     tensor(11.)
     """
 
@@ -54,7 +54,7 @@ class IRMv1(MeanObjective):
         "Penalises environments in which rescaling the prediction would still lower the risk."
     )
     source: ClassVar[str] = "Arjovsky et al. 2019"
-    Hyper: ClassVar[type] = Hyper
+    Hyper: ClassVar[type] = IRMv1Hyper
     space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e2, 1e6, log=True)}
     conventions: ClassVar[tuple[str, ...]] = (
         "mean",
@@ -77,7 +77,7 @@ class IRMv1(MeanObjective):
         return {"risk": loss.value(z, y), "dummy_gradient": loss.dummy_gradient(z, y)}
 
     def value(
-        self, means: Mapping[str, Tensor], hyper: Hyper, state: State
+        self, means: Mapping[str, Tensor], hyper: IRMv1Hyper, state: State
     ) -> tuple[Terms, State]:
         d = means["dummy_gradient"]
         if self.estimator == "split":

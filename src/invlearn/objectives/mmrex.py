@@ -12,7 +12,7 @@ from invlearn.errors import OptionError
 from invlearn.objectives.base import MeanObjective, Range, State, Terms
 
 
-class Hyper(NamedTuple):
+class MMRExHyper(NamedTuple):
     """penalty_weight: 1 − E λ_min, without unit; above 1 it extrapolates."""
 
     penalty_weight: float = 1e2
@@ -55,7 +55,8 @@ class MMREx(MeanObjective):
     Examples
     --------
     >>> import torch
-    >>> MMREx().value({"risk": torch.tensor([1.0, 3.0])}, Hyper(penalty_weight=1.0), None)[0].total
+    >>> means = {"risk": torch.tensor([1.0, 3.0])}
+    >>> MMREx().value(means, MMRExHyper(penalty_weight=1.0), None)[0].total
     tensor(3.)
     """
 
@@ -63,7 +64,7 @@ class MMREx(MeanObjective):
     title: ClassVar[str] = "MM-REx"
     summary: ClassVar[str] = "Minimises the worst risk over mixtures that extrapolate."
     source: ClassVar[str] = "Krueger et al. 2020"
-    Hyper: ClassVar[type] = Hyper
+    Hyper: ClassVar[type] = MMRExHyper
     space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1.0, 1e4, log=True)}
     conventions: ClassVar[tuple[str, ...]] = ("mean", "rex-paper")
 
@@ -71,7 +72,7 @@ class MMREx(MeanObjective):
         self._check_convention(self.convention)
 
     def value(
-        self, means: Mapping[str, Tensor], hyper: Hyper, state: State
+        self, means: Mapping[str, Tensor], hyper: MMRExHyper, state: State
     ) -> tuple[Terms, State]:
         risks = means["risk"]
         scale = len(risks) if self.convention == "rex-paper" else 1

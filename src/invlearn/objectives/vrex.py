@@ -11,7 +11,7 @@ from torch import Tensor
 from invlearn.objectives.base import MeanObjective, Range, State, Terms
 
 
-class Hyper(NamedTuple):
+class VRExHyper(NamedTuple):
     """penalty_weight: β, in units of 1 / risk."""
 
     penalty_weight: float = 1e4
@@ -36,7 +36,8 @@ class VREx(MeanObjective):
     Examples
     --------
     >>> import torch
-    >>> VREx().value({"risk": torch.tensor([1.0, 3.0])}, Hyper(penalty_weight=2.0), None)[0].total
+    >>> means = {"risk": torch.tensor([1.0, 3.0])}
+    >>> VREx().value(means, VRExHyper(penalty_weight=2.0), None)[0].total
     tensor(4.)
     """
 
@@ -44,7 +45,7 @@ class VREx(MeanObjective):
     title: ClassVar[str] = "V-REx"
     summary: ClassVar[str] = "Penalises the variance of the environments' risks."
     source: ClassVar[str] = "Krueger et al. 2020"
-    Hyper: ClassVar[type] = Hyper
+    Hyper: ClassVar[type] = VRExHyper
     space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e1, 1e6, log=True)}
     conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed", "rex-paper")
 
@@ -52,7 +53,7 @@ class VREx(MeanObjective):
         self._check_convention(self.convention)
 
     def value(
-        self, means: Mapping[str, Tensor], hyper: Hyper, state: State
+        self, means: Mapping[str, Tensor], hyper: VRExHyper, state: State
     ) -> tuple[Terms, State]:
         risks = means["risk"]
         variance = (risks - risks.mean()).square().mean()

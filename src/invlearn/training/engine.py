@@ -64,7 +64,7 @@ class Engine:
         loss: Loss,
         objective: Objective,
         *,
-        micro_batch: int | None | str = "auto",
+        micro_batch: int | str | None = "auto",
         memory_budget: int = 2 << 30,
     ) -> None:
         norms = batch_norms(model)
@@ -160,13 +160,13 @@ class Engine:
         risks, gradients = [], []
         for start, stop in zip(rows.offsets, rows.offsets[1:], strict=False):
             total = [torch.zeros_like(p) for p in leaves]
-            risk = 0.0
+            risk = torch.zeros((), dtype=torch.float64)
             for x, y, w in self._weighted(rows, start, stop):
                 value = (w * self.loss.value(self.model(x), y)).sum()
-                risk += value.detach().to(torch.float64)
+                risk = risk + value.detach().to(torch.float64)
                 for t, g in zip(total, torch.autograd.grad(value, leaves), strict=True):
                     t += g
-            risks.append(torch.as_tensor(risk))
+            risks.append(risk)
             gradients.append(total)
         stacked = {name: torch.stack([g[i] for g in gradients]) for i, name in enumerate(names)}
         combination, state = objective.combine(torch.stack(risks), stacked, hyper, state)
@@ -191,13 +191,11 @@ class Engine:
         total = {name: torch.zeros_like(p) for name, p in params.items()}
         for x, y, w in self._weighted(rows, rows.offsets[e], rows.offsets[e + 1]):
 
-            def risk(
-                p: dict[str, Tensor], x: Any = x, y: Tensor = y, w: Tensor = w
-            ) -> Tensor:
+            def risk(p: dict[str, Tensor], x: Any = x, y: Tensor = y, w: Tensor = w) -> Tensor:
                 z = torch.func.functional_call(self.model, p, (x,))
                 return (w * self.loss.value(z, y)).sum()
 
-            _, product = torch.func.jvp(torch.func.grad(risk), (params,), (direction,))
+            product = torch.func.jvp(torch.func.grad(risk), (params,), (direction,))[1]
             for name, p in product.items():
                 total[name] += p
         return total

@@ -68,7 +68,9 @@ class PenaltySchedule:
 
     def resets(self, step: int) -> bool:
         """Whether the optimizer's state is emptied before this step."""
-        return self.at_anneal == "reset-optimizer" and step == self.start and self.kind != "constant"
+        return (
+            self.at_anneal == "reset-optimizer" and step == self.start and self.kind != "constant"
+        )
 
 
 PUBLISHED = {

@@ -54,10 +54,10 @@ class Settings:
     lr: float = 1e-3
     optimizer_options: Mapping[str, object] = field(default_factory=dict)
     l2: float = 0.0
-    schedule: PenaltySchedule = PenaltySchedule()
+    schedule: PenaltySchedule = field(default_factory=PenaltySchedule)
     lr_factor: Callable[[int], float] | None = None
     evaluate_every: int = 10
-    micro_batch: int | None | str = "auto"
+    micro_batch: int | str | None = "auto"
     memory_budget: int = 2 << 30
 
     def __post_init__(self) -> None:
@@ -85,7 +85,8 @@ class Settings:
             return _optimizers()[self.optimizer](params, lr=self.lr, **self.optimizer_options)
         except TypeError as error:
             raise OptionError(
-                f"torch.optim.{self.optimizer} does not take {dict(self.optimizer_options)}: {error}."
+                f"torch.optim.{self.optimizer} does not take "
+                f"{dict(self.optimizer_options)}: {error}."
             ) from error
 
 

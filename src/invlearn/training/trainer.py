@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import CollapseWarning, DivergenceWarning, OptionError
-from invlearn.evaluation import evaluate
+from invlearn.evaluation import evaluate, forward
 from invlearn.losses import Loss, get_loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import MeanObjective, Objective, Terms
@@ -54,7 +54,7 @@ class Run:
     messages: tuple[str, ...]
 
 
-class _Diverged(Exception):
+class _DivergedError(Exception):
     """The objective left the finite numbers; carried out of the optimizer's closure."""
 
 
@@ -87,11 +87,13 @@ class Trainer:
     Examples
     --------
     >>> from invlearn.models import MLP
-    >>> envs = Environments.from_arrays([[0.], [1.], [2.], [3.]], [0, 1, 0, 1], list("aabb"))
+    >>> x, y = [[-1.0], [1.0], [-2.0], [2.0]], [0, 1, 0, 1]
+    >>> envs = Environments.from_arrays(x, y, list("aabb"))
     >>> model = MLP(1, (), generator=torch.Generator().manual_seed(0))
-    >>> run = Trainer(model, envs, "erm", "logistic", settings=Settings(steps=3)).run()
+    >>> settings = Settings(steps=50, lr=0.1)
+    >>> run = Trainer(model, envs, "erm", "logistic", settings=settings).run()
     >>> run.reason, run.steps
-    ('finished', 3)
+    ('finished', 50)
     """
 
     def __init__(
@@ -133,10 +135,13 @@ class Trainer:
 
     def _check_outputs(self) -> None:
         rows = self.environments
-        with torch.no_grad():
-            training = self.model.training
-            z = self.model.eval()(rows.x[:2])
-            self.model.train(training)
+        dtype = next(p for p in self.model.parameters() if p.requires_grad).dtype
+        if rows.x.dtype != dtype:
+            raise OptionError(
+                f"Expected features of the model's type {dtype}, got {rows.x.dtype}. Convert "
+                "one of them: model.double(), or x.float()."
+            )
+        z = forward(self.model, rows.x[:2])
         n_outputs = z.shape[1] if z.ndim == 2 else 1
         self.loss.check(rows.y, n_outputs)
         if not self.loss.classification or rows.y.is_floating_point():
@@ -177,7 +182,7 @@ class Trainer:
                 self.step = step + 1
         except KeyboardInterrupt:
             reason = "interrupted"
-        except _Diverged:
+        except _DivergedError:
             reason = "diverged"
             self.model.load_state_dict(finite)
             messages.append(
@@ -213,13 +218,13 @@ class Trainer:
         start_state = self.state
         terms: Terms | None = None
 
-        def closure() -> Tensor:
+        def closure() -> float:
             nonlocal terms
             self.optimizer.zero_grad()
             terms, self.state = self.engine.step(batch, hyper, start_state)
             if not bool(torch.isfinite(terms.total)):
-                raise _Diverged
-            return scale * (terms.total + self._finish_gradient(scale))
+                raise _DivergedError
+            return scale * (float(terms.total) + self._finish_gradient(scale))
 
         self.optimizer.step(closure)
         if terms is None:
@@ -237,10 +242,10 @@ class Trainer:
             }
         )
 
-    def _finish_gradient(self, scale: float) -> Tensor:
+    def _finish_gradient(self, scale: float) -> float:
         """Add the L2 term's gradient and scale all of it; returns the L2 term."""
         l2 = self.settings.l2
-        term = torch.zeros((), dtype=torch.float64)
+        term = 0.0
         for p in self.model.parameters():
             if p.grad is None:
                 continue
