@@ -15,6 +15,9 @@ from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import EnvironmentsError, OptionError, UnknownNameError
 from invlearn.features import ChannelImages
 
+# pandas 3 hands out read-only arrays, which torch warns about once per process.
+pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 Y = np.array([0, 1, 0, 1, 1, 0])
 LABELS = ["b", "a", "b", "a", "a", "b"]
@@ -376,7 +379,7 @@ def test_infinities_that_cancel_in_a_sum_are_found():
 def test_channel_images_with_nan_are_refused():
     images = channel_images(4)
     images.pixels[2, 1] = math.nan
-    with pytest.raises(EnvironmentsError, match="x of environment 'e' holds NaN .* first row 2"):
+    with pytest.raises(EnvironmentsError, match=r"x of environment 'e' holds NaN .* first row 2"):
         Environments.from_parts({"e": (images, Y[:4])})
 
 

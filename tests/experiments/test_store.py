@@ -1,0 +1,148 @@
+"""The output folder: refused when in use, resumable, each file whole or not there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from invlearn.errors import OutputError
+from invlearn.experiments.store import Store
+
+PLAN = {"plans": {"erm": {"hidden": (3, 3)}}, "jobs": [{"trial": 0}]}
+
+
+def held(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("parts", [(), ("new",), ("deep", "down", "below")])
+def test_check_accepts_a_free_folder_and_writes_nothing(parts, tmp_path):
+    Store.check(tmp_path.joinpath(*parts), PLAN, resume=False)
+    assert held(tmp_path) == []
+
+
+def test_folder_with_other_files_is_accepted(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    Store.check(tmp_path, PLAN, resume=False)
+
+
+def test_file_instead_of_a_folder_is_refused(tmp_path):
+    path = tmp_path / "taken"
+    path.write_text("mine")
+    with pytest.raises(OutputError, match=r"Expected a folder, '.*taken' is a file\. Pass another"):
+        Store.check(path, PLAN, resume=False)
+    assert path.read_text() == "mine"
+
+
+def test_folder_below_a_file_is_refused(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(
+        OutputError, match=r"Cannot write to '.*below': '.*taken' is not a writable folder\. Pass"
+    ):
+        Store.check(tmp_path / "taken" / "deep" / "below", PLAN, resume=False)
+
+
+def test_folder_without_write_permission_is_refused(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    if os.access(closed, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(OutputError, match=r"'.*closed' is not a writable folder.* permissions"):
+        Store.check(closed / "new", PLAN, resume=False)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    "name", ["results.csv", "summary.json", "curves.parquet", "report.html"]
+)
+def test_existing_results_are_never_overwritten(name, resume, tmp_path):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(
+        OutputError, match=rf"already holds results \({name}\); they are never overwritten\. Pass"
+    ):
+        Store.check(tmp_path, PLAN, resume=resume)
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_unfinished_runs_need_resume(tmp_path):
+    Store.check(tmp_path, PLAN, resume=False).begin(PLAN)
+    with pytest.raises(OutputError, match=r"holds the unfinished runs of a comparison\. Add --res"):
+        Store.check(tmp_path, PLAN, resume=False)
+    Store.check(tmp_path, PLAN, resume=True)
+
+
+def test_unfinished_runs_of_another_plan_are_refused(tmp_path):
+    Store.check(tmp_path, PLAN, resume=False).begin(PLAN)
+    other = {**PLAN, "jobs": [{"trial": 1}]}
+    with pytest.raises(
+        OutputError, match=r"unfinished runs of another comparison\. Repeat its command exactly"
+    ):
+        Store.check(tmp_path, other, resume=True)
+    assert json.loads((tmp_path / "plan.json").read_text())["jobs"] == [{"trial": 0}]
+
+
+def test_resuming_what_was_never_begun_begins_it(tmp_path):
+    store = Store.check(tmp_path / "new", PLAN, resume=True)
+    store.begin(PLAN)
+    assert store.load_run("erm-000") is None
+
+
+def table():
+    rng = np.random.default_rng(0)
+    values = [*rng.normal(size=20), 0.1, 1 / 3, 5e-324, 1.7976931348623157e308, math.inf, math.nan]
+    return pd.DataFrame(
+        {
+            "objective": "erm",
+            "trial": 0,
+            "environment": [f"p_e=0.{i}" for i in range(len(values))],
+            "value": values,
+            "step": range(len(values)),
+        }
+    )
+
+
+def test_runs_come_back_bit_for_bit(tmp_path):
+    store = Store.check(tmp_path / "out", PLAN, resume=False)
+    store.begin(PLAN)
+    store.save_run("erm-000", table(), ("a warning, “quoted”",), 1 / 3)
+    again = Store.check(tmp_path / "out", PLAN, resume=True)
+    curves, messages, seconds = again.load_run("erm-000")
+    pd.testing.assert_frame_equal(curves, table(), check_exact=True)
+    assert curves["value"].to_numpy().tobytes() == table()["value"].to_numpy().tobytes()
+    assert (messages, seconds) == (("a warning, “quoted”",), 1 / 3)
+    assert again.load_run("erm-001") is None
+
+
+def test_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.write("kept.txt", "old")
+
+    def full_disk(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    for name in ("kept.txt", "new.txt"):
+        with pytest.raises(OSError, match="No space left"):
+            store.write(name, "new")
+    assert held(tmp_path) == ["kept.txt"]
+    assert (tmp_path / "kept.txt").read_text() == "old"
+
+
+def test_written_files_are_readable_by_others(tmp_path):
+    path = Store(tmp_path).write("results.csv", b"a,b\n")
+    assert path.read_bytes() == b"a,b\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_finish_drops_the_unfinished_and_nothing_else(tmp_path):
+    store = Store.check(tmp_path, PLAN, resume=False)
+    store.begin(PLAN)
+    store.save_run("erm-000", table(), (), 1.0)
+    store.write("results.csv", "a")
+    store.finish()
+    assert held(tmp_path) == ["results.csv"]
