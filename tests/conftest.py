@@ -13,6 +13,9 @@ from invlearn.models import MLP
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+# Small tensors: a second thread costs more than it brings, and one thread reruns bit for bit.
+torch.set_num_threads(1)
+
 
 def make_rows(loss="logistic", sizes=(30, 41), weights=False, seed=0, features=4):
     """Random float64 environments whose targets fit the loss."""

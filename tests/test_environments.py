@@ -15,8 +15,6 @@ from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import EnvironmentsError, OptionError, UnknownNameError
 from invlearn.features import ChannelImages
 
-# pandas 3 hands out read-only arrays, which torch warns about once per process.
-pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 Y = np.array([0, 1, 0, 1, 1, 0])

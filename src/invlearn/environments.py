@@ -62,7 +62,7 @@ class Environments:
         xs: list[Features] = []
         ys: list[Tensor] = []
         ws: list[Tensor | None] = []
-        for name, part in parts.items():
+        for name, part in ((str(name), part) for name, part in parts.items()):
             x, y, w = _as_rows(name, *part)
             _check_rows(name, x, y, w, min_rows)
             xs.append(x)
@@ -75,12 +75,18 @@ class Environments:
                 f"Expected rows of one shape in every environment, got {shapes}. "
                 "Give every environment the same columns."
             )
+        targets = {name: (str(y.dtype), *y.shape[1:]) for name, y in zip(parts, ys, strict=True)}
+        if len(set(targets.values())) > 1:
+            raise EnvironmentsError(
+                f"Expected targets of one type and width in every environment, got {targets}. "
+                "Convert them alike."
+            )
         weights = None
         if any(w is not None for w in ws):
             filled = [torch.ones(len(y)) if w is None else w for y, w in zip(ys, ws, strict=True)]
             weights = torch.cat(filled)
         offsets = np.concatenate([[0], np.cumsum([len(y) for y in ys])]).tolist()
-        return cls(concatenate(xs), torch.cat(ys), tuple(parts), tuple(offsets), weights)
+        return cls(concatenate(xs), torch.cat(ys), tuple(map(str, parts)), tuple(offsets), weights)
 
     @classmethod
     def from_arrays(cls, x: Any, y: Any, environments: Any, *, weights: Any = None) -> Environments:
@@ -107,7 +113,10 @@ class Environments:
                 f"Expected equally many rows everywhere, got {lengths}. "
                 "Pass one target and one environment label per row."
             )
-        labels = pd.Series(np.asarray(environments))
+        listed = isinstance(environments, list | tuple)  # np.asarray would turn NaN into 'nan'.
+        labels = (
+            pd.Series(environments, dtype=object) if listed else pd.Series(np.asarray(environments))
+        )
         if labels.isna().any():
             row = int(np.flatnonzero(labels.isna())[0])
             raise EnvironmentsError(
@@ -116,7 +125,7 @@ class Environments:
             )
         rows_x = x if isinstance(x, Tensor | ChannelImages) else _tensor("x", "", x)
         rows_y = y if isinstance(y, Tensor) else _tensor("y", "", y)
-        rows_w = None if weights is None else torch.as_tensor(weights)
+        rows_w = None if weights is None else _tensor("weights", "", weights)
         parts: dict[str, tuple[Any, ...]] = {}
         for label, rows in sorted(labels.groupby(labels, sort=True).groups.items()):
             index = torch.as_tensor(np.asarray(rows))
@@ -157,7 +166,13 @@ class Environments:
         taken = [name for name in (target, environment, weights) if name is not None]
         for name in [*taken, *(features or ())]:
             if name not in frame.columns:
-                raise unknown_name("column", name, [str(c) for c in frame.columns])
+                raise unknown_name("column", str(name), [str(c) for c in frame.columns])
+        leaked = sorted(set(features or ()) & set(taken))
+        if leaked:
+            raise EnvironmentsError(
+                f"Expected features apart from target, environment and weights, got {leaked} "
+                "among them. Leave them out of features=[...]."
+            )
         columns = (
             list(features) if features is not None else [c for c in frame.columns if c not in taken]
         )
@@ -227,7 +242,7 @@ class Environments:
             rows = slice(self.offsets[e], self.offsets[e + 1])
             part: tuple[Any, ...] = (self.x[rows], self.y[rows])
             parts[name] = part if self.weights is None else (*part, self.weights[rows])
-        return Environments.from_parts(parts)
+        return Environments.from_parts(parts, min_rows=1)
 
     def with_features(self, x: Features) -> Environments:
         """The same rows with other features (a view of them, say)."""
@@ -302,13 +317,20 @@ def _row_shape(x: Features) -> tuple[int, ...]:
 def _tensor(what: str, name: str, values: Any) -> Tensor:
     """Tensor of an array's numbers: floats in torch's default type, whole numbers as they are."""
     where = f" of environment '{name}'" if name else ""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise EnvironmentsError(
+            f"Expected rows of one length in {what}{where}, got ragged ones. "
+            "Give every row the same columns."
+        ) from error
     if array.dtype.kind not in "fiub":
         raise EnvironmentsError(
             f"Expected numbers in {what}{where}, got {array.dtype}. Encode them as numbers first."
         )
     dtype = torch.get_default_dtype() if array.dtype.kind == "f" else None
-    return torch.as_tensor(array, dtype=dtype)
+    # A copy: a table's arrays may be read-only, reversed, or changed by their owner later.
+    return torch.as_tensor(np.array(array, order="C"), dtype=dtype)
 
 
 def _as_rows(
@@ -325,7 +347,8 @@ def _as_rows(
     if not y.is_floating_point():
         y = y.to(torch.int64)
     if weights is not None:
-        weights = torch.as_tensor(weights).to(x.dtype)
+        weights = weights if isinstance(weights, Tensor) else _tensor("weights", name, weights)
+        weights = weights.to(x.dtype)
     return x, y, weights
 
 
@@ -343,6 +366,11 @@ def _check_rows(name: str, x: Features, y: Tensor, w: Tensor | None, min_rows: i
             "Drop it or merge it with another environment."
         )
     values = x.pixels if isinstance(x, ChannelImages) else x
+    if isinstance(x, ChannelImages) and bool(((x.channel < 0) | (x.channel >= x.n_channels)).any()):
+        raise EnvironmentsError(
+            f"Expected channels 0 to {x.n_channels - 1} in environment '{name}', got "
+            f"{int(x.channel.min())} to {int(x.channel.max())}. Number the channels from 0."
+        )
     for what, tensor in (("x", values), ("y", y), ("weights", w)):
         if tensor is None or not tensor.is_floating_point():
             continue
@@ -379,6 +407,8 @@ class EvaluationSet:
     targets : tuple of Tensor [n_e] or [n_e, k]
     split : str
         'train', 'validation', 'test' or 'held-out': the column of the results table.
+    weights : tuple of Tensor [n_e], or None
+        Row weights.
     """
 
     x: Features
@@ -386,6 +416,7 @@ class EvaluationSet:
     rows: tuple[Tensor, ...]
     targets: tuple[Tensor, ...]
     split: str
+    weights: tuple[Tensor, ...] | None = None
 
     @classmethod
     def from_environments(cls, environments: Environments, split: str) -> EvaluationSet:
@@ -397,6 +428,9 @@ class EvaluationSet:
             tuple(torch.arange(a, b) for a, b in bounds),
             tuple(environments.y[a:b] for a, b in bounds),
             split,
+            None
+            if environments.weights is None
+            else tuple(environments.weights[a:b] for a, b in bounds),
         )
 
     def with_features(self, x: Features) -> EvaluationSet:

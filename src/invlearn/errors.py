@@ -61,7 +61,8 @@ def unknown_name(kind: str, got: str, known: Iterable[str]) -> UnknownNameError:
     "Unknown objective 'irmv2'. Did you mean 'irmv1'? Known: erm, irmv1."
     """
     names = sorted(known)
-    near = difflib.get_close_matches(got.lower(), names, n=1, cutoff=0.5)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    folded = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(got).lower(), folded, n=1, cutoff=0.5)
+    hint = f" Did you mean '{folded[near[0]]}'?" if near else ""
     listed = ", ".join(names) if names else "none"
     return UnknownNameError(f"Unknown {kind} '{got}'.{hint} Known: {listed}.")

@@ -24,13 +24,14 @@ class Measurement(NamedTuple):
 
 def forward(model: nn.Module, x: Features, *, rows_at_a_time: int = 5000) -> Tensor:
     """Outputs [m, k] of all rows, without graphs, in evaluation mode (restored after)."""
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
             parts = [model(x[a : a + rows_at_a_time]) for a in range(0, len(x), rows_at_a_time)]
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
     return torch.cat(parts)
 
 
@@ -41,24 +42,35 @@ def evaluate(model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss) -> lis
     -------
     list of Measurement
         Metrics 'risk', 'dummy_gradient_norm' (Euclidean norm of the mean dummy gradient)
-        and, for a classification, 'accuracy' (a fraction). Means over the environment's
-        rows, in double precision. On validation rows also what selection rules need:
+        and, for a classification, 'accuracy' (a fraction). Weighted means over the
+        environment's rows, in double precision. On validation rows also what selection rules need:
         'risk_standard_error' and 'constant_risk', the best constant predictor's risk.
     """
     out = []
     for data in sets:
         z_all = forward(model, data.x).to(torch.float64)
-        for name, rows, y in zip(data.names, data.rows, data.targets, strict=True):
+        for e, (name, rows, y) in enumerate(zip(data.names, data.rows, data.targets, strict=True)):
             z = z_all[rows]
+            share = _shares(len(y), None if data.weights is None else data.weights[e])
             losses = loss.value(z, y)
+            risk = share @ losses
             metrics: dict[str, Tensor | float] = {
-                "risk": losses.mean(),
-                "dummy_gradient_norm": loss.dummy_gradient(z, y).mean(0).norm(),
+                "risk": risk,
+                "dummy_gradient_norm": (share @ loss.dummy_gradient(z, y)).norm(),
             }
             if loss.classification:
-                metrics["accuracy"] = 1 - loss.errors(z, y).mean()
+                metrics["accuracy"] = 1 - share @ loss.errors(z, y)
             if data.split == "validation":
-                metrics["risk_standard_error"] = losses.std(correction=0) / len(losses) ** 0.5
-                metrics["constant_risk"] = loss.constant_risk(y)
+                metrics["risk_standard_error"] = (share * (losses - risk)).norm()
+                metrics["constant_risk"] = loss.constant_risk(
+                    y, None if data.weights is None else data.weights[e]
+                )
             out += [Measurement(name, data.split, m, float(v)) for m, v in metrics.items()]
     return out
+
+
+def _shares(n: int, weights: Tensor | None) -> Tensor:
+    """Row weights that sum to 1."""
+    if weights is None:
+        return torch.full((n,), 1 / n, dtype=torch.float64)
+    return weights.to(torch.float64) / weights.sum(dtype=torch.float64)

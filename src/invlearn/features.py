@@ -8,6 +8,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from invlearn.errors import EnvironmentsError
+
 
 @dataclass(frozen=True)
 class ChannelImages:
@@ -35,6 +37,13 @@ class ChannelImages:
     pixels: Tensor
     channel: Tensor
     n_channels: int
+
+    def __post_init__(self) -> None:
+        if len(self.pixels) != len(self.channel):
+            raise EnvironmentsError(
+                f"Expected one channel per image, got {len(self.pixels)} images and "
+                f"{len(self.channel)} channels."
+            )
 
     def __len__(self) -> int:
         return len(self.pixels)

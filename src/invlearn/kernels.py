@@ -41,7 +41,7 @@ def _packed(matrix: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """``x @ weight.T + bias`` whose three products run in oneDNN; once differentiable."""
+    """``x @ weight.T + bias`` whose three products run in oneDNN."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -49,10 +49,11 @@ class _Linear(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
+        if torch.is_grad_enabled():  # Differentiated again: torch's products have a derivative.
+            return grad @ weight, grad.t() @ x, grad.sum(0) if ctx.needs_input_grad[2] else None
         return (
             _product(grad, weight.t()) if ctx.needs_input_grad[0] else None,
             _product(grad.t(), x.t()) if ctx.needs_input_grad[1] else None,
@@ -61,7 +62,7 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x @ weight.T + bias`` [n, out], as `torch.nn.functional.linear`, once differentiable here.
+    """``x @ weight.T + bias`` [n, out], as `torch.nn.functional.linear`.
 
     Function transforms (vmap, jvp), other types and other devices take torch's own path.
     """
@@ -73,6 +74,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or x.ndim != 2
         or len(x) < _MIN_ROWS
         or weight.shape[0] == 1
+        or weight.shape[1] == 0
         or torch._C._functorch.peek_interpreter_stack() is not None
     ):
         return F.linear(x, weight, bias)

@@ -45,8 +45,8 @@ class Loss(ABC):
         """Raise EnvironmentsError unless the targets are of this loss's kind."""
 
     @abstractmethod
-    def constant_risk(self, y: Tensor) -> float:
-        """Risk of the best constant predictor on these targets."""
+    def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:
+        """Risk of the best constant predictor on these targets, rows weighted if asked."""
 
     def errors(self, z: Tensor, y: Tensor) -> Tensor:
         """0-1 error of every row, [n] (squared error for a regression)."""
@@ -92,8 +92,11 @@ class Squared(Loss):
                 "for classes."
             )
 
-    def constant_risk(self, y: Tensor) -> float:
-        return float((y - y.mean(0)).square().mean())
+    def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:
+        w = (torch.ones(len(y)) if weights is None else weights).to(torch.float64)
+        rows = y.to(torch.float64).reshape(len(y), -1)
+        center = (w @ rows) / w.sum()
+        return float((w @ (rows - center).square()).mean() / w.sum())
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,8 @@ class Logistic(Loss):
                 f"Expected one output for the logistic loss, got {n_outputs}. Use 'softmax'."
             )
 
-    def constant_risk(self, y: Tensor) -> float:
-        return _entropy(torch.bincount(y.to(torch.int64), minlength=2))
+    def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:
+        return _entropy(torch.bincount(y.to(torch.int64), weights))
 
     def errors(self, z: Tensor, y: Tensor) -> Tensor:
         return ((_one_output(z, self.name) > 0) != (y == 1)).to(z.dtype)
@@ -173,8 +176,8 @@ class Softmax(Loss):
                 f"{_some(y) if y.ndim == 1 else tuple(y.shape)}. Number the classes from 0."
             )
 
-    def constant_risk(self, y: Tensor) -> float:
-        return _entropy(torch.bincount(y))
+    def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:
+        return _entropy(torch.bincount(y, weights))
 
     def errors(self, z: Tensor, y: Tensor) -> Tensor:
         return (z.argmax(1) != y).to(z.dtype)
@@ -208,7 +211,7 @@ class Custom(Loss):
     def check(self, y: Tensor, n_outputs: int) -> None:
         """Nothing is known about a custom loss's targets."""
 
-    def constant_risk(self, y: Tensor) -> float:
+    def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:
         """Unknown for a custom loss: infinity, so that any finite risk counts as better."""
         return float("inf")
 

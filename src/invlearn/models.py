@@ -20,9 +20,9 @@ class Linear(nn.Linear):
     def forward(self, x: Features) -> Tensor:
         """Outputs [n, out_features] of n rows."""
         if not isinstance(x, ChannelImages):
-            return linear(x.reshape(len(x), -1), self.weight, self.bias)
+            return linear(x.flatten(1), self.weight, self.bias)
         runs = x.runs()
-        if len(runs) > 4 * x.n_channels:
+        if not runs or len(runs) > 4 * x.n_channels:
             return linear(x.dense(), self.weight, self.bias)
         p = x.pixels.shape[1]
         parts = [

@@ -130,7 +130,14 @@ def leave_one_environment_out(curves: pd.DataFrame, target: str = "") -> Choice:
 
     Reads the split 'held-out': measurements of runs that trained without that environment.
     """
-    risk = _table(curves, "held-out", "risk").mean(axis=1)
+    table = _table(curves, "held-out", "risk").dropna()
+    own = set(curves.loc[curves["split"] != "held-out", "step"])
+    risk = table[table.index.isin(own)].mean(axis=1) if own else table.mean(axis=1)
+    if risk.empty:
+        raise OptionError(
+            "Expected a step that every left-out run and the run itself reached, found none. "
+            "Lower the learning rate or the penalty weight: a run diverged early."
+        )
     return Choice(_step(risk.idxmin()), True, risk)
 
 

@@ -22,10 +22,10 @@ def digit_labels() -> np.ndarray:
 def test_defaults() -> None:
     benchmark = load("colored-digits", seed=0)
     assert benchmark.train.names == ("p_e=0.1", "p_e=0.2")
-    assert benchmark.train.sizes == (5000, 5000)
+    assert benchmark.train.sizes == (20_000, 20_000)
     assert benchmark.validation is not None
-    assert benchmark.validation.sizes == (1500, 1500)
-    assert len(benchmark.test.x) == 4000
+    assert benchmark.validation.sizes == (20_000, 20_000)
+    assert len(benchmark.test.x) == 20_000
     assert (benchmark.target, benchmark.loss, benchmark.n_outputs) == ("p_e=0.9", "logistic", 1)
     assert isinstance(benchmark.train.x, ChannelImages)
     assert benchmark.train.x.n_features == 128
@@ -37,9 +37,9 @@ def test_defaults() -> None:
     assert dict(benchmark.description) == {
         "test_set": "scans kept apart for the test",
         "image_size": 8,
-        "rows_per_environment": 5000,
-        "validation_rows_per_environment": 1500,
-        "test_rows": 2000,
+        "rows_per_environment": 20_000,
+        "validation_rows_per_environment": 20_000,
+        "test_rows": 10_000,
         "train_scans": 1000,
         "validation_scans": 297,
         "test_scans": 500,

@@ -1,4 +1,4 @@
-"""Rows with something to learn, and one thread: these products are too small to share."""
+"""Rows with something to learn."""
 
 from __future__ import annotations
 
@@ -7,14 +7,6 @@ import torch
 
 from invlearn.environments import Environments
 from invlearn.models import MLP
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_learnable(sizes=(40, 60), loss="logistic", seed=0):

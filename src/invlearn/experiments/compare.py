@@ -115,6 +115,9 @@ def compare(
         Anything wrong with the request or the folder; nothing has been written then.
     """
     recipe, methods, benchmark = _resolve(request)
+    processes = cores() if jobs is None else jobs
+    if processes < 1:
+        raise OptionError(f"Expected one or more runs at a time, got jobs={processes}.")
     plans = {m.name: _plan(recipe, m, request) for m in methods}
     todo = [
         Job(
@@ -147,7 +150,6 @@ def compare(
     missing = [job for job in todo if kept[job.key] is None]
     # Long runs first, so that the cores end together.
     missing.sort(key=lambda job: -plans[job.method].settings.steps * sum(plans[job.method].hidden))
-    processes = cores() if jobs is None else jobs
     run_all(run_job, missing, processes=processes, done=done)
     runs = [found for job in todo if (found := kept[job.key]) is not None]
     curves = pd.concat([run[0] for run in runs], ignore_index=True)
@@ -188,12 +190,20 @@ def _resolve(request: Request) -> tuple[Recipe, list[Method], Benchmark]:
     """Everything the request names, looked up; every complaint comes from here."""
     if request.trials < 1:
         raise OptionError(f"Expected at least one trial, got {request.trials}.")
+    if request.seed < 0:
+        raise OptionError(f"Expected a seed of 0 or more, got {request.seed}.")
+    if not request.methods:
+        raise OptionError("Expected at least one method, got none. Try --objectives erm,irmv1.")
     if request.dataset not in DATASETS:
         raise unknown_name("dataset", request.dataset, DATASETS)
     methods = [get_method(name) for name in dict.fromkeys(request.methods)]
     for name in request.hyper:
         if name not in {m.name for m in methods}:
             raise unknown_name("method in a hyperparameter", name, [m.name for m in methods])
+    for name in request.dataset_options:
+        known = DATASETS[request.dataset].options
+        if name not in known:
+            raise unknown_name(f"option of {request.dataset}", name, known)
     recipe = get_recipe(request.dataset, request.recipe)
     benchmark = load(request.dataset, seed=trial_seed(request.seed, 0), **request.dataset_options)
     for method in methods:

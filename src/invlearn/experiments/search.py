@@ -111,6 +111,11 @@ def search(
     DataFrame
         A row per run.
     """
+    if draws < 1 or trials < 1 or seed < 0 or jobs < 1 or not methods:
+        raise OptionError(
+            f"Expected methods, draws, trials and jobs of 1 or more and a seed of 0 or more, got "
+            f"{list(methods)}, draws={draws}, trials={trials}, jobs={jobs}, seed={seed}."
+        )
     base = get_recipe(dataset, recipe)
     options = dict(dataset_options or {})
     load(dataset, seed=trial_seed(seed, 0), **options)

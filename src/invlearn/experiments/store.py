@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,12 +48,6 @@ class Store:
                 f"Cannot write to '{folder}': '{parent}' is not a writable folder. "
                 "Pass another --out, or change its permissions."
             )
-        held = [name for name in _RESULTS if (folder / name).exists()]
-        if held:
-            raise OutputError(
-                f"'{folder}' already holds results ({', '.join(held)}); they are never "
-                "overwritten. Pass another --out, or remove the folder."
-            )
         if store._plan.exists():
             if not resume:
                 raise OutputError(
@@ -64,6 +59,13 @@ class Store:
                     f"'{folder}' holds the unfinished runs of another comparison. Repeat its "
                     "command exactly with --resume, or pass another --out."
                 )
+            return store
+        held = [name for name in _RESULTS if (folder / name).exists()]
+        if held:
+            raise OutputError(
+                f"'{folder}' already holds results ({', '.join(held)}); they are never "
+                "overwritten. Pass another --out, or remove the folder."
+            )
         return store
 
     @property
@@ -115,9 +117,7 @@ class Store:
 
     def finish(self) -> None:
         """Drop what only an unfinished comparison needs."""
-        for path in (self.folder / "runs").glob("*.json"):
-            path.unlink()
-        (self.folder / "runs").rmdir()
+        shutil.rmtree(self.folder / "runs")
         self._plan.unlink()
 
 

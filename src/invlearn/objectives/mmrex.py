@@ -65,7 +65,7 @@ class MMREx(MeanObjective):
     summary: ClassVar[str] = "Minimises the worst risk over mixtures that extrapolate."
     source: ClassVar[str] = "Krueger et al. 2020"
     Hyper: ClassVar[type] = MMRExHyper
-    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1.0, 1e4, log=True)}
+    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1.0, 1e3, log=True)}
     conventions: ClassVar[tuple[str, ...]] = ("mean", "rex-paper")
 
     def __post_init__(self) -> None:

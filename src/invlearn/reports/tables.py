@@ -175,7 +175,7 @@ def console(results: pd.DataFrame, summary: Summary, console: Console) -> None:
             title=Text(f"{rule.heading}\n{unit}", style="bold"),
             title_justify="left",
         )
-        shown.add_column("method")
+        shown.add_column("method", min_width=12)
         shown.add_column("train", justify="right", no_wrap=True)
         for name in one.environments:
             kind = "trained on" if name in trained else "target" if name == target else "new"

@@ -186,17 +186,22 @@ class Engine:
     def hessian_product(
         self, rows: Environments, e: int, direction: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """H_e v: the Hessian of environment e's risk times a direction, streamed over rows."""
-        params = {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad}
+        """H_e v: the Hessian of environment e's risk times a direction, streamed over rows.
+
+        Reverse over reverse inside each micro-batch, so its graph of gradients stays small.
+        """
+        params = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        leaves = list(params.values())
         total = {name: torch.zeros_like(p) for name, p in params.items()}
         for x, y, w in self._weighted(rows, rows.offsets[e], rows.offsets[e + 1]):
-
-            def risk(p: dict[str, Tensor], x: Any = x, y: Tensor = y, w: Tensor = w) -> Tensor:
-                z = torch.func.functional_call(self.model, p, (x,))
-                return (w * self.loss.value(z, y)).sum()
-
-            product = torch.func.jvp(torch.func.grad(risk), (params,), (direction,))[1]
-            for name, p in product.items():
+            risk = (w * self.loss.value(self.model(x), y)).sum()
+            gradient = torch.autograd.grad(risk, leaves, create_graph=True)
+            along = sum(
+                ((g * direction[name]).sum() for name, g in zip(params, gradient, strict=True)),
+                torch.zeros((), dtype=risk.dtype, device=risk.device),
+            )
+            product = torch.autograd.grad(along, leaves, materialize_grads=True)
+            for name, p in zip(params, product, strict=True):
                 total[name] += p
         return total
 

@@ -70,6 +70,11 @@ def environment_means(
     w = torch.ones(n, dtype=torch.float64, device=segment.device)
     w = w if weights is None else weights.to(torch.float64)
     mass = w.new_zeros(n_segments).index_add(0, segment, w)
+    if bool((mass <= 0).any()):
+        raise OptionError(
+            "Expected a positive sum of row weights in every mean of a step, got 0. "
+            "Raise batch_size, or drop rows of weight 0."
+        )
     means = {"mass": mass}
     for name, rows in moments.items():
         values = rows.to(torch.float64)

@@ -46,7 +46,11 @@ class PenaltySchedule:
             raise unknown_name("penalty schedule", self.kind, KINDS)
         if self.at_anneal not in AT_ANNEAL:
             raise unknown_name("anneal action", self.at_anneal, AT_ANNEAL)
-        if self.start < 0 or self.before < 0 or (self.kind == "linear" and self.end <= self.start):
+        if (
+            not self.start >= 0
+            or not self.before >= 0
+            or (self.kind == "linear" and self.end <= self.start)
+        ):
             raise OptionError(
                 f"Expected 0 <= start (< end for a ramp) and before >= 0, got start={self.start}, "
                 f"end={self.end}, before={self.before}."

@@ -62,8 +62,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "evaluate_every", "memory_budget"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"Expected {name} of 1 or more, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise OptionError(f"Expected {name} to be a whole number from 1, got {value!r}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise OptionError(
                 f"Expected batch_size of 1 or more, got {self.batch_size}; None takes all rows."
@@ -83,7 +84,7 @@ class Settings:
         params = [p for p in model.parameters() if p.requires_grad]
         try:
             return _optimizers()[self.optimizer](params, lr=self.lr, **self.optimizer_options)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise OptionError(
                 f"torch.optim.{self.optimizer} does not take "
                 f"{dict(self.optimizer_options)}: {error}."

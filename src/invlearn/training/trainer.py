@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -158,41 +160,50 @@ class Trainer:
     def run(self, *, until: int | None = None, progress: bool = False) -> Run:
         """Train from the current step to `until` (default: `settings.steps`).
 
-        Ctrl-C ends the loop after the current step; the run then says 'interrupted' and
-        holds what was learnt so far.
+        Ctrl-C ends the loop; the run then says 'interrupted' and holds what was learnt so far.
 
         Parameters
         ----------
         until : int, optional
             Step to stop before; train on by calling `run` again.
         progress : bool
-            Show a progress bar, if the output is a terminal.
+            Show a progress bar on the error output, if that is a terminal.
         """
         last = self.settings.steps if until is None else until
         reason, messages = "finished", []
-        finite = _copy(self.model)
-        steps = range(self.step, last)
-        shown = track(steps, self.objective.title, transient=True) if progress else steps
+        finite, finite_step = _copy(self.model), self.step
+        steps: Iterable[int] = range(self.step, last)
+        console = Console(stderr=True)
+        if progress and console.is_terminal:
+            steps = track(steps, self.objective.title, transient=True, console=console)
         try:
-            for step in shown:
-                if step % self.settings.evaluate_every == 0:
+            for step in steps:
+                measured = step % self.settings.evaluate_every == 0
+                if measured:
                     self._evaluate()
-                    finite = _copy(self.model)
+                    candidate = _copy(self.model)
                 self._update(step)
+                if measured:  # The objective was finite there, so the snapshot is sound.
+                    finite, finite_step = candidate, step
                 self.step = step + 1
         except KeyboardInterrupt:
             reason = "interrupted"
         except _DivergedError:
             reason = "diverged"
+        if reason != "diverged":
+            self._evaluate()
+            if not self._finite():
+                reason = "diverged"
+        if reason == "diverged":
             self.model.load_state_dict(finite)
+            self._curves = [row for row in self._curves if row["step"] <= finite_step]
             messages.append(
                 f"{self.objective.title} diverged at step {self.step}: the objective is not a "
-                "finite number. The model is the one of the last finite evaluation. Lower the "
+                f"finite number. The model is the one of step {finite_step}. Lower the "
                 "learning rate or the penalty weight, or use at_anneal='rescale'."
             )
             warnings.warn(messages[-1], DivergenceWarning, stacklevel=2)
-        if reason != "diverged":
-            self._evaluate()
+        else:
             messages += self._collapse()
         curves = pd.DataFrame(
             self._curves, columns=["environment", "split", "metric", "value", "step"]
@@ -262,19 +273,31 @@ class Trainer:
         for m in evaluate(self.model, self.evaluations, self.loss):
             self._curves.append({**m._asdict(), "step": self.step})
 
+    def _finite(self) -> bool:
+        """Whether the parameters and the last measured risks are finite numbers."""
+        last = [r for r in self._curves if r["step"] == self.step and r["metric"] == "risk"]
+        return all(math.isfinite(row["value"]) for row in last) and all(
+            bool(torch.isfinite(p).all()) for p in self.model.parameters()
+        )
+
     def _collapse(self) -> list[str]:
         """Warn if the predictor is no better than a constant on its own training rows."""
         if not self._history:
             return []
-        last = self._history[-1]
-        risks = [last[f"risk {name}"] for name in self.environments.names]
-        constant = self.loss.constant_risk(self.environments.y)
-        risk = sum(risks) / len(risks)
+        last, rows = self._history[-1], self.environments
+        risk = sum(last[f"risk {name}"] for name in rows.names) / len(rows)
+        constants = [
+            self.loss.constant_risk(
+                rows.y[a:b], None if rows.weights is None else rows.weights[a:b]
+            )
+            for a, b in zip(rows.offsets, rows.offsets[1:], strict=False)
+        ]
+        constant = sum(constants) / len(constants)
         if not math.isfinite(constant) or risk < (1 - COLLAPSE_MARGIN) * constant:
             return []
         text = (
             f"{self.objective.title} collapsed: its training risk {risk:.4f} is no better than "
-            f"the best constant predictor's {constant:.4f}. Lower the penalty weight, let it set "
+            f"the best constants' {constant:.4f}. Lower the penalty weight, let it set "
             "in later (PenaltySchedule start) or more gently, or train for more steps."
         )
         warnings.warn(text, CollapseWarning, stacklevel=3)
@@ -284,8 +307,8 @@ class Trainer:
         """All that a resumed run needs: parameters, optimizer, objective state, step, records."""
         return {
             "model": _copy(self.model),
-            "optimizer": self.optimizer.state_dict(),
-            "objective": self.state,
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "objective": copy.deepcopy(self.state),
             "step": self.step,
             "history": list(self._history),
             "curves": list(self._curves),
@@ -294,8 +317,8 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; schedules go on from its step."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.state = state["objective"]
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.state = copy.deepcopy(state["objective"])
         self.step = state["step"]
         self._history = list(state["history"])
         self._curves = list(state["curves"])

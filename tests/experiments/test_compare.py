@@ -1,0 +1,274 @@
+"""The comparison as a whole, tiny: what it leaves, resumes and refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from invlearn.errors import EnvironmentsError, InvlearnError, OptionError, UnknownNameError
+from invlearn.experiments import compare as module
+from invlearn.experiments.compare import ORACLE_HYPER, Request, compare
+from invlearn.experiments.methods import METHODS, get_method
+from invlearn.experiments.recipes import Recipe, get_recipe
+from invlearn.objectives import get_objective
+from invlearn.selection import RULES
+from invlearn.training import PenaltySchedule
+
+SMALL = {"rows_per_environment": 200, "validation_rows": 100, "test_rows": 100}
+TINY = Request(
+    "colored-digits",
+    ("erm", "erm-grayscale", "irmv1"),
+    trials=2,
+    dataset_options=SMALL,
+    steps=12,
+)
+COLUMNS = ["objective", "trial", "environment", "split", "metric", "value", "step", "selection"]
+SWEEP = [f"p_e=0.{i}" for i in range(1, 10)]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare") / "out"
+    return compare(TINY, folder, jobs=1, command="invlearn compare colored-digits")
+
+
+def same(one, two):
+    pd.testing.assert_frame_equal(one.results, two.results, check_exact=True)
+    pd.testing.assert_frame_equal(one.curves, two.curves, check_exact=True)
+    results = [(c.folder / "results.csv").read_bytes() for c in (one, two)]
+    assert results[0] == results[1]
+
+
+def test_folder_holds_the_tables_the_report_and_nothing_unfinished(done):
+    names = {path.name for path in done.folder.iterdir()}
+    assert names >= {"results.csv", "curves.parquet", "summary.json", "report.html", "figures"}
+    assert not names & {"plan.json", "runs"}
+    assert list((done.folder / "figures").iterdir())
+    assert "<html" in (done.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_results_are_long_with_a_row_per_number(done):
+    table = pd.read_csv(done.folder / "results.csv")
+    assert set(table) >= set(COLUMNS)
+    assert set(table["objective"]) == {"erm", "erm-grayscale", "irmv1"}
+    assert set(table["trial"]) == {0, 1}
+    assert not table.duplicated([c for c in COLUMNS if c not in ("value", "step")]).any()
+    assert np.isfinite(table["value"]).all()
+    np.testing.assert_allclose(table["value"], done.results["value"], rtol=1e-9)
+
+
+def test_test_environments_are_named_after_their_flip_probability(done):
+    table = done.results
+    assert table.loc[table["split"] == "test", "environment"].unique().tolist() == SWEEP
+    for split in ("train", "validation"):
+        names = table.loc[table["split"] == split, "environment"].unique().tolist()
+        assert names == ["p_e=0.1", "p_e=0.2"]
+
+
+def test_every_rule_that_applies_selects_once_per_run(done):
+    chosen = done.results.groupby("selection")[["objective", "trial"]].apply(
+        lambda rows: len(rows.drop_duplicates())
+    )
+    names = {name.removesuffix(ORACLE_HYPER) for name in chosen.index}
+    assert names == set(RULES) - {"leave-one-environment-out"}
+    assert set(chosen) == {6}
+    steps = done.results.groupby(["objective", "trial", "selection"])["step"].nunique()
+    assert set(steps) == {1}
+
+
+def test_curves_hold_every_evaluated_step(done):
+    curves = pd.read_parquet(done.folder / "curves.parquet")
+    pd.testing.assert_frame_equal(curves, done.curves, check_exact=True)
+    assert {0, 12} <= set(curves["step"])
+    last = done.results[done.results["selection"].str.startswith("last")]
+    assert set(last["step"]) == {12}
+
+
+def test_summary_is_json_that_says_where_the_numbers_come_from(done):
+    summary = json.loads((done.folder / "summary.json").read_text(encoding="utf-8"))
+    assert summary["provenance"]["command"] == "invlearn compare colored-digits"
+    for key in ("version", "torch", "python", "machine", "started"):
+        assert summary["provenance"][key]
+    assert summary["provenance"]["seconds"] > 0
+    assert summary["provenance"]["jobs"] == 1
+    assert [m["name"] for m in summary["methods"]] == list(TINY.methods)
+    assert summary["dataset"]["target"] == "p_e=0.9"
+    assert summary["dataset"]["test_environments"] == SWEEP
+    assert summary["dataset"]["options"] | SMALL == summary["dataset"]["options"]
+    assert len(set(summary["seeds"])) == summary["trials"] == 2
+    assert summary["headline"] in {s["name"] for s in summary["selections"]}
+    assert [m["reference"] for m in summary["methods"]] == [False, True, False]
+
+
+def test_runs_are_identical_over_processes(done, tmp_path):
+    same(compare(TINY, tmp_path / "out", jobs=2), done)
+
+
+def test_interrupted_comparison_resumes_to_the_same_results(done, tmp_path):
+    folder = tmp_path / "out"
+
+    def stop(finished, total, what):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(TINY, folder, jobs=1, progress=stop)
+    assert sorted(path.name for path in folder.iterdir()) == ["plan.json", "runs"]
+    assert len(list((folder / "runs").iterdir())) == 1
+    with pytest.raises(InvlearnError, match=r"holds the unfinished runs of a comparison"):
+        compare(TINY, folder, jobs=1)
+    with pytest.raises(InvlearnError, match=r"unfinished runs of another comparison"):
+        compare(replace(TINY, steps=13), folder, jobs=1, resume=True)
+
+    (kept,) = (folder / "runs").iterdir()
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"messages": ["from before"]}))
+    seen = []
+    resumed = compare(
+        TINY, folder, jobs=1, resume=True, progress=lambda n, total, _: seen.append((n, total))
+    )
+    assert seen == [(n, 6) for n in range(2, 7)]
+    assert [w["message"] for w in resumed.summary["warnings"]].count("from before") == 1
+    assert not (folder / "plan.json").exists()
+    same(resumed, done)
+
+
+def test_finished_comparison_is_not_overwritten(done):
+    before = (done.folder / "results.csv").read_bytes()
+    for resume in (False, True):
+        with pytest.raises(InvlearnError, match="already holds results"):
+            compare(TINY, done.folder, jobs=1, resume=resume)
+    assert (done.folder / "results.csv").read_bytes() == before
+
+
+BAD = {
+    "dataset": ({"dataset": "colored-digit"}, r"dataset 'colored-digit'. Did you mean 'colored-di"),
+    "method": ({"methods": ("irmv2",)}, r"objective 'irmv2'. Did you mean 'irmv1'\?"),
+    "option": ({"dataset_options": {"test_row": 3}}, r"'test_row'. Did you mean 'test_rows'\?"),
+    "option value": ({"dataset_options": {"test_rows": "many"}}, "a whole number, got 'many'"),
+    "recipe": ({"recipe": "nobodys"}, "Unknown recipe for colored-digits 'nobodys'"),
+    "hyper": ({"hyper": {"irmv1": {"penalty_wieght": 1.0}}}, "Did you mean 'penalty_weight'"),
+    "hyper's method": ({"hyper": {"vrex": {"penalty_weight": 1.0}}}, "method in a hyperparameter"),
+    "weight": ({"hyper": {"irmv1": {"penalty_weight": -1.0}}}, "0 or more, got -1.0"),
+    "trials": ({"trials": 0}, "Expected at least one trial, got 0"),
+    "steps": ({"steps": 0}, "Expected steps of 1 or more, a whole number, got 0"),
+    "one environment": (
+        {"dataset_options": {"training_p": "0.1"}},
+        r"IRMv1 needs at least 2 training environments, got 1 \(p_e=0\.1\)",
+    ),
+    "left out": (
+        {"leave_one_out": True},
+        "IRMv1 with an environment left out needs at least 3 training environments, got 2",
+    ),
+    "reference": (
+        {"dataset": "linear-sem", "dataset_options": {"setting": "FOS"}},
+        "'erm-grayscale' needs features without the shortcut; linear-sem with these options has",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_request_is_refused_with_nothing_written(what, tmp_path):
+    changes, text = BAD[what]
+    with pytest.raises((OptionError, UnknownNameError, EnvironmentsError), match=text):
+        compare(replace(TINY, **changes), tmp_path / "out", jobs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leaving_environments_out_adds_the_rule_of_that_name(tmp_path):
+    request = Request(
+        "colored-digits",
+        ("irmv1",),
+        trials=1,
+        dataset_options=SMALL | {"training_p": "0.1,0.2,0.3"},
+        steps=12,
+        leave_one_out=True,
+    )
+    made = compare(request, tmp_path / "out", jobs=1)
+    chosen = made.results[
+        made.results["selection"].str.removesuffix(ORACLE_HYPER) == "leave-one-environment-out"
+    ]
+    assert set(chosen["split"]) == {"train", "validation", "test", "held-out"}
+    held = made.curves[made.curves["split"] == "held-out"]
+    assert set(held["environment"]) == {"p_e=0.1", "p_e=0.2", "p_e=0.3"}
+
+
+def made_up(oracle):
+    return Recipe(
+        "made-up",
+        oracle,
+        "Made up.",
+        {
+            "hidden": [4],
+            "settings": {"steps": 7, "lr": 0.1, "l2": 0.5},
+            "methods": {
+                "irmv1": {
+                    "hyper": {"penalty_weight": 5.0},
+                    "options": {"estimator": "split"},
+                    "schedule": {"kind": "step", "start": 3},
+                    "settings": {"lr": 0.2},
+                    "hidden": [8, 8],
+                }
+            },
+        },
+    )
+
+
+@pytest.mark.parametrize("oracle", [True, False])
+def test_trap_results_of_an_oracle_recipe_say_so_in_every_selection(oracle, done):
+    results, _ = module._select(done.curves, made_up(oracle), "p_e=0.9")
+    labels = set(results["selection"])
+    assert labels
+    if oracle:
+        assert all("oracle" in label for label in labels)
+        assert all(label.endswith(ORACLE_HYPER) for label in labels)
+    else:
+        assert {label for label in labels if "oracle" in label} == {"oracle"}
+    described = [module._describe_rule(rule, made_up(oracle)) for rule in RULES.values()]
+    assert all(d["oracle"] and "oracle" in d["title"] for d in described if oracle)
+    assert [d["name"] for d in described if d["oracle"]] == [
+        d["name"] for d in described if oracle or d["name"] == "oracle"
+    ]
+
+
+def test_trap_the_irm_papers_recipe_is_an_oracle():
+    assert get_recipe("colored-mnist", "irm-paper").oracle
+
+
+def test_rules_that_fell_back_are_listed_with_their_trials(done):
+    curves = done.curves.copy()
+    curves.loc[curves["metric"] == "constant_risk", "value"] = 0.0  # Nothing can beat it.
+    _, unsatisfied = module._select(curves, made_up(False), "p_e=0.9")
+    assert unsatisfied == [
+        {"selection": "risks-agree", "objective": name, "trials": [0, 1]} for name in TINY.methods
+    ]
+
+
+def test_plan_takes_a_methods_own_settings_over_the_common_ones():
+    plan = made_up(False).plan(get_method("irmv1"))
+    assert plan.objective == get_objective("irmv1-split")
+    assert plan.hyper.penalty_weight == 5.0
+    assert plan.hidden == (8, 8)
+    assert plan.settings.schedule == PenaltySchedule("step", start=3)
+    assert (plan.settings.steps, plan.settings.lr, plan.settings.l2) == (7, 0.2, 0.5)
+
+
+def test_plan_of_a_method_the_recipe_does_not_name_is_the_common_one():
+    plan = made_up(False).plan(get_method("vrex"))
+    assert plan.hyper == get_objective("vrex").Hyper()
+    assert plan.hidden == (4,)
+    assert (plan.settings.steps, plan.settings.lr) == (7, 0.1)
+
+
+def test_steps_and_hyperparameters_of_the_request_win():
+    plan = made_up(False).plan(get_method("irmv1"), steps=2, hyper={"penalty_weight": 9.0})
+    assert (plan.settings.steps, plan.hyper.penalty_weight) == (2, 9.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("dataset", "name"), [("colored-digits", None), ("colored-mnist", None)])
+def test_every_methods_plan_is_valid_and_plain_data(dataset, name, method):
+    plan = get_recipe(dataset, name).plan(get_method(method))
+    json.dumps(plan.describe())

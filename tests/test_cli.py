@@ -1,0 +1,127 @@
+"""The command line: one clear line for a mistake, a table for a result."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from invlearn.cli import app
+from invlearn.datasets import DATASETS
+from invlearn.experiments.methods import METHODS
+
+TINY = [
+    "compare", "colored-digits", "--trials", "1", "--steps", "4", "--jobs", "1",
+    "--data", "rows_per_environment=100", "--data", "validation_rows=60", "--data", "test_rows=60",
+]  # fmt: skip
+
+
+@pytest.fixture
+def invlearn(tmp_path, monkeypatch):
+    """Run the command in an empty folder, on a terminal of 200 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def test_compare_prints_a_table_and_where_the_report_is(invlearn, tmp_path):
+    result = invlearn(*TINY, "--objectives", "erm, irmv1", "--out", "out")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^ *ERM( +\d+\.\d \(n=1\)){4} +1 *$", result.stdout, re.MULTILINE)
+    assert "IRMv1" in result.stdout
+    assert "test p_e=0.9" in result.stdout
+    assert "oracle" in result.stdout
+    assert f"Report: {os.path.join('out', 'report.html')}" in result.stdout
+    assert (tmp_path / "out" / "results.csv").exists()
+
+
+def test_compare_names_its_own_folder_where_none_is_given(invlearn, tmp_path):
+    result = invlearn(*TINY, "--objectives", "erm")
+    assert result.exit_code == 0, result.output
+    (folder,) = tmp_path.iterdir()
+    assert re.fullmatch(r"invlearn-colored-digits-\d{8}-\d{6}", folder.name)
+
+
+def test_existing_results_are_refused(invlearn, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.csv").write_text("precious")
+    result = invlearn(*TINY, "--objectives", "erm", "--out", "out")
+    assert result.exit_code == 2
+    assert "Error: 'out' already holds results (results.csv); they are never" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.csv"]
+    assert (tmp_path / "out" / "results.csv").read_text() == "precious"
+
+
+MISTAKES = {
+    "dataset": (["compare", "colored-digit"], "Unknown dataset 'colored-digit'. Did you mean"),
+    "objective": ([*TINY, "--objectives", "erm,irmv2"], "'irmv2'. Did you mean 'irmv1'?"),
+    "recipe": ([*TINY, "--recipe", "nobodys"], "Unknown recipe for colored-digits 'nobodys'."),
+    "data without =": ([*TINY, "--data", "rows"], "Expected --data NAME=VALUE, got 'rows'."),
+    "data without name": ([*TINY, "--data", "=3"], "Expected --data NAME=VALUE, got '=3'."),
+    "data name": ([*TINY, "--data", "test_row=3"], "'test_row'. Did you mean 'test_rows'?"),
+    "data value": ([*TINY, "--data", "test_rows=x"], "to be a whole number, got 'x'."),
+    "hyper without =": ([*TINY, "--hyper", "irmv1"], "Expected --hyper NAME=VALUE, got 'irmv1'."),
+    "hyper without dot": (
+        [*TINY, "--hyper", "penalty_weight=3"],
+        "Expected --hyper METHOD.NAME=NUMBER, got 'penalty_weight=3'. "
+        "For instance irmv1.penalty_weight=1000.",
+    ),
+    "hyper value": (
+        [*TINY, "--hyper", "irmv1.penalty_weight=big"],
+        "Expected --hyper METHOD.NAME=NUMBER, got 'irmv1.penalty_weight=big'.",
+    ),
+    "hyper name": (
+        [*TINY, "--hyper", "irmv1.penalty=3"],
+        "Unknown hyperparameter of irmv1 'penalty'. Did you mean 'penalty_weight'?",
+    ),
+    "negative weight": ([*TINY, "--hyper", "irmv1.penalty_weight=-1"], "0 or more, got -1.0."),
+    "trials": ([*TINY, "--trials", "0"], "Expected at least one trial, got 0."),
+    "steps": ([*TINY, "--steps", "0"], "Expected steps of 1 or more, a whole number, got 0."),
+    "environments": (
+        [*TINY, "--objectives", "irmv1", "--data", "training_p=0.1"],
+        "IRMv1 needs at least 2 training environments, got 1 (p_e=0.1).",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_mistake_gives_one_clear_message_and_leaves_nothing(what, invlearn, tmp_path):
+    arguments, text = MISTAKES[what]
+    result = invlearn(*arguments, "--out", "out")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    said = " ".join(result.stderr.split())  # A narrow terminal wraps it.
+    assert said.startswith("Error: ")
+    assert text in said
+    assert said.count("Error") == 1
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_that_is_not_a_number_is_refused_by_its_option(invlearn, tmp_path):
+    result = invlearn(*TINY, "--trials", "many")
+    assert result.exit_code == 2
+    assert "--trials" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_datasets_lists_the_whole_registry(invlearn):
+    result = invlearn("datasets")
+    assert result.exit_code == 0
+    for name, dataset in DATASETS.items():
+        assert name in result.stdout
+        assert all(option in result.stdout for option in dataset.options)
+
+
+def test_objectives_lists_the_whole_registry(invlearn):
+    result = invlearn("objectives")
+    assert result.exit_code == 0
+    first = {line.strip("│ ").split(" ")[0] for line in result.stdout.splitlines()}
+    assert set(METHODS) <= first
+
+
+def test_no_arguments_show_the_help(invlearn):
+    result = invlearn()
+    assert all(command in result.output for command in ("compare", "datasets", "objectives"))
