@@ -15,7 +15,6 @@ from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import EnvironmentsError, OptionError, UnknownNameError
 from invlearn.features import ChannelImages
 
-
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 Y = np.array([0, 1, 0, 1, 1, 0])
 LABELS = ["b", "a", "b", "a", "a", "b"]
@@ -470,3 +469,52 @@ def test_an_evaluation_set_swaps_its_features():
     swapped = data.with_features(other)
     assert swapped.x is other
     assert (swapped.names, swapped.rows, swapped.split) == (data.names, data.rows, data.split)
+
+
+def test_read_only_and_reversed_arrays_are_copied():
+    x = X.copy()
+    x.setflags(write=False)
+    envs = Environments.from_arrays(x[::-1], Y[::-1], LABELS)
+    assert envs.x[0].tolist() == x[::-1][ORDER[0]].tolist()
+
+
+def test_missing_label_in_a_list_of_texts_is_refused():
+    with pytest.raises(EnvironmentsError, match="row 5 has none"):
+        Environments.from_arrays(X, Y, [*LABELS[:5], float("nan")])
+
+
+def test_one_row_environment_can_be_selected_after_a_split():
+    envs = Environments.from_arrays(X, Y, LABELS)
+    assert envs.split(0.1, seed=0)[1].select(["a"]).sizes == (1,)
+
+
+def test_weights_may_be_a_series():
+    envs = Environments.from_arrays(X, Y, LABELS, weights=pd.Series(range(1, 7)))
+    assert envs.weights.tolist() == [2, 4, 5, 1, 3, 6]
+
+
+def test_targets_of_different_widths_are_refused():
+    parts = {"a": (X, Y.astype(float)), "b": (X, Y.astype(float)[:, None])}
+    with pytest.raises(EnvironmentsError, match="targets of one type and width"):
+        Environments.from_parts(parts)
+
+
+def test_ragged_rows_are_refused():
+    with pytest.raises(EnvironmentsError, match="rows of one length in x"):
+        Environments.from_parts({"a": ([[1.0], [1.0, 2.0]], [0, 1])})
+
+
+def test_target_among_the_features_is_refused():
+    with pytest.raises(EnvironmentsError, match="features apart from target"):
+        Environments.from_frame(FRAME, target="label", environment="site", features=["u", "label"])
+
+
+def test_channels_out_of_range_are_refused():
+    images = ChannelImages(torch.ones(2, 3), torch.tensor([0, 2]), 2)
+    with pytest.raises(EnvironmentsError, match="channels 0 to 1 in environment 'a', got 0 to 2"):
+        Environments.from_parts({"a": (images, [0, 1])})
+
+
+def test_images_without_a_channel_each_are_refused():
+    with pytest.raises(EnvironmentsError, match="one channel per image, got 2 images and 1"):
+        ChannelImages(torch.ones(2, 3), torch.tensor([0]), 2)

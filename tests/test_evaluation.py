@@ -10,7 +10,7 @@ from torch import nn
 
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.evaluation import evaluate, forward
-from invlearn.losses import Custom, Logistic, Softmax, Squared
+from invlearn.losses import Custom, Logistic, Softmax, Squared, get_loss
 
 
 class Scale(nn.Module):
@@ -187,3 +187,27 @@ def test_forward_in_pieces_is_forward_at_once_and_keeps_no_graph():
     whole = forward(model, x)
     assert not whole.requires_grad
     torch.testing.assert_close(forward(model, x, rows_at_a_time=4), whole, rtol=1e-14, atol=1e-14)
+
+
+def test_frozen_parts_of_a_model_stay_frozen():
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
+    model[0].eval()
+    forward(model, torch.ones(3, 2))
+    assert [module.training for module in model] == [False, True]
+
+
+def test_row_weights_count():
+    x = torch.tensor([[0.0], [2.0], [4.0]], dtype=torch.float64)
+    envs = Environments.from_parts({"a": (x, torch.zeros(3), torch.tensor([1.0, 0.0, 1.0]))})
+    identity = torch.nn.Linear(1, 1, bias=False).double()
+    torch.nn.init.ones_(identity.weight)
+    found = {
+        m.metric: m.value
+        for m in evaluate(
+            identity, [EvaluationSet.from_environments(envs, "validation")], get_loss("squared")
+        )
+    }
+    assert found["risk"] == 8.0
+    assert found["dummy_gradient_norm"] == 16.0
+    assert found["constant_risk"] == 0.0
+    assert found["risk_standard_error"] == pytest.approx((0.25 * 64 + 0.25 * 64) ** 0.5)

@@ -296,3 +296,22 @@ def test_batch_norms_are_found_at_any_depth_and_other_norms_are_not():
     )
     assert batch_norms(model) == ["1", "5.1"]
     assert batch_norms(mlp()) == []
+
+
+def test_kernel_can_be_differentiated_twice():
+    g = torch.Generator().manual_seed(0)
+    x, w = torch.randn(80, 5, generator=g), torch.randn(3, 5, generator=g)
+    v = torch.randn(3, 5, generator=g)
+    products = [
+        torch.autograd.functional.hvp(lambda w, f=f: f(x, w).square().square().sum(), w, v)[1]
+        for f in (kernels.linear, torch.nn.functional.linear)
+    ]
+    torch.testing.assert_close(*products)
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+def test_layer_takes_no_rows(channels):
+    x = torch.empty(0, 6)
+    if channels:
+        x = ChannelImages(torch.empty(0, 3), torch.empty(0, dtype=torch.int64), 2)
+    assert Linear(6, 4)(x).shape == (0, 4)

@@ -222,3 +222,15 @@ def test_misspelt_rule_is_told_the_nearest():
         UnknownNameError, match=r"Unknown selection rule 'orcle'\. Did you mean 'oracle'\?"
     ):
         get_rule("orcle")
+
+
+def test_leave_one_environment_out_compares_steps_that_all_reached():
+    held = {"a": {0: 0.9, 10: 0.7, 20: 0.1}, "b": {0: 0.9, 10: 0.8}}
+    table = pd.DataFrame(
+        [
+            {"environment": e, "split": "held-out", "metric": "risk", "value": v, "step": s}
+            for e, values in held.items()
+            for s, v in values.items()
+        ]
+    )
+    assert step("leave-one-environment-out", table) == 10

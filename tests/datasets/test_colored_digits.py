@@ -24,7 +24,7 @@ def test_defaults() -> None:
     assert benchmark.train.names == ("p_e=0.1", "p_e=0.2")
     assert benchmark.train.sizes == (20_000, 20_000)
     assert benchmark.validation is not None
-    assert benchmark.validation.sizes == (20_000, 20_000)
+    assert benchmark.validation.sizes == (5000, 5000)
     assert len(benchmark.test.x) == 20_000
     assert (benchmark.target, benchmark.loss, benchmark.n_outputs) == ("p_e=0.9", "logistic", 1)
     assert isinstance(benchmark.train.x, ChannelImages)
@@ -38,7 +38,7 @@ def test_defaults() -> None:
         "test_set": "scans kept apart for the test",
         "image_size": 8,
         "rows_per_environment": 20_000,
-        "validation_rows_per_environment": 20_000,
+        "validation_rows_per_environment": 5000,
         "test_rows": 10_000,
         "train_scans": 1000,
         "validation_scans": 297,

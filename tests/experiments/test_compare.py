@@ -272,3 +272,23 @@ def test_steps_and_hyperparameters_of_the_request_win():
 def test_every_methods_plan_is_valid_and_plain_data(dataset, name, method):
     plan = get_recipe(dataset, name).plan(get_method(method))
     json.dumps(plan.describe())
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"methods": ()}, "Expected at least one method, got none"),
+        ({"seed": -1}, "Expected a seed of 0 or more, got -1"),
+        ({"dataset_options": {"seed": 3}}, "Unknown option of colored-digits 'seed'"),
+        ({"dataset_options": {"name": "x"}}, "Unknown option of colored-digits 'name'"),
+    ],
+)
+def test_odd_requests_are_refused_too(change, text, tmp_path):
+    with pytest.raises(InvlearnError, match=text):
+        compare(replace(TINY, **change), tmp_path / "out", jobs=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_jobs_below_one_are_refused(tmp_path):
+    with pytest.raises(InvlearnError, match="got jobs=0"):
+        compare(TINY, tmp_path / "out", jobs=0)

@@ -57,9 +57,7 @@ def test_folder_without_write_permission_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize(
-    "name", ["results.csv", "summary.json", "curves.parquet", "report.html"]
-)
+@pytest.mark.parametrize("name", ["results.csv", "summary.json", "curves.parquet", "report.html"])
 def test_existing_results_are_never_overwritten(name, resume, tmp_path):
     (tmp_path / name).write_text("precious")
     with pytest.raises(
@@ -146,3 +144,18 @@ def test_finish_drops_the_unfinished_and_nothing_else(tmp_path):
     store.write("results.csv", "a")
     store.finish()
     assert held(tmp_path) == ["results.csv"]
+
+
+def test_interruption_while_the_results_are_written_can_be_resumed(tmp_path):
+    plan = {"what": 1}
+    Store.check(tmp_path, plan, resume=False).begin(plan)
+    (tmp_path / "report.html").write_text("half of the results")
+    Store.check(tmp_path, plan, resume=True)
+
+
+def test_finish_copes_with_what_a_killed_write_left(tmp_path):
+    store = Store(tmp_path)
+    store.begin({})
+    (tmp_path / "runs" / ".writing-abc").write_text("")
+    store.finish()
+    assert not (tmp_path / "runs").exists()

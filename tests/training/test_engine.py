@@ -18,9 +18,7 @@ from invlearn.training.means import random_folds
 
 def normed(features=4):
     torch.manual_seed(0)
-    layers = nn.Sequential(
-        nn.Linear(features, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1)
-    )
+    layers = nn.Sequential(nn.Linear(features, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1))
     return layers.double()
 
 

@@ -225,3 +225,10 @@ def test_trap_squared_minibatch_gradient_is_biased_upwards_and_the_product_is_no
 def test_trap_the_product_of_halves_can_be_negative():
     d = torch.tensor([1.0, -2.0], dtype=torch.float64)
     assert penalty_of(IRMv1(estimator="split"), d, torch.tensor([0, 1]), 1) == -2.0
+
+
+def test_trap_half_of_weightless_rows_is_refused():
+    with pytest.raises(OptionError, match="positive sum of row weights in every mean"):
+        environment_means(
+            {"risk": torch.ones(3)}, torch.tensor([0, 0, 1]), 2, torch.tensor([1.0, 1.0, 0.0])
+        )

@@ -20,13 +20,15 @@ def numbered(sizes):
 
 @pytest.mark.parametrize("name", ["steps", "evaluate_every", "memory_budget"])
 def test_counts_below_one_are_refused(name):
-    with pytest.raises(OptionError, match=rf"Expected {name} of 1 or more, a whole number, got 0\."):
+    with pytest.raises(
+        OptionError, match=rf"Expected {name} of 1 or more, a whole number, got 0\."
+    ):
         Settings(**{name: 0})
 
 
 def test_empty_batches_are_refused():
     with pytest.raises(
-        OptionError, match=r"Expected batch_size of 1 or more, a whole number, got 0; None takes all rows\."
+        OptionError, match=r"Expected batch_size of 1 or more, got 0; None takes all rows\."
     ):
         Settings(batch_size=0)
 

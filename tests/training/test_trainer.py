@@ -226,9 +226,7 @@ def test_training_equals_the_published_loop(at_anneal, micro_batch, learnable, n
         micro_batch=micro_batch,
     )
     trainer.run()
-    published(
-        expected, data, steps=12, anneal=6, weight=1e3, l2=0.01, lr=0.02, at_anneal=at_anneal
-    )
+    published(expected, data, steps=12, anneal=6, weight=1e3, l2=0.01, lr=0.02, at_anneal=at_anneal)
     for got, want in zip(trainer.model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
 
@@ -357,7 +355,7 @@ def test_divergence_ends_with_a_warning_and_a_finite_model(learnable, net):
     assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
     text = (
         f"ERM diverged at step {run.steps}: the objective is not a finite number. The model is "
-        "the one of the last finite evaluation. Lower the learning rate or the penalty weight, "
+        "the one of step 20. Lower the learning rate or the penalty weight, "
         "or use at_anneal='rescale'."
     )
     assert run.messages == (text,)
@@ -387,7 +385,7 @@ def test_constant_predictor_is_reported_as_collapsed(learnable, net):
     (text,) = run.messages
     assert [str(w.message) for w in caught] == [text]
     assert run.reason == "finished"
-    assert "its training risk 0.6931 is no better than the best constant predictor's 0.69" in text
+    assert "its training risk 0.6931 is no better than the best constants' 0.67" in text
     assert "Lower the penalty weight, let it set in later (PenaltySchedule start)" in text
 
 
@@ -479,3 +477,76 @@ def test_training_leaves_the_global_generators_alone(kind, learnable, net):
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
     assert np.random.get_state()[1].tolist() == before[2]
+
+
+def test_saved_state_does_not_change_with_the_training_that_follows(learnable, net):
+    trainer = trainer_of(net(), learnable(), steps=20)
+    trainer.run(until=10)
+    state = trainer.state_dict()
+    trainer.run()
+    finals = []
+    for _ in range(2):  # One state, two trainers.
+        again = trainer_of(net(), learnable(), steps=20)
+        again.load_state_dict(state)
+        again.run()
+        finals.append(parameters(again))
+    for first, second, whole in zip(*finals, parameters(trainer), strict=True):
+        assert torch.equal(first, second)
+        assert torch.equal(first, whole)
+
+
+def test_divergence_in_the_last_update_is_noticed(learnable, net):
+    data = learnable(loss="squared")
+    trainer = Trainer(
+        net(),
+        data,
+        "erm",
+        "squared",
+        settings=Settings(steps=1, lr=1e300, optimizer="SGD"),
+        evaluations=[EvaluationSet.from_environments(data, "train")],
+    )
+    with pytest.warns(DivergenceWarning):
+        run = trainer.run()
+    assert run.reason == "diverged"
+    assert run.curves["value"].map(math.isfinite).all()
+    assert run.curves["step"].max() == 0
+
+
+def test_model_after_a_divergence_has_a_finite_objective(learnable, net):
+    data = learnable(loss="squared")
+    settings = Settings(steps=100, lr=1e6, optimizer="SGD", evaluate_every=1)
+    trainer = Trainer(net(), data, "erm", "squared", settings=settings)
+    with pytest.warns(DivergenceWarning):
+        trainer.run()
+    with torch.no_grad():
+        risk = (trainer.model(data.x)[:, 0] - data.y).square().mean()
+    assert math.isfinite(float(risk))
+
+
+def test_environments_of_unequal_noise_are_no_false_collapse(net):
+    g = torch.Generator().manual_seed(0)
+    quiet = torch.randn(1000, 3, generator=g, dtype=torch.float64)
+    loud = 30 * torch.randn(20, 3, generator=g, dtype=torch.float64)
+    data = Environments.from_parts(
+        {
+            "quiet": (quiet, 0.5 * quiet[:, 0]),
+            "loud": (loud, 0.5 * loud[:, 0] + torch.randn(20, generator=g, dtype=torch.float64)),
+        }
+    )
+    model = net(())
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+        next(model.parameters())[0, 0] = 0.5
+    settings = Settings(steps=2, lr=1e-9)
+    assert Trainer(model, data, "erm", "squared", settings=settings).run().messages == ()
+
+
+def test_progress_is_silent_off_a_terminal(learnable, net, capsys):
+    trainer_of(net(), learnable(), steps=3).run(progress=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_features_of_another_type_than_the_models_are_refused(learnable, net):
+    with pytest.raises(OptionError, match=r"Expected features of the model's type torch.float32"):
+        Trainer(net().float(), learnable(), "erm", "logistic")

@@ -34,7 +34,7 @@ def build(
     *,
     seed: int,
     rows_per_environment: int = 20_000,
-    validation_rows: int = 20_000,
+    validation_rows: int = 5000,
     test_rows: int = 10_000,
     label_noise: float = 0.25,
     training_p: str = "0.1,0.2",
@@ -197,7 +197,7 @@ COLORED_DIGITS = Dataset(
     build=build,
     options={
         "rows_per_environment": Option(20_000, "Training rows of every environment."),
-        "validation_rows": Option(20_000, "Validation rows of every environment."),
+        "validation_rows": Option(5000, "Validation rows of every environment."),
         "test_rows": Option(10_000, "Rows that all test environments share."),
         "label_noise": Option(0.25, "Probability that a label is flipped."),
         "training_p": Option("0.1,0.2", "Color flip probability of every training environment."),

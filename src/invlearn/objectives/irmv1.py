@@ -55,7 +55,7 @@ class IRMv1(MeanObjective):
     )
     source: ClassVar[str] = "Arjovsky et al. 2019"
     Hyper: ClassVar[type] = IRMv1Hyper
-    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e2, 1e6, log=True)}
+    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e2, 1e5, log=True)}
     conventions: ClassVar[tuple[str, ...]] = (
         "mean",
         "irm-paper",

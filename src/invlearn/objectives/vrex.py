@@ -46,7 +46,7 @@ class VREx(MeanObjective):
     summary: ClassVar[str] = "Penalises the variance of the environments' risks."
     source: ClassVar[str] = "Krueger et al. 2020"
     Hyper: ClassVar[type] = VRExHyper
-    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e1, 1e5, log=True)}
+    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e2, 1e5, log=True)}
     conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed", "rex-paper")
 
     def __post_init__(self) -> None:

@@ -64,7 +64,7 @@ class Settings:
         for name in ("steps", "evaluate_every", "memory_budget"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise OptionError(f"Expected {name} to be a whole number from 1, got {value!r}.")
+                raise OptionError(f"Expected {name} of 1 or more, a whole number, got {value!r}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise OptionError(
                 f"Expected batch_size of 1 or more, got {self.batch_size}; None takes all rows."
