@@ -49,7 +49,7 @@ def test_search_writes_its_runs_and_the_best(tmp_path):
 def test_methods_share_the_draws_of_common_settings(tmp_path):
     table = search(
         "colored-digits",
-        ["irmv1", "vrex"],
+        ["irmv1", "mmrex"],
         tmp_path / "out",
         draws=2,
         trials=1,

@@ -395,7 +395,7 @@ def test_predictor_that_learns_gives_no_warning(learnable, net):
     assert (run.reason, run.messages) == ("finished", ())
 
 
-def test_environment_with_one_class_warns(net):
+def test_environment_with_one_class_is_refused_where_environments_are_compared(net):
     x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     data = Environments.from_parts(
         {"both": (x, torch.arange(20) % 2), "sick": (x, torch.ones(20, dtype=torch.int64))}
@@ -406,6 +406,8 @@ def test_environment_with_one_class_warns(net):
     ) as caught:
         trainer_of(net(), data, "erm")
     assert len(caught) == 1
+    with pytest.raises(EnvironmentsError, match="Environment 'sick' holds one class only"):
+        trainer_of(net(), data, "vrex")
 
 
 def test_one_environment_is_refused_where_several_are_compared(learnable, net):

@@ -16,7 +16,12 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.errors import CollapseWarning, DivergenceWarning, OptionError
+from invlearn.errors import (
+    CollapseWarning,
+    DivergenceWarning,
+    EnvironmentsError,
+    OptionError,
+)
 from invlearn.evaluation import evaluate, forward
 from invlearn.losses import Loss, get_loss
 from invlearn.objectives import get_objective
@@ -150,12 +155,13 @@ class Trainer:
             return
         for name, _, y in rows:
             if len(torch.unique(y)) < 2:
-                warnings.warn(
+                text = (
                     f"Environment '{name}' holds one class only: its risk says nothing about "
-                    "telling classes apart. Merge it with another environment or drop it.",
-                    UserWarning,
-                    stacklevel=3,
+                    "telling classes apart. Merge it with another environment or drop it."
                 )
+                if self.objective.min_environments > 1:
+                    raise EnvironmentsError(text)
+                warnings.warn(text, UserWarning, stacklevel=3)
 
     def run(self, *, until: int | None = None, progress: bool = False) -> Run:
         """Train from the current step to `until` (default: `settings.steps`).
