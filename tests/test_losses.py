@@ -226,7 +226,10 @@ def test_trap_binary_labels_on_a_softmax_over_one_column_are_refused():
 @pytest.mark.parametrize(
     ("y", "text"),
     [
-        (torch.tensor([0, 3, 1]), r"targets 0 to 2 for the softmax loss, got 0, 1, 3\. Number"),
+        (
+            torch.tensor([0, 3, 1]),
+            r"targets 0 to 2 for the softmax loss, got 0, 1, 3 of type torch.int64\. Number",
+        ),
         (torch.tensor([1, -1]), "got -1, 1"),
         (torch.tensor([0.0, 1.0]), "Expected whole-number targets 0 to 2"),
         (torch.zeros(4, 2, dtype=torch.int64), r"got \(4, 2\)"),

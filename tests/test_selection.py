@@ -234,3 +234,13 @@ def test_leave_one_environment_out_compares_steps_that_all_reached():
         ]
     )
     assert step("leave-one-environment-out", table) == 10
+
+
+def test_last_is_a_step_the_run_itself_reached():
+    table = pd.DataFrame(
+        [
+            {"environment": "a", "split": split, "metric": "risk", "value": 0.1, "step": s}
+            for split, s in (("train", 50), ("held-out", 500))
+        ]
+    )
+    assert step("last", table) == 50

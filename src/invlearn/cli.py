@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,6 +81,9 @@ def compare(
         comparison = run_compare(
             request, folder, jobs=jobs, resume=resume, command=_command(), progress=progress
         )
+    description = comparison.summary["dataset"]["description"]
+    if "test_set" in description:
+        console.print(f"Test set: {description['test_set']}", highlight=False)
     print_tables(comparison.results, comparison.summary, console)
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
@@ -149,6 +153,14 @@ def _reported(status: Console, folder: Path) -> Iterator[None]:
         yield
     except InvlearnError as error:
         status.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+    except (OSError, BrokenProcessPool) as error:
+        status.print(
+            f"[bold red]Error:[/] {escape(str(error))}. What was finished of a comparison is kept "
+            f"in '{folder}': mend the cause and repeat the command with --resume.",
+            highlight=False,
+            soft_wrap=True,
+        )
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         status.print(

@@ -253,7 +253,7 @@ class Environments:
         return replace(self, x=x)
 
     def split(self, fraction: float, *, seed: int) -> tuple[Environments, Environments]:
-        """Split each environment in two, stratified by class where targets are classes.
+        """Split each environment in two, stratified where targets have few distinct values.
 
         Parameters
         ----------
@@ -301,7 +301,8 @@ def _stratified(y: Tensor, fraction: float, rng: np.random.Generator) -> np.ndar
     n = len(y)
     count = min(max(round(fraction * n), 1), n - 1)
     order = rng.permutation(n)
-    if y.ndim == 1 and not y.is_floating_point():
+    classes = y.ndim == 1 and (not y.is_floating_point() or len(torch.unique(y)) <= 20)
+    if classes:
         # Sorting a random order by class and taking evenly spaced rows keeps proportions.
         order = order[np.argsort(y.numpy()[order], kind="stable")]
         start = rng.random()

@@ -31,7 +31,7 @@ class OutputError(InvlearnError):
 
 
 class CollapseWarning(UserWarning):
-    """A run ended in a predictor that is constant over the rows."""
+    """A run ended in a predictor that is no better than a constant."""
 
 
 class DivergenceWarning(UserWarning):

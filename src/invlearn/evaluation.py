@@ -51,7 +51,7 @@ def evaluate(model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss) -> lis
         z_all = forward(model, data.x).to(torch.float64)
         for e, (name, rows, y) in enumerate(zip(data.names, data.rows, data.targets, strict=True)):
             z = z_all[rows]
-            share = _shares(len(y), None if data.weights is None else data.weights[e])
+            share = _shares(y, None if data.weights is None else data.weights[e])
             losses = loss.value(z, y)
             risk = share @ losses
             metrics: dict[str, Tensor | float] = {
@@ -69,8 +69,8 @@ def evaluate(model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss) -> lis
     return out
 
 
-def _shares(n: int, weights: Tensor | None) -> Tensor:
+def _shares(y: Tensor, weights: Tensor | None) -> Tensor:
     """Row weights that sum to 1."""
     if weights is None:
-        return torch.full((n,), 1 / n, dtype=torch.float64)
+        return torch.full((len(y),), 1 / len(y), dtype=torch.float64, device=y.device)
     return weights.to(torch.float64) / weights.sum(dtype=torch.float64)

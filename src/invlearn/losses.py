@@ -173,7 +173,8 @@ class Softmax(Loss):
         if y.ndim != 1 or y.is_floating_point() or bool(((y < 0) | (y >= n_outputs)).any()):
             raise EnvironmentsError(
                 f"Expected whole-number targets 0 to {n_outputs - 1} for the softmax loss, got "
-                f"{_some(y) if y.ndim == 1 else tuple(y.shape)}. Number the classes from 0."
+                f"{_some(y) if y.ndim == 1 else tuple(y.shape)} of type {y.dtype}. "
+                "Number the classes from 0."
             )
 
     def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:

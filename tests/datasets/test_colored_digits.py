@@ -134,3 +134,10 @@ def test_bad_sizes(option: str) -> None:
         f"Expected option '{option}' between {low} and 1000000, got 0. "
         "Choose a value in that range."
     )
+
+
+def test_trap_no_seed_trains_on_another_seeds_test_scans() -> None:
+    digits = load_digits().target
+    pools = [split_scans(digits, np.random.default_rng(seed)) for seed in (0, 1)]
+    assert set(pools[0]["test"]) == set(pools[1]["test"])
+    assert set(pools[0]["validation"]) != set(pools[1]["validation"])

@@ -151,3 +151,8 @@ def test_noise_that_is_no_probability(build: object) -> None:
     assert callable(build)
     with pytest.raises(OptionError, match=r"'label_noise' between 0 and 1, got 1\.5\."):
         build(PIXELS, DIGITS, (0.1,), label_noise=1.5, rng=np.random.default_rng(0))
+
+
+def test_target_is_no_training_environment() -> None:
+    with pytest.raises(OptionError, match="nobody may train on the target"):
+        parse_probabilities("0.1,0.9")

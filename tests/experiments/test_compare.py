@@ -11,10 +11,11 @@ import pytest
 
 from invlearn.errors import EnvironmentsError, InvlearnError, OptionError, UnknownNameError
 from invlearn.experiments import compare as module
-from invlearn.experiments.compare import ORACLE_HYPER, Request, compare
+from invlearn.experiments.compare import ORACLE_SUFFIX, Request, compare
 from invlearn.experiments.methods import METHODS, get_method
 from invlearn.experiments.recipes import Recipe, get_recipe
 from invlearn.objectives import get_objective
+from invlearn.reports import layout
 from invlearn.selection import RULES
 from invlearn.training import PenaltySchedule
 
@@ -73,7 +74,7 @@ def test_every_rule_that_applies_selects_once_per_run(done):
     chosen = done.results.groupby("selection")[["objective", "trial"]].apply(
         lambda rows: len(rows.drop_duplicates())
     )
-    names = {name.removesuffix(ORACLE_HYPER) for name in chosen.index}
+    names = {name.removesuffix(ORACLE_SUFFIX) for name in chosen.index}
     assert names == set(RULES) - {"leave-one-environment-out"}
     assert set(chosen) == {6}
     steps = done.results.groupby(["objective", "trial", "selection"])["step"].nunique()
@@ -116,14 +117,14 @@ def test_interrupted_comparison_resumes_to_the_same_results(done, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         compare(TINY, folder, jobs=1, progress=stop)
-    assert sorted(path.name for path in folder.iterdir()) == ["plan.json", "runs"]
-    assert len(list((folder / "runs").iterdir())) == 1
+    (work,) = folder.iterdir()
+    assert len(list(work.glob("*.run.json"))) == 1
     with pytest.raises(InvlearnError, match=r"holds the unfinished runs of a comparison"):
         compare(TINY, folder, jobs=1)
     with pytest.raises(InvlearnError, match=r"unfinished runs of another comparison"):
         compare(replace(TINY, steps=13), folder, jobs=1, resume=True)
 
-    (kept,) = (folder / "runs").iterdir()
+    (kept,) = work.glob("*.run.json")
     kept.write_text(json.dumps(json.loads(kept.read_text()) | {"messages": ["from before"]}))
     seen = []
     resumed = compare(
@@ -131,7 +132,7 @@ def test_interrupted_comparison_resumes_to_the_same_results(done, tmp_path):
     )
     assert seen == [(n, 6) for n in range(2, 7)]
     assert [w["message"] for w in resumed.summary["warnings"]].count("from before") == 1
-    assert not (folder / "plan.json").exists()
+    assert not work.exists()
     same(resumed, done)
 
 
@@ -188,7 +189,7 @@ def test_leaving_environments_out_adds_the_rule_of_that_name(tmp_path):
     )
     made = compare(request, tmp_path / "out", jobs=1)
     chosen = made.results[
-        made.results["selection"].str.removesuffix(ORACLE_HYPER) == "leave-one-environment-out"
+        made.results["selection"].str.removesuffix(ORACLE_SUFFIX) == "leave-one-environment-out"
     ]
     assert set(chosen["split"]) == {"train", "validation", "test", "held-out"}
     held = made.curves[made.curves["split"] == "held-out"]
@@ -223,14 +224,20 @@ def test_trap_results_of_an_oracle_recipe_say_so_in_every_selection(oracle, done
     assert labels
     if oracle:
         assert all("oracle" in label for label in labels)
-        assert all(label.endswith(ORACLE_HYPER) for label in labels)
+        assert all(label.endswith(ORACLE_SUFFIX) for label in labels)
     else:
         assert {label for label in labels if "oracle" in label} == {"oracle"}
-    described = [module._describe_rule(rule, made_up(oracle)) for rule in RULES.values()]
-    assert all(d["oracle"] and "oracle" in d["title"] for d in described if oracle)
-    assert [d["name"] for d in described if d["oracle"]] == [
-        d["name"] for d in described if oracle or d["name"] == "oracle"
-    ]
+    summary = {
+        **done.summary,
+        "selections": [module._describe_rule(rule) for rule in RULES.values()],
+        "recipe": {**done.summary["recipe"], "oracle": oracle},
+    }
+    shown = layout.rules(results, summary)
+    assert {rule.name for rule in shown} == labels
+    assert all(rule.explanation and "-" not in rule.title for rule in shown)
+    for rule in shown:
+        assert rule.oracle == (oracle or rule.name == "oracle")
+        assert ("oracle" in rule.heading) == rule.oracle
 
 
 def test_trap_the_irm_papers_recipe_is_an_oracle():

@@ -104,3 +104,26 @@ def test_bad_searches_are_refused_with_nothing_written(change, text, tmp_path):
     with pytest.raises(InvlearnError, match=text):
         search("colored-digits", ["irmv1"], tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_search_never_overwrites_another(tmp_path):
+    (tmp_path / "search.csv").write_text("earlier")
+    with pytest.raises(InvlearnError, match="already holds results"):
+        search("colored-digits", ["irmv1"], tmp_path, draws=1, trials=1, dataset_options=TINY)
+    assert (tmp_path / "search.csv").read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "options", "text"),
+    [
+        ("colored-mnist", "irmv1", {"recipe": "irm-paper"}, "'irm-paper' is an oracle"),
+        ("colored-digits", "erm-grayscale", {}, "'erm-grayscale' is a reference"),
+        ("colored-digits", "irmv1", {"dataset_options": {"training_p": "0.1"}}, "at least 2"),
+    ],
+)
+def test_trap_search_refuses_what_it_could_not_search_honestly(
+    dataset, method, options, text, tmp_path
+):
+    with pytest.raises(InvlearnError, match=text):
+        search(dataset, [method], tmp_path / "out", draws=1, trials=1, **options)
+    assert not (tmp_path / "out").exists()

@@ -81,7 +81,9 @@ def test_unfinished_runs_of_another_plan_are_refused(tmp_path):
         OutputError, match=r"unfinished runs of another comparison\. Repeat its command exactly"
     ):
         Store.check(tmp_path, other, resume=True)
-    assert json.loads((tmp_path / "plan.json").read_text())["jobs"] == [{"trial": 0}]
+    assert json.loads((tmp_path / ".invlearn-unfinished" / "plan.json").read_text())["jobs"] == [
+        {"trial": 0}
+    ]
 
 
 def test_resuming_what_was_never_begun_begins_it(tmp_path):
@@ -156,6 +158,25 @@ def test_interruption_while_the_results_are_written_can_be_resumed(tmp_path):
 def test_finish_copes_with_what_a_killed_write_left(tmp_path):
     store = Store(tmp_path)
     store.begin({})
-    (tmp_path / "runs" / ".writing-abc").write_text("")
+    (tmp_path / ".invlearn-unfinished" / ".writing-abc").write_text("")
     store.finish()
-    assert not (tmp_path / "runs").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_of_the_folder_are_left_alone(tmp_path):
+    mine = tmp_path / "runs" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    store = Store.check(tmp_path, PLAN, resume=False)
+    store.begin(PLAN)
+    store.finish()
+    assert mine.read_text() == "mine"
+
+
+def test_damaged_run_is_named(tmp_path):
+    store = Store.check(tmp_path, PLAN, resume=False)
+    store.begin(PLAN)
+    store.save_run("erm-000", table(), (), 1.0)
+    (tmp_path / ".invlearn-unfinished" / "erm-000.run.json").write_text("{")
+    with pytest.raises(OutputError, match=r"Expected JSON in .*erm-000.* it is damaged"):
+        store.load_run("erm-000")

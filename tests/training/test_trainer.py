@@ -20,6 +20,7 @@ from invlearn.errors import (
     OptionError,
     UnknownNameError,
 )
+from invlearn.models import MLP
 from invlearn.objectives import OBJECTIVES, get_objective
 from invlearn.objectives.irmv1 import IRMv1
 from invlearn.training import PenaltySchedule, Settings, Trainer
@@ -552,3 +553,51 @@ def test_progress_is_silent_off_a_terminal(learnable, net, capsys):
 def test_features_of_another_type_than_the_models_are_refused(learnable, net):
     with pytest.raises(OptionError, match=r"Expected features of the model's type torch.float32"):
         Trainer(net().float(), learnable(), "erm", "logistic")
+
+
+def test_dropout_reruns_are_bit_identical(learnable):
+    finals = []
+    for _ in range(2):
+        g = torch.Generator().manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Dropout(0.5), MLP(3, (4,), generator=g)).double()
+        torch.rand(1)  # The global generator is somewhere else each time.
+        trainer = Trainer(model, learnable(), "erm", "logistic", settings=Settings(steps=5))
+        trainer.run()
+        finals.append(parameters(trainer))
+    for first, second in zip(*finals, strict=True):
+        assert torch.equal(first, second)
+
+
+def test_resuming_anywhere_leaves_the_same_curves(learnable, net):
+    data = learnable()
+    runs = []
+    for stops in ((20,), (7, 20)):
+        trainer = Trainer(
+            net(),
+            data,
+            "irmv1",
+            "logistic",
+            settings=Settings(steps=20),
+            evaluations=[EvaluationSet.from_environments(data, "train")],
+        )
+        for stop in stops:
+            run = trainer.run(until=stop)
+        runs.append(run.curves)
+    assert runs[0].equals(runs[1])
+
+
+def test_hyperparameters_of_another_objective_are_refused(learnable, net):
+    with pytest.raises(OptionError, match="Expected hyper to be a IRMv1Hyper, got dict"):
+        Trainer(net(), learnable(), "irmv1", "logistic", hyper={"penalty_weight": 1.0})
+
+
+def test_evaluation_targets_of_another_kind_are_refused(learnable, net):
+    data = learnable()
+    other = EvaluationSet(data.x, ("new",), (torch.arange(3),), (torch.tensor([0, 1, 2]),), "test")
+    with pytest.raises(EnvironmentsError, match="Expected targets 0 and 1"):
+        Trainer(net(), data, "erm", "logistic", evaluations=[other])
+
+
+def test_model_without_parameters_is_refused(learnable):
+    with pytest.raises(OptionError, match="trainable parameters, got none"):
+        Trainer(torch.nn.Identity(), learnable(), "erm", "logistic")

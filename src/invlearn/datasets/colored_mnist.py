@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invlearn.datasets.base import Benchmark, Dataset, Option
 from invlearn.datasets.coloring import (
+    TARGET_P,
     colored_environments,
     colored_sweep,
     environment_name,
@@ -118,7 +119,7 @@ def build(
         train=train,
         validation=validation,
         test=test,
-        target=environment_name(0.9),
+        target=environment_name(TARGET_P),
         loss="logistic",
         without_shortcut=without_color,
         description={

@@ -15,6 +15,7 @@ from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import OptionError
 from invlearn.features import ChannelImages, Features
 
+TARGET_P = 0.9
 TEST_P = tuple(k / 10 for k in range(1, 10))
 
 
@@ -38,7 +39,7 @@ def parse_probabilities(text: str) -> tuple[float, ...]:
     Raises
     ------
     OptionError
-        No number, something else than numbers, one outside [0, 1], or one given twice.
+        No number, something else than numbers, one outside [0, 1], one given twice, the target's.
 
     Examples
     --------
@@ -54,6 +55,11 @@ def parse_probabilities(text: str) -> tuple[float, ...]:
         raise OptionError(
             f"Expected option 'training_p' to be distinct probabilities, got {text!r}. "
             "Write one per training environment, separated by commas: '0.1,0.2'."
+        )
+    if environment_name(TARGET_P) in names:
+        raise OptionError(
+            f"Expected training environments other than the target {environment_name(TARGET_P)}, "
+            f"got {text!r}: nobody may train on the target. Choose another probability."
         )
     return values
 

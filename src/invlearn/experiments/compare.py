@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +21,9 @@ from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import Plan, Recipe, get_recipe
 from invlearn.experiments.store import Store
 from invlearn.reports import write_report
-from invlearn.selection import RULES, Rule, applicable, select
+from invlearn.reports.layout import ORACLE_SUFFIX, RESULT_COLUMNS
+from invlearn.selection import Rule, applicable, select
 
-ORACLE_HYPER = " (oracle hyperparameters)"
-RESULT_COLUMNS = [
-    "objective",
-    "trial",
-    "environment",
-    "split",
-    "metric",
-    "value",
-    "step",
-    "selection",
-]
 DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex")
 
 
@@ -68,6 +60,20 @@ class Request:
     hyper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     steps: int | None = None
     leave_one_out: bool = False
+
+    def command(self) -> str:
+        """The command line that makes the same request."""
+        words = ["invlearn", "compare", self.dataset, "--objectives", ",".join(self.methods)]
+        words += ["--trials", str(self.trials), "--seed", str(self.seed)]
+        words += [] if self.recipe is None else ["--recipe", self.recipe]
+        words += [] if self.steps is None else ["--steps", str(self.steps)]
+        words += ["--leave-one-out"] if self.leave_one_out else []
+        for name, value in self.dataset_options.items():
+            words += ["--data", f"{name}={value}"]
+        for method, values in self.hyper.items():
+            for name, number in values.items():
+                words += ["--hyper", f"{method}.{name}={number}"]
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,23 @@ def compare(
     ------
     InvlearnError
         Anything wrong with the request or the folder; nothing has been written then.
+
+    Notes
+    -----
+    With more than one job, runs go to other processes: in a script, call this below
+    ``if __name__ == "__main__":``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> sizes = {"rows_per_environment": 100, "validation_rows": 50, "test_rows": 50}
+    >>> request = Request("colored-digits", ["erm"], trials=1, steps=2, dataset_options=sizes)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     comparison = compare(request, Path(folder), jobs=1)
+    >>> sorted(comparison.results["split"].unique())
+    ['test', 'train', 'validation']
     """
+    source, clock = provenance(command or request.command()), time.monotonic()
     recipe, methods, benchmark = _resolve(request)
     processes = cores() if jobs is None else jobs
     if processes < 1:
@@ -138,7 +160,7 @@ def compare(
     store = Store.check(out, record, resume=resume)
     store.begin(record)
     kept = {job.key: store.load_run(job.key) for job in todo}
-    finished = sum(found is not None for found in kept.values())
+    finished = resumed = sum(found is not None for found in kept.values())
 
     def done(outcome: Outcome) -> None:
         nonlocal finished
@@ -162,19 +184,25 @@ def compare(
     summary = {
         "dataset": _describe(request, benchmark),
         "methods": [_describe_method(m, plans[m.name]) for m in methods],
-        "selections": [_describe_rule(rule, recipe) for rule in applicable(curves)],
+        "selections": [_describe_rule(rule) for rule in applicable(curves)],
         "recipe": {
             "name": recipe.name,
             "oracle": recipe.oracle,
-            "note": recipe.note,
+            "note": recipe.note + _overrides(request),
             "settings": recipe.common,
         },
-        "headline": applicable(curves)[0].name + (ORACLE_HYPER if recipe.oracle else ""),
+        "headline": applicable(curves)[0].name,
         "trials": request.trials,
         "seed": request.seed,
         "seeds": [trial_seed(request.seed, t) for t in range(request.trials)],
-        "provenance": provenance(command)
-        | {"jobs": processes, "threads": 1, "seconds": round(sum(run[2] for run in runs), 1)},
+        "provenance": source
+        | {
+            "jobs": processes,
+            "threads": 1,
+            "seconds": round(time.monotonic() - clock, 1),
+            "seconds_of_all_runs": round(sum(run[2] for run in runs), 1),
+            "runs_resumed": resumed,
+        },
         "warnings": messages,
         "unsatisfied": unsatisfied,
     }
@@ -226,13 +254,20 @@ def _plan(recipe: Recipe, method: Method, request: Request) -> Plan:
     return recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
 
 
+def _overrides(request: Request) -> str:
+    """What the request changed in the recipe: the note no longer covers it."""
+    given = [f"{m}.{n}={v:g}" for m, own in request.hyper.items() for n, v in own.items()]
+    given += [] if request.steps is None else [f"steps={request.steps}"]
+    return f" Given by hand instead: {', '.join(given)}." if given else ""
+
+
 def _select(
     curves: pd.DataFrame, recipe: Recipe, target: str
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Every rule's choice in every run, and the runs in which a rule's condition never held."""
     parts, unsatisfied = [], []
     for rule in applicable(curves):
-        label = rule.name + (ORACLE_HYPER if recipe.oracle else "")
+        label = rule.name + (ORACLE_SUFFIX if recipe.oracle else "")
         missed: dict[str, list[int]] = {}
         for key, run in curves.groupby(["objective", "trial"], sort=False):
             name, trial = cast(tuple[str, int], key)
@@ -246,7 +281,7 @@ def _select(
         ]
     results = pd.concat(parts, ignore_index=True)
     shown = results["metric"].isin(["accuracy", "risk", "dummy_gradient_norm"])
-    return results.loc[shown, RESULT_COLUMNS].reset_index(drop=True), unsatisfied
+    return results.loc[shown, list(RESULT_COLUMNS)].reset_index(drop=True), unsatisfied
 
 
 def _describe(request: Request, benchmark: Benchmark) -> dict[str, Any]:
@@ -276,13 +311,13 @@ def _describe_method(method: Method, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _describe_rule(rule: Rule, recipe: Recipe) -> dict[str, Any]:
+def _describe_rule(rule: Rule) -> dict[str, Any]:
     return {
-        "name": rule.name + (ORACLE_HYPER if recipe.oracle else ""),
-        "title": rule.title + (", oracle hyperparameters" if recipe.oracle else ""),
+        "name": rule.name,
+        "title": rule.title,
         "explanation": rule.explanation,
-        "oracle": rule.oracle or recipe.oracle,
+        "oracle": rule.oracle,
     }
 
 
-__all__ = ["DEFAULT_METHODS", "RULES", "Comparison", "Request", "compare"]
+__all__ = ["DEFAULT_METHODS", "Comparison", "Request", "compare"]

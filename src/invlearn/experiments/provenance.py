@@ -29,7 +29,7 @@ def processor() -> str:
 
 
 def provenance(command: str) -> dict[str, str]:
-    """Command, versions, machine and the time now, for a result's record."""
+    """Command, versions, machine and the time now; to be called when the work starts."""
     return {
         "command": command,
         "version": package_version(),

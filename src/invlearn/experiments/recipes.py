@@ -26,13 +26,20 @@ class Plan:
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain data, for the summary."""
-        settings = asdict(self.settings)
-        settings.pop("lr_factor")
+        settings, schedule = asdict(self.settings), self.settings.schedule
+        for name in ("lr_factor", "schedule", "micro_batch", "memory_budget"):
+            settings.pop(name)
+        if "penalty_weight" in self.hyper._fields:
+            settings["penalty_schedule"] = (
+                f"{schedule.kind} from step {schedule.start}"
+                + (f" to {schedule.end}" if schedule.kind == "linear" else "")
+                + f", {schedule.before:g} before; at the anneal step: {schedule.at_anneal}"
+            )
         return {
-            "options": {f.name: getattr(self.objective, f.name) for f in fields(self.objective)},
+            **{f.name: getattr(self.objective, f.name) for f in fields(self.objective)},
             **self.hyper._asdict(),
             "hidden": list(self.hidden),
-            **settings,
+            **{name: value for name, value in settings.items() if value not in (None, {})},
         }
 
 
@@ -94,19 +101,25 @@ def _recipes() -> dict[str, dict[str, Any]]:
     return tomllib.loads(text)
 
 
-def get_recipe(dataset: str, name: str | None = None) -> Recipe:
-    """A dataset's recipe by name; None takes its first one.
+def get_recipe(dataset: str, name: str | None = None, *, oracle: bool = True) -> Recipe:
+    """A dataset's recipe by name; None takes its first one (that is not an oracle, if asked).
 
     Raises
     ------
     UnknownNameError, OptionError
-        No such recipe, or none for the dataset.
+        No such recipe, none for the dataset, or an oracle where none may be.
     """
     recipes = _recipes().get(dataset, {})
     if not recipes:
         raise OptionError(f"Dataset '{dataset}' has no recipe yet; datasets: {list(_recipes())}.")
-    name = next(iter(recipes)) if name is None else name
+    allowed = {n: data for n, data in recipes.items() if oracle or not data["oracle"]}
+    name = next(iter(allowed), "none") if name is None else name
     if name not in recipes:
         raise unknown_name(f"recipe for {dataset}", name, recipes)
+    if name not in allowed:
+        raise OptionError(
+            f"Expected a recipe in which nothing was chosen on a test environment, '{name}' is an "
+            f"oracle. Use one of: {', '.join(allowed) or 'none yet'}."
+        )
     data = recipes[name]
     return Recipe(name, bool(data["oracle"]), str(data["note"]), data)

@@ -9,6 +9,7 @@ the lowest mean score over its trials is the best.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from invlearn.datasets import load
-from invlearn.datasets.base import OptionValue
-from invlearn.environments import EvaluationSet
+from invlearn.datasets.base import Benchmark, OptionValue
+from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import OptionError
 from invlearn.experiments.jobs import run_all, train_plan, trial_seed
 from invlearn.experiments.methods import get_method
@@ -68,11 +69,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     """Train on the training rows, measure the validation rows, apply the rule."""
     seed = trial_seed(trial.seed, trial.trial)
     benchmark = load(trial.dataset, seed=seed, **dict(trial.dataset_options))
-    if benchmark.validation is None:
-        raise OptionError(
-            f"{trial.dataset} with these options has no validation rows to search on."
-        )
-    validation = EvaluationSet.from_environments(benchmark.validation, "validation")
+    validation = EvaluationSet.from_environments(_validation(benchmark), "validation")
     curves, _ = train_plan(trial.plan, benchmark, benchmark.train, [validation], seed)
     choice = risks_agree(curves)
     means = curves[curves["step"] == choice.step].groupby("metric")["value"].mean()
@@ -105,7 +102,13 @@ def search(
     """Draw settings, run them, and write search.csv (a row per run) and search.json (the best).
 
     Every method sees the same draws of the common settings. Use a seed that no comparison
-    uses, so that the runs reported later are on fresh data.
+    uses, so that the trials reported later have other label noise, colors and initial weights.
+
+    Raises
+    ------
+    InvlearnError
+        Anything wrong with the request or the folder, a recipe that is an oracle, a dataset
+        without validation rows or with one environment; nothing has been written then.
 
     Returns
     -------
@@ -117,12 +120,20 @@ def search(
             f"Expected methods, draws, trials and jobs of 1 or more and a seed of 0 or more, got "
             f"{list(methods)}, draws={draws}, trials={trials}, jobs={jobs}, seed={seed}."
         )
-    base = get_recipe(dataset, recipe)
+    source, clock = provenance(command), time.monotonic()
+    chosen = [get_method(name) for name in methods]
+    base = get_recipe(dataset, recipe, oracle=False)
     options = dict(dataset_options or {})
-    load(dataset, seed=trial_seed(seed, 0), **options)
+    _validation(load(dataset, seed=trial_seed(seed, 0), **options)).require(2, "The search's rule")
+    for method in chosen:
+        if method.reference:
+            raise OptionError(
+                f"'{method.name}' is a reference whose features lack the shortcut; there is "
+                "nothing to search. Leave it out of --objectives."
+            )
     todo = []
-    for name in methods:
-        plan = base.plan(get_method(name))
+    for method in chosen:
+        plan, name = base.plan(method), method.name
         for draw in range(draws):
             drawn, values = draw_plan(plan, np.random.default_rng([seed, draw]))
             todo += [
@@ -140,7 +151,6 @@ def search(
             ]
     record = {"search": [dataset, list(methods), draws, trials, seed, base.name, options]}
     store = Store.check(out, record, resume=False)
-    store.begin(record)
     rows: list[dict[str, Any]] = []
 
     def done(row: dict[str, Any]) -> None:
@@ -159,12 +169,20 @@ def search(
         "trials": trials,
         "seed": seed,
         "best": {name: best(table, name) for name in methods},
-        "provenance": provenance(command),
+        "provenance": source | {"seconds": round(time.monotonic() - clock, 1), "jobs": jobs},
     }
+    out.mkdir(parents=True, exist_ok=True)
     store.write("search.csv", table.to_csv(index=False, float_format="%.8g"))
     store.write("search.json", json.dumps(summary, indent=1))
-    store.finish()
     return table
+
+
+def _validation(benchmark: Benchmark) -> Environments:
+    if benchmark.validation is None:
+        raise OptionError(
+            f"Expected validation rows to search on, {benchmark.name} with these options has none."
+        )
+    return benchmark.validation
 
 
 def best(table: pd.DataFrame, method: str) -> dict[str, float]:
@@ -173,7 +191,8 @@ def best(table: pd.DataFrame, method: str) -> dict[str, float]:
     scores = own.groupby("draw")[["score", "satisfied", "validation_risk"]].mean()
     draw = int(cast(int, scores["score"].idxmin()))
     values = own[own["draw"] == draw].iloc[0]
-    kept = [c for c in own.columns if c in SETTINGS_SPACE or c in ("penalty_weight", "step_size")]
+    space = {*SETTINGS_SPACE, *get_method(method).objective.space}
+    kept = [column for column in own.columns if column in space]
     return {
         "draw": draw,
         **{name: float(values[name]) for name in kept},

@@ -15,15 +15,24 @@ import pandas as pd
 
 from invlearn.errors import OutputError
 
-_RESULTS = ("results.csv", "summary.json", "curves.parquet", "report.html")
+_RESULTS = (
+    "results.csv",
+    "summary.json",
+    "curves.parquet",
+    "report.html",
+    "figures",
+    "search.csv",
+    "search.json",
+)
+_WORK = ".invlearn-unfinished"
 
 
 @dataclass(frozen=True)
 class Store:
     """A folder for one comparison.
 
-    While runs are under way, ``runs/`` holds the finished ones and ``plan.json`` says what is
-    being run; both go once the results are written.
+    While runs are under way, a hidden folder in it holds the finished ones and a plan of what is
+    being run; it goes once the results are written. Other files are left alone.
     """
 
     folder: Path
@@ -54,7 +63,7 @@ class Store:
                     f"'{folder}' holds the unfinished runs of a comparison. Add --resume to go "
                     "on with it, or pass another --out."
                 )
-            if json.loads(store._plan.read_text(encoding="utf-8")) != _plain(plan):
+            if _read(store._plan) != _plain(plan):
                 raise OutputError(
                     f"'{folder}' holds the unfinished runs of another comparison. Repeat its "
                     "command exactly with --resume, or pass another --out."
@@ -69,17 +78,21 @@ class Store:
         return store
 
     @property
+    def _work(self) -> Path:
+        return self.folder / _WORK
+
+    @property
     def _plan(self) -> Path:
-        return self.folder / "plan.json"
+        return self._work / "plan.json"
 
     def _run(self, key: str) -> Path:
-        return self.folder / "runs" / f"{key}.json"
+        return self._work / f"{key}.run.json"
 
     def begin(self, plan: Mapping[str, Any]) -> None:
         """Make the folder and say what is being run."""
         text = json.dumps(_plain(plan), indent=1)
-        (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-        self.write("plan.json", text)
+        self._work.mkdir(parents=True, exist_ok=True)
+        self.write(f"{_WORK}/plan.json", text)
 
     def save_run(
         self, key: str, curves: pd.DataFrame, messages: tuple[str, ...], seconds: float
@@ -90,14 +103,14 @@ class Store:
             "seconds": seconds,
             "curves": {name: curves[name].tolist() for name in curves.columns},
         }
-        self.write(f"runs/{key}.json", json.dumps(record))
+        self.write(f"{_WORK}/{key}.run.json", json.dumps(record))
 
     def load_run(self, key: str) -> tuple[pd.DataFrame, tuple[str, ...], float] | None:
         """A run kept earlier, or None."""
         path = self._run(key)
         if not path.exists():
             return None
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = _read(path)
         return pd.DataFrame(record["curves"]), tuple(record["messages"]), record["seconds"]
 
     def write(self, name: str, content: str | bytes) -> Path:
@@ -117,9 +130,18 @@ class Store:
 
     def finish(self) -> None:
         """Drop what only an unfinished comparison needs."""
-        shutil.rmtree(self.folder / "runs")
-        self._plan.unlink()
+        shutil.rmtree(self._work)
 
 
 def _plain(plan: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(plan))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise OutputError(
+            f"Expected JSON in '{path}', it is damaged ({error}). Remove it and go on with "
+            "--resume: its run is done again."
+        ) from error

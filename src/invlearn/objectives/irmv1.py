@@ -25,7 +25,8 @@ class IRMv1(MeanObjective):
 
     Parameters
     ----------
-    estimator : 'full' or 'split'
+    estimator : 'full' or 'split', optional
+        Default: the convention's own, 'split' for 'irm-appendix-d' and 'domainbed', else 'full'.
         'full' squares the mean dummy gradient of the step's rows: exact on all rows, biased
         upwards on a mini-batch. 'split' takes ⟨D(half a), D(half b)⟩ over disjoint random
         halves: unbiased, and possibly negative, which is right.
@@ -47,7 +48,7 @@ class IRMv1(MeanObjective):
     tensor(11.)
     """
 
-    estimator: str = "full"
+    estimator: str = ""
     convention: str = "mean"
     title: ClassVar[str] = "IRMv1"
     summary: ClassVar[str] = (
@@ -65,6 +66,9 @@ class IRMv1(MeanObjective):
     )
 
     def __post_init__(self) -> None:
+        if not self.estimator:
+            halves = self.convention in ("irm-appendix-d", "domainbed")
+            object.__setattr__(self, "estimator", "split" if halves else "full")
         if self.estimator not in ("full", "split"):
             raise unknown_name("estimator", self.estimator, ["full", "split"])
         self._check_convention(self.convention)

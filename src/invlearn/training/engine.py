@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from invlearn.environments import Environments
 from invlearn.errors import OptionError
+from invlearn.features import ChannelImages
 from invlearn.losses import Loss
 from invlearn.models import batch_norms
 from invlearn.objectives.base import GradientObjective, MeanObjective, Objective, State, Terms
@@ -164,7 +165,8 @@ class Engine:
             for x, y, w in self._weighted(rows, start, stop):
                 value = (w * self.loss.value(self.model(x), y)).sum()
                 risk = risk + value.detach().to(torch.float64)
-                for t, g in zip(total, torch.autograd.grad(value, leaves), strict=True):
+                grads = torch.autograd.grad(value, leaves, materialize_grads=True)
+                for t, g in zip(total, grads, strict=True):
                     t += g
             risks.append(risk)
             gradients.append(total)
@@ -195,7 +197,7 @@ class Engine:
         total = {name: torch.zeros_like(p) for name, p in params.items()}
         for x, y, w in self._weighted(rows, rows.offsets[e], rows.offsets[e + 1]):
             risk = (w * self.loss.value(self.model(x), y)).sum()
-            gradient = torch.autograd.grad(risk, leaves, create_graph=True)
+            gradient = torch.autograd.grad(risk, leaves, create_graph=True, materialize_grads=True)
             along = sum(
                 ((g * direction[name]).sum() for name, g in zip(params, gradient, strict=True)),
                 torch.zeros((), dtype=risk.dtype, device=risk.device),
@@ -220,7 +222,8 @@ class Engine:
 
 def _measured(model: nn.Module, x: Any) -> tuple[Tensor, float]:
     """Outputs of x, and the bytes a row that their graph holds beside parameters and x."""
-    seen: dict[int, int] = {p.untyped_storage().data_ptr(): 0 for p in model.parameters()}
+    own = [x.pixels if isinstance(x, ChannelImages) else x, *model.parameters()]
+    seen: dict[int, int] = {tensor.untyped_storage().data_ptr(): 0 for tensor in own}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -79,7 +79,7 @@ class PenaltySchedule:
 
 PUBLISHED = {
     "irm-paper": PenaltySchedule("step", start=190, before=1.0, at_anneal="rescale"),
-    "rex-paper": PenaltySchedule("step", start=190, before=1.0, at_anneal="rescale"),
+    "rex-paper": PenaltySchedule("step", start=100, before=1.0, at_anneal="rescale"),
     "domainbed": PenaltySchedule("step", start=500, before=1.0, at_anneal="reset-optimizer"),
 }
 """The schedules of published codes, by the same names as the objectives' conventions."""

@@ -27,7 +27,10 @@ from invlearn.losses import Loss, get_loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import MeanObjective, Objective, Terms
 from invlearn.training.engine import Engine
+from invlearn.training.means import seeded_generator
 from invlearn.training.settings import Settings, draw_batch
+
+_LAYERS = 2  # Stream of random numbers for dropout and its like.
 
 COLLAPSE_MARGIN = 0.005
 """A predictor whose risk is not this share below the best constant's has collapsed."""
@@ -47,6 +50,7 @@ class Run:
         A row per evaluated step, environment, split and metric: environment, split, metric,
         value, step. Step t is the model after t updates.
     reason : 'finished', 'interrupted' or 'diverged'
+        A diverged trainer cannot go on: make a new one.
     steps : int
         Updates made.
     messages : tuple of str
@@ -123,6 +127,13 @@ class Trainer:
         self.settings = settings or Settings()
         self.seed = seed
         self.evaluations = tuple(evaluations)
+        if type(self.hyper) is not self.objective.Hyper:
+            raise OptionError(
+                f"Expected hyper to be a {self.objective.Hyper.__name__}, got "
+                f"{type(self.hyper).__name__}. Pass get_objective(name).Hyper(...)."
+            )
+        if not any(p.requires_grad for p in model.parameters()):
+            raise OptionError("Expected a model with trainable parameters, got none.")
         self.objective.check(self.hyper)
         environments.require(self.objective.min_environments, self.objective.title)
         self.engine = Engine(
@@ -151,7 +162,10 @@ class Trainer:
         z = forward(self.model, rows.x[:2])
         n_outputs = z.shape[1] if z.ndim == 2 else 1
         self.loss.check(rows.y, n_outputs)
-        if not self.loss.classification or rows.y.is_floating_point():
+        for data in self.evaluations:
+            for targets in data.targets:
+                self.loss.check(targets, n_outputs)
+        if not self.loss.classification:
             return
         for name, _, y in rows:
             if len(torch.unique(y)) < 2:
@@ -197,7 +211,8 @@ class Trainer:
         except _DivergedError:
             reason = "diverged"
         if reason != "diverged":
-            self._evaluate()
+            if reason == "interrupted" or last >= self.settings.steps:
+                self._evaluate()
             if not self._finite():
                 reason = "diverged"
         if reason == "diverged":
@@ -238,7 +253,9 @@ class Trainer:
         def closure() -> float:
             nonlocal terms
             self.optimizer.zero_grad()
-            terms, self.state = self.engine.step(batch, hyper, start_state)
+            with torch.random.fork_rng(devices=[]):  # Dropout draws from the global generator.
+                torch.manual_seed(seeded_generator(self.seed, _LAYERS, step).initial_seed())
+                terms, self.state = self.engine.step(batch, hyper, start_state)
             if not bool(torch.isfinite(terms.total)):
                 raise _DivergedError
             return scale * (float(terms.total) + self._finish_gradient(scale))
@@ -288,10 +305,15 @@ class Trainer:
 
     def _collapse(self) -> list[str]:
         """Warn if the predictor is no better than a constant on its own training rows."""
-        if not self._history:
+        if not self._history or self.step < self.settings.steps:
             return []
         last, rows = self._history[-1], self.environments
-        risk = sum(last[f"risk {name}"] for name in rows.names) / len(rows)
+        risks = [
+            row["value"]
+            for row in self._curves
+            if (row["step"], row["split"], row["metric"]) == (self.step, "train", "risk")
+        ] or [last[f"risk {name}"] for name in rows.names]
+        risk = sum(risks) / len(risks)
         constants = [
             self.loss.constant_risk(
                 rows.y[a:b], None if rows.weights is None else rows.weights[a:b]

@@ -1,0 +1,42 @@
+"""The examples do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from invlearn.datasets.linear_sem import true_weights
+from invlearn.objectives.erm import ERM
+from invlearn.objectives.irmv1 import IRMv1
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def linear_sem():
+    spec = importlib.util.spec_from_file_location("linear_sem", EXAMPLES / "linear_sem.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def distance(weights):
+    return max(abs(w - t) for w, t in zip(weights, true_weights("appendix-d", 0), strict=True))
+
+
+def test_erm_keeps_the_effects_of_the_target_as_causes(linear_sem):
+    assert distance(linear_sem.learn(ERM(), steps=300, lr=0.1)) > 0.3
+
+
+def test_irmv1_moves_towards_the_causal_weights(linear_sem):
+    irm = IRMv1(estimator="split", convention="irm-appendix-d")
+    assert distance(linear_sem.learn(irm, steps=400, lr=1e-3)) < 0.25
+
+
+@pytest.mark.slow
+def test_irmv1_ends_at_the_causal_weights(linear_sem):
+    irm = IRMv1(estimator="split", convention="irm-appendix-d")
+    assert distance(linear_sem.learn(irm, steps=50_000, lr=1e-3)) < 0.03
+    assert distance(linear_sem.learn(ERM(), steps=2000, lr=0.1)) > 0.3
