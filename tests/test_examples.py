@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from invlearn.datasets.linear_sem import true_weights
@@ -40,3 +42,15 @@ def test_irmv1_ends_at_the_causal_weights(linear_sem):
     irm = IRMv1(estimator="split", convention="irm-appendix-d")
     assert distance(linear_sem.learn(irm, steps=50_000, lr=1e-3)) < 0.03
     assert distance(linear_sem.learn(ERM(), steps=2000, lr=0.1)) > 0.3
+
+
+def test_readme_example_runs():
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0].replace("steps=500", "steps=110")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(600, 3)), columns=["age", "dose", "scan"])
+    frame["ill"] = (frame["age"] + rng.normal(size=600) > 0).astype(int)
+    frame["hospital"] = rng.choice(["north", "south", "west"], 600)
+    scope = {"frame": frame}
+    exec(code, scope)
+    assert set(scope["run"].curves["environment"]) == {"north", "south", "west"}

@@ -299,3 +299,17 @@ def test_odd_requests_are_refused_too(change, text, tmp_path):
 def test_jobs_below_one_are_refused(tmp_path):
     with pytest.raises(InvlearnError, match="got jobs=0"):
         compare(TINY, tmp_path / "out", jobs=0)
+
+
+def test_trap_every_test_environment_is_reported_alone(done):
+    tests = done.results[(done.results["split"] == "test") & (done.results["metric"] == "accuracy")]
+    assert set(tests["environment"]) == set(SWEEP)
+    cell = ["objective", "trial", "environment", "selection"]
+    assert not tests.duplicated(cell).any()
+
+
+def test_summary_says_what_was_given_by_hand(tmp_path):
+    request = replace(TINY, methods=("irmv1",), trials=1, hyper={"irmv1": {"penalty_weight": 3.0}})
+    summary = compare(request, tmp_path / "out", jobs=1).summary
+    assert "Given by hand instead: irmv1.penalty_weight=3, steps=12." in summary["recipe"]["note"]
+    assert summary["provenance"]["command"].startswith("invlearn compare colored-digits")

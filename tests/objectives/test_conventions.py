@@ -434,3 +434,16 @@ def test_negative_infinite_and_nan_weights_are_refused_by_name(name, value):
     ):
         objective.check(objective.Hyper(value))
     objective.check(objective.Hyper(0.0))
+
+
+@pytest.mark.parametrize(
+    ("convention", "estimator"),
+    [("mean", "full"), ("irm-paper", "full"), ("domainbed", "split"), ("irm-appendix-d", "split")],
+)
+def test_convention_brings_its_own_estimator(convention, estimator):
+    assert IRMv1(convention=convention).estimator == estimator
+
+
+def test_published_schedules_set_in_where_the_codes_do():
+    steps = {name: schedule.start for name, schedule in PUBLISHED.items()}
+    assert steps == {"irm-paper": 190, "rex-paper": 100, "domainbed": 500}
