@@ -93,8 +93,8 @@ def search(
     name: Annotated[str, typer.Argument(help="A dataset: see 'invlearn datasets'.")],
     out: Annotated[Path, typer.Option(help="Output folder; must not hold results yet.")],
     objectives: Annotated[str, typer.Option(help="Comma-separated methods.")] = "irmv1,vrex,mmrex",
-    draws: Annotated[int, typer.Option(help="Settings to try for each method.")] = 16,
-    trials: Annotated[int, typer.Option(help="Runs per setting.")] = 2,
+    draws: Annotated[int, typer.Option(help="Settings to try for each method.")] = 10,
+    trials: Annotated[int, typer.Option(help="Runs per setting.")] = 3,
     seed: Annotated[int, typer.Option(help="Use another one than your comparisons do.")] = 1,
     recipe: Annotated[str | None, typer.Option(help="Recipe to vary.")] = None,
     data: Annotated[

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from invlearn.errors import InvlearnError
 from invlearn.experiments import search as module
+from invlearn.experiments.methods import get_method
+from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.search import best, search
 
 TINY = {"rows_per_environment": 200, "validation_rows": 100, "test_rows": 50}
@@ -16,15 +19,16 @@ TINY = {"rows_per_environment": 200, "validation_rows": 100, "test_rows": 50}
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    """Ten steps instead of the recipe's."""
-    draw_plan = module.draw_plan
+    """Twenty steps instead of the recipe's."""
+    draw_plans = module.draw_plans
 
-    def short(plan, rng):
-        drawn, values = draw_plan(plan, rng)
-        settings = module.replace(drawn.settings, steps=10)
-        return module.replace(drawn, settings=settings), values
+    def short(plan, draws, seed):
+        return [
+            (module.replace(drawn, settings=module.replace(drawn.settings, steps=20)), values)
+            for drawn, values in draw_plans(plan, draws, seed)
+        ]
 
-    monkeypatch.setattr(module, "draw_plan", short)
+    monkeypatch.setattr(module, "draw_plans", short)
 
 
 def test_search_writes_its_runs_and_the_best(tmp_path):
@@ -39,26 +43,27 @@ def test_search_writes_its_runs_and_the_best(tmp_path):
     )
     assert len(table) == 2 * 3 * 2
     written = pd.read_csv(tmp_path / "out" / "search.csv")
-    assert written["score"].to_numpy() == pytest.approx(table["score"].to_numpy(), rel=1e-6)
+    assert written["risk p_e=0.1"].to_numpy() == pytest.approx(
+        table["risk p_e=0.1"].to_numpy(), rel=1e-6
+    )
     summary = json.loads((tmp_path / "out" / "search.json").read_text())
     assert summary["best"]["irmv1"] == pytest.approx(best(table, "irmv1"))
     assert summary["provenance"]["command"] == "by hand"
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["search.csv", "search.json"]
 
 
-def test_methods_share_the_draws_of_common_settings(tmp_path):
-    table = search(
-        "colored-digits",
-        ["irmv1", "mmrex"],
-        tmp_path / "out",
-        draws=2,
-        trials=1,
-        dataset_options=TINY,
-    )
-    for _, draw in table.groupby("draw"):
-        assert draw["lr"].nunique() == 1
-        assert draw["start"].nunique() == 1
-        assert draw["penalty_weight"].nunique() == 2
+def test_draws_cover_every_range():
+    plan = get_recipe("colored-digits").plan(get_method("irmv1"))
+    drawn = [values for _, values in module.draw_plans(plan, 10, seed=3)]
+    for name, span in {**module.SETTINGS_SPACE, **plan.objective.space}.items():
+        low, high = (span.low, span.high) if not span.log else np.log([span.low, span.high])
+        values = [v[name] if not span.log else np.log(v[name]) for v in drawn]
+        tenths = {
+            min(int(10 * (v + 1e-9 - low + (name == "start")) / (high - low)), 9) for v in values
+        }
+        assert len(tenths) >= 9
+    assert drawn == [values for _, values in module.draw_plans(plan, 10, seed=3)]
+    assert drawn != [values for _, values in module.draw_plans(plan, 10, seed=4)]
 
 
 def test_trap_search_never_evaluates_a_test_environment(tmp_path, monkeypatch):
@@ -74,20 +79,48 @@ def test_trap_search_never_evaluates_a_test_environment(tmp_path, monkeypatch):
     assert seen == ["validation"]
 
 
-def test_best_takes_the_lowest_mean_score():
-    table = pd.DataFrame(
-        {
-            "objective": "irmv1",
-            "draw": [0, 0, 1, 1],
-            "lr": [0.1, 0.1, 0.2, 0.2],
-            "penalty_weight": [1.0, 1.0, 2.0, 2.0],
-            "satisfied": [True, False, True, True],
-            "validation_risk": [0.5, 0.4, 0.6, 0.6],
-            "score": [0.5, 0.69, 0.58, 0.58],
-        }
+def scored(*risks):
+    """Two trials of each draw, with risks of two environments in each."""
+    return pd.DataFrame(
+        [
+            {
+                "objective": "irmv1",
+                "draw": draw,
+                "trial": trial,
+                "lr": 0.1 * (draw + 1),
+                "l2": 0.0,
+                "start": 10.0,
+                "penalty_weight": 1.0,
+                "constant_risk": 0.69,
+                "risk a": a,
+                "risk b": b,
+            }
+            for draw, trials in enumerate(risks)
+            for trial, (a, b) in enumerate(trials)
+        ]
     )
-    found = best(table, "irmv1")
-    assert (found["draw"], found["lr"], found["penalty_weight"]) == (1, 0.2, 2.0)
+
+
+SHORTCUT = [(0.35, 0.50), (0.35, 0.50)]
+LUCK_EVENS_OUT = [(0.60, 0.61), (0.61, 0.60)]
+AGREES = [(0.64, 0.641), (0.64, 0.641)]
+CONSTANT = [(0.69, 0.69), (0.69, 0.69)]
+NEARLY = [(0.60, 0.62), (0.60, 0.62)]
+
+
+@pytest.mark.parametrize(
+    ("risks", "draw", "agrees"),
+    [
+        ([SHORTCUT, AGREES, CONSTANT], 1, 1.0),
+        ([SHORTCUT, AGREES, LUCK_EVENS_OUT], 2, 1.0),
+        ([SHORTCUT, NEARLY, CONSTANT], 1, 0.0),
+        ([CONSTANT], 0, 0.0),
+    ],
+)
+def test_best_is_the_lowest_risk_among_those_that_agree_and_beat_a_constant(risks, draw, agrees):
+    found = best(scored(*risks), "irmv1")
+    assert (found["draw"], found["agrees"]) == (draw, agrees)
+    assert found["lr"] == pytest.approx(0.1 * (draw + 1))
 
 
 @pytest.mark.parametrize(
