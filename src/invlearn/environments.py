@@ -162,6 +162,13 @@ class Environments:
             A column that is not there, with the nearest one that is.
         EnvironmentsError
             As `from_arrays`; also for feature columns that are not numbers.
+
+        Examples
+        --------
+        >>> rows = {"dose": [1.0, 2.0, 3.0, 4.0], "ill": [0, 1, 0, 1], "ward": list("aabb")}
+        >>> frame = pd.DataFrame(rows)
+        >>> Environments.from_frame(frame, target="ill", environment="ward").names
+        ('a', 'b')
         """
         taken = [name for name in (target, environment, weights) if name is not None]
         for name in [*taken, *(features or ())]:
@@ -216,7 +223,7 @@ class Environments:
         return torch.repeat_interleave(torch.arange(len(self)), torch.tensor(self.sizes))
 
     def require(self, count: int, purpose: str) -> None:
-        """Raise unless there are at least `count` environments."""
+        """Raise EnvironmentsError unless there are at least `count` environments."""
         if len(self) < count:
             raise EnvironmentsError(
                 f"{purpose} needs at least {count} training environments, got {len(self)} "
@@ -232,7 +239,7 @@ class Environments:
         return Environments(self.x[index], self.y[index], self.names, tuple(offsets), weights)
 
     def select(self, names: Sequence[str]) -> Environments:
-        """Only the environments named, in this order."""
+        """Only the environments named, in this order; UnknownNameError for one not there."""
         for name in names:
             if name not in self.names:
                 raise unknown_name("environment", name, self.names)
@@ -245,7 +252,7 @@ class Environments:
         return Environments.from_parts(parts, min_rows=1)
 
     def with_features(self, x: Features) -> Environments:
-        """The same rows with other features (a view of them, say)."""
+        """The same rows with other features [n, ...]; EnvironmentsError for another length."""
         if len(x) != self.n_rows:
             raise EnvironmentsError(
                 f"Expected {self.n_rows} feature rows, got {len(x)}. Map rows one to one."
@@ -274,6 +281,13 @@ class Environments:
             A fraction outside (0, 1).
         EnvironmentsError
             An environment with a single row.
+
+        Examples
+        --------
+        >>> envs = Environments.from_arrays([[0.0]] * 10, [0, 1] * 5, ["a"] * 10)
+        >>> train, validation = envs.split(0.2, seed=0)
+        >>> train.sizes, validation.sizes
+        ((8,), (2,))
         """
         if not 0.0 < fraction < 1.0:
             raise OptionError(
@@ -410,6 +424,12 @@ class EvaluationSet:
         'train', 'validation', 'test' or 'held-out': the column of the results table.
     weights : tuple of Tensor [n_e], or None
         Row weights.
+
+    Examples
+    --------
+    >>> envs = Environments.from_arrays([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], list("aabb"))
+    >>> EvaluationSet.from_environments(envs, "validation").names
+    ('a', 'b')
     """
 
     x: Features

@@ -45,6 +45,15 @@ def evaluate(model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss) -> lis
         and, for a classification, 'accuracy' (a fraction). Weighted means over the
         environment's rows, in double precision. On validation rows also what selection rules need:
         'risk_standard_error' and 'constant_risk', the best constant predictor's risk.
+
+    Examples
+    --------
+    >>> from invlearn.environments import Environments
+    >>> from invlearn.losses import get_loss
+    >>> envs = Environments.from_arrays([[-1.0], [1.0]], [0, 1], ["a", "a"])
+    >>> sets = [EvaluationSet.from_environments(envs, "test")]
+    >>> [m.value for m in evaluate(nn.Identity(), sets, get_loss("logistic"))][-1]
+    1.0
     """
     out = []
     for data in sets:

@@ -147,6 +147,11 @@ class Softmax(Loss):
     dummy : 'scalar' or 'per-class'
         One dummy scale for all classes (d = Σ_k z_k (p_k − 1[y = k])), or one for each
         (d_k = z_k (p_k − 1[y = k])). Penalty weights are not portable between the two.
+
+    Examples
+    --------
+    >>> Softmax().value(torch.zeros(1, 2), torch.tensor([0]))
+    tensor([0.6931])
     """
 
     dummy: str = "scalar"
@@ -192,6 +197,12 @@ class Custom(Loss):
     ----------
     function : callable
         ``function(z_row [k], y_row) -> scalar``, made of torch operations.
+
+    Examples
+    --------
+    >>> absolute = Custom(lambda z, y: (z[0] - y).abs())
+    >>> absolute.value(torch.tensor([[3.0]]), torch.tensor([1.0]))
+    tensor([2.])
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
@@ -226,7 +237,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def get_loss(loss: str | Loss) -> Loss:
-    """Look a loss up by name; an instance passes through."""
+    """Look a loss up by name; an instance passes through; UnknownNameError for another."""
     if isinstance(loss, Loss):
         return loss
     if loss not in LOSSES:

@@ -103,6 +103,11 @@ def risks_agree(
         With the standard deviations along the steps. If no step qualifies, the last step,
         with ``satisfied=False``.
 
+    Raises
+    ------
+    OptionError
+        Fewer than two environments, or no validation measurements.
+
     References
     ----------
     The stopping criterion of Bae, Choi, Lee, arXiv 2103.12947, section 3.3.
@@ -199,7 +204,7 @@ RULES: dict[str, Rule] = {
 
 
 def get_rule(name: str) -> Rule:
-    """Look a rule up by name."""
+    """Look a rule up by name; UnknownNameError for another."""
     if name not in RULES:
         raise unknown_name("selection rule", name, RULES)
     return RULES[name]

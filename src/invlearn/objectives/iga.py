@@ -34,6 +34,13 @@ class IGA(GradientObjective):
     ----------
     Koyama, Yamaguchi: When is invariance useful in an Out-of-Distribution Generalization
     problem?, arXiv 2008.01883.
+
+    Examples
+    --------
+    >>> gradients = {"w": torch.tensor([[1.0], [3.0]])}
+    >>> combination, _ = IGA().combine(torch.ones(2), gradients, IGAHyper(2.0), None)
+    >>> combination.terms.total
+    tensor(3.)
     """
 
     convention: str = "mean"

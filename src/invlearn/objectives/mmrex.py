@@ -21,6 +21,11 @@ class MMRExHyper(NamedTuple):
 def penalty_weight(lambda_min: float, n_envs: int) -> float:
     """The penalty weight 1 − E λ_min of the paper's λ_min (at most 1 / E; negative extrapolates).
 
+    Raises
+    ------
+    OptionError
+        λ_min above 1 / E.
+
     Examples
     --------
     >>> penalty_weight(-10.0, 2)

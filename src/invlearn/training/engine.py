@@ -97,6 +97,11 @@ class Engine:
         -------
         (Terms, State)
             Detached terms, and the objective's state after the step.
+
+        Raises
+        ------
+        OptionError
+            A batch without the folds that the objective asks for, or weights that sum to 0.
         """
         if isinstance(self.objective, GradientObjective):
             return self._gradient_step(self.objective, batch, hyper, state)

@@ -65,6 +65,11 @@ def environment_means(
     -------
     dict
         {name: Tensor [n_segments, ...]}, and the sums of the weights as 'mass'.
+
+    Raises
+    ------
+    OptionError
+        The weights of a segment sum to zero.
     """
     n = len(segment)
     w = torch.ones(n, dtype=torch.float64, device=segment.device)

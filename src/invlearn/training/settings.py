@@ -45,6 +45,16 @@ class Settings:
     micro_batch : int, None or 'auto'
     memory_budget : int
         Bytes of kept activations; see `Engine`.
+
+    Raises
+    ------
+    OptionError, UnknownNameError
+        A value outside its domain; a misspelt optimizer or row scheme.
+
+    Examples
+    --------
+    >>> Settings(steps=200, optimizer="AdamW", optimizer_options={"weight_decay": 0.01}).steps
+    200
     """
 
     steps: int = 500
