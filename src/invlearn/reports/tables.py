@@ -175,12 +175,12 @@ def console(results: pd.DataFrame, summary: Summary, console: Console) -> None:
             title=Text(f"{rule.heading}\n{unit}", style="bold"),
             title_justify="left",
         )
-        shown.add_column("method", min_width=12)
+        shown.add_column("method", min_width=10)
         shown.add_column("train", justify="right", no_wrap=True)
         for name in one.environments:
             kind = "trained on" if name in trained else "target" if name == target else "new"
             shown.add_column(Text(f"test {name}\n{kind}"), justify="right", no_wrap=True)
-        shown.add_column("trials", justify="right", no_wrap=True)
+        shown.add_column("n", justify="right", no_wrap=True)
         for i, row in enumerate(one.rows):
             if row.method.reference and i and not one.rows[i - 1].method.reference:
                 shown.add_section()
