@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +88,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    source = provenance(shlex.join(["python", "benchmarks/step.py", *sys.argv[1:]]))
     torch.set_num_threads(args.threads)
 
     rows = make_environments()
@@ -121,7 +124,7 @@ def main() -> None:
         ours.append(timed(lambda: trainer._update(trainer.step)))
     ours, theirs_seconds = ours[2:], theirs_seconds[2:]
     drift = max(
-        float((a - b).abs().max())
+        float((a - b).detach().abs().max())
         for mine, theirs in zip(model.layers, layers, strict=True)
         for a, b in zip(mine.parameters(), theirs.parameters(), strict=True)
     )
@@ -136,7 +139,7 @@ def main() -> None:
         "matmul_gflops_per_second": matmul_rate(args.repeats) / 1e9,
         "threads": args.threads,
         "repeats": args.repeats,
-        **provenance(f"python benchmarks/step.py --repeats {args.repeats}"),
+        **source,
     }
     text = json.dumps(record, indent=1)
     print(text)

@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     start = time.perf_counter()
+    source = provenance(shlex.join(["python", "examples/linear_sem.py", *sys.argv[1:]]))
+    torch.set_num_threads(1)  # The products are too small to share.
     irm = IRMv1(estimator="split", convention="irm-appendix-d")
     record = {
         "true": true_weights("appendix-d", args.seed).tolist(),
@@ -61,7 +63,7 @@ def main() -> None:
         "erm": learn(ERM(), steps=2000, lr=0.1, seed=args.seed),
         "steps": args.steps,
         "seed": args.seed,
-        **provenance(shlex.join(["python", "examples/linear_sem.py", *sys.argv[1:]])),
+        **source,
         "seconds": round(time.perf_counter() - start, 1),
     }
     text = json.dumps(record, indent=1)
