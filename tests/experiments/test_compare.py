@@ -14,6 +14,7 @@ from invlearn.experiments import compare as module
 from invlearn.experiments.compare import ORACLE_SUFFIX, Request, compare
 from invlearn.experiments.methods import METHODS, get_method
 from invlearn.experiments.recipes import Recipe, get_recipe
+from invlearn.experiments.request import describe_rule
 from invlearn.objectives import get_objective
 from invlearn.reports import layout
 from invlearn.selection import RULES
@@ -229,7 +230,7 @@ def test_trap_results_of_an_oracle_recipe_say_so_in_every_selection(oracle, done
         assert {label for label in labels if "oracle" in label} == {"oracle"}
     summary = {
         **done.summary,
-        "selections": [module._describe_rule(rule) for rule in RULES.values()],
+        "selections": [describe_rule(rule) for rule in RULES.values()],
         "recipe": {**done.summary["recipe"], "oracle": oracle},
     }
     shown = layout.rules(results, summary)

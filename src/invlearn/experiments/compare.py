@@ -3,77 +3,33 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
 from invlearn.datasets import DATASETS, load
-from invlearn.datasets.base import Benchmark, OptionValue
+from invlearn.datasets.base import Benchmark
 from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.jobs import Job, Outcome, cores, run_all, run_job, trial_seed
 from invlearn.experiments.methods import Method, get_method
 from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import Plan, Recipe, get_recipe
+from invlearn.experiments.request import (
+    DEFAULT_METHODS,
+    Request,
+    describe_dataset,
+    describe_method,
+    describe_rule,
+    overrides,
+)
 from invlearn.experiments.store import Store
 from invlearn.reports import write_report
 from invlearn.reports.layout import ORACLE_SUFFIX, RESULT_COLUMNS
-from invlearn.selection import Rule, applicable, select
-
-DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to compare.
-
-    Parameters
-    ----------
-    dataset : str
-    methods : sequence of str
-        Names of `METHODS`.
-    trials : int
-        Runs per method, each with its own data draw, coloring, initial weights.
-    seed : int
-        Trial t uses a seed derived from (seed, t), the same for every method.
-    recipe : str or None
-        Name of one of the dataset's recipes; None takes the first.
-    dataset_options : mapping
-    hyper : mapping
-        {method: {hyperparameter: value}} over the recipe's.
-    steps : int, optional
-        Instead of the recipe's.
-    leave_one_out : bool
-        Also train without each training environment in turn, for the rule of that name.
-    """
-
-    dataset: str
-    methods: Sequence[str] = DEFAULT_METHODS
-    trials: int = 3
-    seed: int = 0
-    recipe: str | None = None
-    dataset_options: Mapping[str, OptionValue] = field(default_factory=dict)
-    hyper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    steps: int | None = None
-    leave_one_out: bool = False
-
-    def command(self) -> str:
-        """The command line that makes the same request."""
-        words = ["invlearn", "compare", self.dataset, "--objectives", ",".join(self.methods)]
-        words += ["--trials", str(self.trials), "--seed", str(self.seed)]
-        words += [] if self.recipe is None else ["--recipe", self.recipe]
-        words += [] if self.steps is None else ["--steps", str(self.steps)]
-        words += ["--leave-one-out"] if self.leave_one_out else []
-        for name, value in self.dataset_options.items():
-            words += ["--data", f"{name}={value}"]
-        for method, values in self.hyper.items():
-            for name, number in values.items():
-                words += ["--hyper", f"{method}.{name}={number}"]
-        return shlex.join(words)
+from invlearn.selection import applicable, select
 
 
 @dataclass(frozen=True)
@@ -182,13 +138,13 @@ def compare(
     ]
     results, unsatisfied = _select(curves, recipe, benchmark.target)
     summary = {
-        "dataset": _describe(request, benchmark),
-        "methods": [_describe_method(m, plans[m.name]) for m in methods],
-        "selections": [_describe_rule(rule) for rule in applicable(curves)],
+        "dataset": describe_dataset(request, benchmark),
+        "methods": [describe_method(m, plans[m.name]) for m in methods],
+        "selections": [describe_rule(rule) for rule in applicable(curves)],
         "recipe": {
             "name": recipe.name,
             "oracle": recipe.oracle,
-            "note": recipe.note + _overrides(request),
+            "note": recipe.note + overrides(request),
             "settings": recipe.common,
         },
         "headline": applicable(curves)[0].name,
@@ -254,13 +210,6 @@ def _plan(recipe: Recipe, method: Method, request: Request) -> Plan:
     return recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
 
 
-def _overrides(request: Request) -> str:
-    """What the request changed in the recipe: the note no longer covers it."""
-    given = [f"{m}.{n}={v:g}" for m, own in request.hyper.items() for n, v in own.items()]
-    given += [] if request.steps is None else [f"steps={request.steps}"]
-    return f" Given by hand instead: {', '.join(given)}." if given else ""
-
-
 def _select(
     curves: pd.DataFrame, recipe: Recipe, target: str
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -282,42 +231,6 @@ def _select(
     results = pd.concat(parts, ignore_index=True)
     shown = results["metric"].isin(["accuracy", "risk", "dummy_gradient_norm"])
     return results.loc[shown, list(RESULT_COLUMNS)].reset_index(drop=True), unsatisfied
-
-
-def _describe(request: Request, benchmark: Benchmark) -> dict[str, Any]:
-    dataset = DATASETS[request.dataset]
-    return {
-        "name": dataset.name,
-        "summary": dataset.summary,
-        "source": dataset.source,
-        "options": {n: o.default for n, o in dataset.options.items()}
-        | dict(request.dataset_options),
-        "description": dict(benchmark.description),
-        "target": benchmark.target,
-        "training_environments": list(benchmark.train.names),
-        "test_environments": list(benchmark.test.names),
-        "loss": benchmark.loss,
-    }
-
-
-def _describe_method(method: Method, plan: Plan) -> dict[str, Any]:
-    return {
-        "name": method.name,
-        "title": method.title,
-        "summary": method.summary,
-        "source": method.source,
-        "reference": method.reference,
-        "hyperparameters": plan.describe(),
-    }
-
-
-def _describe_rule(rule: Rule) -> dict[str, Any]:
-    return {
-        "name": rule.name,
-        "title": rule.title,
-        "explanation": rule.explanation,
-        "oracle": rule.oracle,
-    }
 
 
 __all__ = ["DEFAULT_METHODS", "Comparison", "Request", "compare"]
