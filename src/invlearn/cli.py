@@ -66,7 +66,8 @@ def compare(
     console, status = Console(), Console(stderr=True)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = out if out is not None else Path(f"invlearn-{name}-{stamp}")
-    with _reported(status, folder), _bar(status) as progress:
+    kept = f"Finished runs are kept in '{folder}': repeat the command with --resume."
+    with _reported(status, kept), _bar(status) as progress:
         request = Request(
             name,
             _names(objectives),
@@ -104,7 +105,7 @@ def search(
 ) -> None:
     """Search hyperparameters on training environments only; the test set is never read."""
     status = Console(stderr=True)
-    with _reported(status, out), _bar(status) as progress:
+    with _reported(status, ""), _bar(status) as progress:
         table = run_search(
             name,
             _names(objectives),
@@ -147,8 +148,8 @@ def objectives() -> None:
 
 
 @contextmanager
-def _reported(status: Console, folder: Path) -> Iterator[None]:
-    """Errors as one line and exit code 2; Ctrl-C with what to do next and exit code 130."""
+def _reported(status: Console, kept: str) -> Iterator[None]:
+    """Errors as one line and exit code 2, Ctrl-C as 130, each with what was kept."""
     try:
         yield
     except InvlearnError as error:
@@ -156,18 +157,13 @@ def _reported(status: Console, folder: Path) -> Iterator[None]:
         raise typer.Exit(2) from error
     except (OSError, BrokenProcessPool) as error:
         status.print(
-            f"[bold red]Error:[/] {escape(str(error))}. What was finished of a comparison is kept "
-            f"in '{folder}': mend the cause and repeat the command with --resume.",
+            f"[bold red]Error:[/] {escape(str(error))}. {escape(kept)}",
             highlight=False,
             soft_wrap=True,
         )
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
-        status.print(
-            f"Interrupted. Finished runs of a comparison are in '{folder}': repeat the command "
-            "with --resume.",
-            soft_wrap=True,
-        )
+        status.print(f"Interrupted. {escape(kept)}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
 
 

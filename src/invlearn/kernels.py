@@ -1,8 +1,8 @@
 """The linear layer on this CPU: the same numbers from the faster of two libraries.
 
 With AVX-512, torch's default library for float32 products takes a slow path on processors
-that are not of its own make, while oneDNN, which torch also carries, does not (2.1 to 2.5
-times faster on such a machine; see docs/architecture.md). The choice depends on the
+that are not of its own make, while oneDNN, which torch also carries, does not (more than
+twice as fast on such a machine; see docs/architecture.md). The choice depends on the
 processor's abilities alone, never on a timing, so that reruns stay bit-identical.
 """
 

@@ -122,4 +122,7 @@ def get_recipe(dataset: str, name: str | None = None, *, oracle: bool = True) ->
             f"oracle. Use one of: {', '.join(allowed) or 'none yet'}."
         )
     data = recipes[name]
+    if "like" in data:
+        other, its = data["like"]
+        data = {**_recipes()[other][its], **data}
     return Recipe(name, bool(data["oracle"]), str(data["note"]), data)
