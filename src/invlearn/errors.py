@@ -30,6 +30,10 @@ class OutputError(InvlearnError):
     """An output folder that cannot be written without harm."""
 
 
+class DivergenceError(InvlearnError):
+    """A step whose objective or gradient is not a finite number."""
+
+
 class CollapseWarning(UserWarning):
     """A run ended in a predictor that is no better than a constant."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -65,6 +66,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` [n, out], as `torch.nn.functional.linear`.
 
     Function transforms (vmap, jvp), other types and other devices take torch's own path.
+    Forward-mode derivatives (dual tensors) stay on this one.
     """
     if (
         not ONEDNN
@@ -78,5 +80,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or torch._C._functorch.peek_interpreter_stack() is not None
     ):
         return F.linear(x, weight, bias)
+    (x, x_dot), (weight, weight_dot) = forward_ad.unpack_dual(x), forward_ad.unpack_dual(weight)
+    bias, bias_dot = (None, None) if bias is None else forward_ad.unpack_dual(bias)
     out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return out
+    tangents = []
+    if weight_dot is not None:
+        tangents.append(_Linear.apply(x, weight_dot, bias_dot))  # type: ignore[no-untyped-call]
+    elif bias_dot is not None:
+        tangents.append(bias_dot.expand_as(out))
+    if x_dot is not None:
+        tangents.append(_Linear.apply(x_dot, weight, None))  # type: ignore[no-untyped-call]
+    return forward_ad.make_dual(out, torch.stack(tangents).sum(0)) if tangents else out

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from invlearn.objectives.meta_irm import MetaIRM
+from reference import meta
+
 
 def row_losses(z, y, loss):
     if loss == "squared":
@@ -80,4 +83,6 @@ def total(name, batch, model, loss, hyper, log_q=None):
             for g, m in zip(env_grads, mean, strict=True):
                 penalty = penalty + ((g - m) ** 2).sum()
         return risks.mean() + hyper.penalty_weight * penalty / len(risks)
+    if name == "meta-irm":
+        return meta.total(MetaIRM(), batch, model, hyper, lambda *part: risk(*part[:2], loss, part[2]))
     raise KeyError(name)

@@ -355,9 +355,9 @@ def test_divergence_ends_with_a_warning_and_a_finite_model(learnable, net):
     assert run.steps % 10
     assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
     text = (
-        f"ERM diverged at step {run.steps}: the objective is not a finite number. The model is "
-        "the one of step 20. Lower the learning rate or the penalty weight, "
-        "or use at_anneal='rescale'."
+        f"ERM diverged at step {run.steps}: the objective is not a finite number. Lower the "
+        "learning rate or the penalty weight, or use at_anneal='rescale'. "
+        "The model is the one of step 20."
     )
     assert run.messages == (text,)
     assert [str(w.message) for w in caught] == [text]

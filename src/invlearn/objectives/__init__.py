@@ -8,6 +8,7 @@ from invlearn.objectives.erm import ERM
 from invlearn.objectives.group_dro import GroupDRO
 from invlearn.objectives.iga import IGA
 from invlearn.objectives.irmv1 import IRMv1
+from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.objectives.mmrex import MMREx
 from invlearn.objectives.vrex import VREx
 
@@ -20,6 +21,7 @@ OBJECTIVES: dict[str, Objective] = {
     "mmrex": MMREx(),
     "group-dro": GroupDRO(),
     "iga": IGA(),
+    "meta-irm": MetaIRM(),
 }
 
 

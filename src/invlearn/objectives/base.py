@@ -54,6 +54,8 @@ class Objective(ABC):
         Search range of each hyperparameter.
     min_environments : int
         How many training environments it needs.
+    folds : int
+        Into how many random disjoint parts each environment's rows are cut at every step.
     """
 
     title: ClassVar[str]
@@ -63,6 +65,11 @@ class Objective(ABC):
     space: ClassVar[Mapping[str, Range]] = {}
     min_environments: ClassVar[int] = 2
     conventions: ClassVar[tuple[str, ...]] = ("mean",)
+
+    @property
+    def folds(self) -> int:
+        """One part: the rows are not cut."""
+        return 1
 
     def init(self, n_envs: int, like: Tensor) -> State:
         """State before the first step (on `like`'s device and type); None for most."""
@@ -85,14 +92,8 @@ class Objective(ABC):
 class MeanObjective(Objective):
     """An objective of per-environment means: the engine computes the means, exactly.
 
-    Attributes
-    ----------
-    folds : int
-        Into how many random disjoint parts each environment's rows are cut; the means
-        then come as [E, folds, ...].
+    Where there are folds, the means come as [E, folds, ...].
     """
-
-    folds: int = 1
 
     def moments(self, loss: Loss, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Per-row quantities [n, ...] whose means `value` asks for; 'risk' is always there."""

@@ -74,7 +74,7 @@ class IRMv1(MeanObjective):
         self._check_convention(self.convention)
 
     @property
-    def folds(self) -> int:  # type: ignore[override]
+    def folds(self) -> int:
         return 2 if self.estimator == "split" else 1
 
     def moments(self, loss: Loss, z: Tensor, y: Tensor) -> dict[str, Tensor]:

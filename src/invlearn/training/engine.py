@@ -22,6 +22,9 @@ from invlearn.features import ChannelImages
 from invlearn.losses import Loss
 from invlearn.models import batch_norms
 from invlearn.objectives.base import GradientObjective, MeanObjective, Objective, State, Terms
+from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.training.bilevel import meta_step
+from invlearn.training.derivatives import Risk, add_gradient, trainable
 from invlearn.training.means import environment_means
 
 DEFAULT_MICRO_BATCH = 2500
@@ -30,10 +33,21 @@ DEFAULT_MICRO_BATCH = 2500
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of one step; `fold` [n] numbers their random halves where one is asked for."""
+    """The rows of one step.
+
+    fold [n]: numbers their random parts, where an objective asks for some; seed: of all that
+    is drawn while the step is computed (DropGrad's noise, sampled pairs, dropout).
+    """
 
     rows: Environments
     fold: Tensor | None = None
+    seed: int = 0
+
+    def part(self, fold: int) -> Environments:
+        """The rows of one fold."""
+        assert self.fold is not None
+        bounds = zip(self.rows.offsets, self.rows.offsets[1:], strict=False)
+        return self.rows.take([torch.nonzero(self.fold[a:b] == fold)[:, 0] for a, b in bounds])
 
 
 class Engine:
@@ -75,7 +89,7 @@ class Engine:
             raise OptionError(
                 f"Expected micro_batch of 1 or more, None or 'auto', got {micro_batch!r}."
             )
-        apart = isinstance(objective, GradientObjective)
+        apart = isinstance(objective, GradientObjective | MetaIRM)
         if norms and (micro_batch is not None or apart):
             how = f"{objective.title} forwards" if apart else "micro-batches forward"
             raise OptionError(
@@ -103,12 +117,19 @@ class Engine:
         OptionError
             A batch without the folds that the objective asks for, or weights that sum to 0.
         """
+        if batch.fold is None and self.objective.folds > 1:
+            raise OptionError(
+                f"{self.objective.title} asks for {self.objective.folds} folds; the batch has none."
+            )
+        if isinstance(self.objective, MetaIRM):
+            return self._meta_step(self.objective, batch, hyper), state
         if isinstance(self.objective, GradientObjective):
             return self._gradient_step(self.objective, batch, hyper, state)
         if isinstance(self.objective, MeanObjective):
             return self._mean_step(self.objective, batch, hyper, state)
         raise OptionError(
-            f"Expected a MeanObjective or a GradientObjective, got {type(self.objective)}."
+            "Expected a MeanObjective, a GradientObjective or MetaIRM, got "
+            f"{type(self.objective)}."
         )
 
     def _mean_step(
@@ -121,8 +142,7 @@ class Engine:
         n_envs, folds = len(rows), objective.folds
         segment = rows.index.to(z.device)
         if folds > 1:
-            if batch.fold is None:
-                raise OptionError(f"{objective.title} asks for {folds} folds; the batch has none.")
+            assert batch.fold is not None  # Looked at in `step`.
             segment = segment * folds + batch.fold.to(z.device)
         means = environment_means(moments, segment, n_envs * folds, rows.weights)
         if folds > 1:
@@ -160,69 +180,42 @@ class Engine:
     def _gradient_step(
         self, objective: GradientObjective, batch: Batch, hyper: Any, state: State
     ) -> tuple[Terms, State]:
-        rows = batch.rows
-        params = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        names, leaves = list(params), list(params.values())
-        risks, gradients = [], []
-        for start, stop in zip(rows.offsets, rows.offsets[1:], strict=False):
-            total = [torch.zeros_like(p) for p in leaves]
-            risk = torch.zeros((), dtype=torch.float64)
-            for x, y, w in self._weighted(rows, start, stop):
-                value = (w * self.loss.value(self.model(x), y)).sum()
-                risk = risk + value.detach().to(torch.float64)
-                grads = torch.autograd.grad(value, leaves, materialize_grads=True)
-                for t, g in zip(total, grads, strict=True):
-                    t += g
-            risks.append(risk)
-            gradients.append(total)
-        stacked = {name: torch.stack([g[i] for g in gradients]) for i, name in enumerate(names)}
-        combination, state = objective.combine(torch.stack(risks), stacked, hyper, state)
-        for name, p in params.items():
-            weights = combination.weights.to(p.dtype)
-            gradient = torch.tensordot(weights, stacked[name], dims=1)
-            p.grad = gradient if p.grad is None else p.grad + gradient
+        theta = trainable(self.model)
+        risks = [self._risk(batch, e) for e in range(len(batch.rows))]
+        found = [risk.gradient(theta) for risk in risks]
+        stacked = {name: torch.stack([gradient[name] for _, gradient in found]) for name in theta}
+        values = torch.stack([value for value, _ in found])
+        combination, state = objective.combine(values, stacked, hyper, state)
+        total = {
+            name: torch.tensordot(combination.weights.to(g.dtype), g, dims=1)
+            for name, g in stacked.items()
+        }
         if combination.directions is not None:
-            for e in range(len(rows)):
+            for e, risk in enumerate(risks):
                 direction = {name: v[e] for name, v in combination.directions.items()}
-                for name, product in self.hessian_product(rows, e, direction).items():
-                    grad = params[name].grad
-                    if grad is not None:
-                        grad += product
+                for name, product in risk.hessian_product(theta, direction).items():
+                    total[name] += product
+        add_gradient(self.model, total)
         return Terms(*(term.detach() for term in combination.terms)), state
 
-    def hessian_product(
-        self, rows: Environments, e: int, direction: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """H_e v: the Hessian of environment e's risk times a direction, streamed over rows.
+    def _risk(self, batch: Batch, e: int) -> Risk:
+        return Risk(self.model, self.loss, batch.rows, e, self.micro_batch, batch.seed)
 
-        Reverse over reverse inside each micro-batch, so its graph of gradients stays small.
-        """
-        params = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        leaves = list(params.values())
-        total = {name: torch.zeros_like(p) for name, p in params.items()}
-        for x, y, w in self._weighted(rows, rows.offsets[e], rows.offsets[e + 1]):
-            risk = (w * self.loss.value(self.model(x), y)).sum()
-            gradient = torch.autograd.grad(risk, leaves, create_graph=True, materialize_grads=True)
-            along = sum(
-                ((g * direction[name]).sum() for name, g in zip(params, gradient, strict=True)),
-                torch.zeros((), dtype=risk.dtype, device=risk.device),
-            )
-            product = torch.autograd.grad(along, leaves, materialize_grads=True)
-            for name, p in zip(params, product, strict=True):
-                total[name] += p
-        return total
-
-    def _weighted(
-        self, rows: Environments, start: int, stop: int
-    ) -> Iterator[tuple[Any, Tensor, Tensor]]:
-        """Micro-batches of one environment with row weights that sum to 1 over it."""
-        x0 = rows.x
-        if rows.weights is None:
-            w = torch.full((stop - start,), 1 / (stop - start), dtype=x0.dtype, device=x0.device)
-        else:
-            w = rows.weights[start:stop] / rows.weights[start:stop].sum()
-        for part in self._slices(start, stop):
-            yield x0[part], rows.y[part], w[part.start - start : part.stop - start]
+    def _meta_step(self, objective: MetaIRM, batch: Batch, hyper: Any) -> Terms:
+        inner = outer = batch.rows
+        if objective.folds > 1:
+            inner, outer = (batch.part(fold) for fold in range(2))
+        return meta_step(
+            self.model,
+            self.loss,
+            objective,
+            inner,
+            outer,
+            hyper,
+            seed=batch.seed,
+            micro_batch=self.micro_batch,
+            memory_budget=self.memory_budget,
+        )
 
 
 def _measured(model: nn.Module, x: Any) -> tuple[Tensor, float]:

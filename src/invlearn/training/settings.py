@@ -13,7 +13,7 @@ from invlearn.training.engine import Batch
 from invlearn.training.means import random_folds, seeded_generator
 from invlearn.training.schedules import PenaltySchedule
 
-_ROWS, _FOLDS = 0, 1
+_ROWS, _FOLDS, _WITHIN = 0, 1, 3  # Streams of random numbers; 2 is the trainer's.
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,8 @@ def draw_batch(
                 for n, count in zip(sizes, counts, strict=True)
             ]
         )
+    drawn = seeded_generator(seed, _WITHIN, step).initial_seed() % 2**62
     if folds == 1:
-        return Batch(rows)
-    return Batch(rows, random_folds(rows.sizes, folds, seeded_generator(seed, _FOLDS, step)))
+        return Batch(rows, seed=drawn)
+    fold = random_folds(rows.sizes, folds, seeded_generator(seed, _FOLDS, step))
+    return Batch(rows, fold, drawn)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import (
     CollapseWarning,
+    DivergenceError,
     DivergenceWarning,
     EnvironmentsError,
     OptionError,
@@ -25,7 +26,7 @@ from invlearn.errors import (
 from invlearn.evaluation import evaluate, forward
 from invlearn.losses import Loss, get_loss
 from invlearn.objectives import get_objective
-from invlearn.objectives.base import MeanObjective, Objective, Terms
+from invlearn.objectives.base import Objective, Terms
 from invlearn.training.engine import Engine
 from invlearn.training.means import seeded_generator
 from invlearn.training.settings import Settings, draw_batch
@@ -63,10 +64,6 @@ class Run:
     reason: str
     steps: int
     messages: tuple[str, ...]
-
-
-class _DivergedError(Exception):
-    """The objective left the finite numbers; carried out of the optimizer's closure."""
 
 
 class Trainer:
@@ -190,7 +187,7 @@ class Trainer:
             Show a progress bar on the error output, if that is a terminal.
         """
         last = self.settings.steps if until is None else until
-        reason, messages = "finished", []
+        reason, cause, messages = "finished", "", []
         finite, finite_step = _copy(self.model), self.step
         steps: Iterable[int] = range(self.step, last)
         console = Console(stderr=True)
@@ -208,20 +205,19 @@ class Trainer:
                 self.step = step + 1
         except KeyboardInterrupt:
             reason = "interrupted"
-        except _DivergedError:
-            reason = "diverged"
+        except DivergenceError as error:
+            reason, cause = "diverged", str(error)
         if reason != "diverged":
             if reason == "interrupted" or last >= self.settings.steps:
                 self._evaluate()
             if not self._finite():
-                reason = "diverged"
+                reason, cause = "diverged", "a parameter or a risk is not a finite number"
         if reason == "diverged":
             self.model.load_state_dict(finite)
             self._curves = [row for row in self._curves if row["step"] <= finite_step]
             messages.append(
-                f"{self.objective.title} diverged at step {self.step}: the objective is not a "
-                f"finite number. The model is the one of step {finite_step}. Lower the "
-                "learning rate or the penalty weight, or use at_anneal='rescale'."
+                f"{self.objective.title} diverged at step {self.step}: {cause}. "
+                f"The model is the one of step {finite_step}."
             )
             warnings.warn(messages[-1], DivergenceWarning, stacklevel=2)
         else:
@@ -245,8 +241,7 @@ class Trainer:
             weight = schedule.weight(step, hyper.penalty_weight)
             hyper = hyper._replace(penalty_weight=weight)
         scale = 1.0 if math.isnan(weight) else schedule.loss_scale(weight)
-        folds = self.objective.folds if isinstance(self.objective, MeanObjective) else 1
-        batch = draw_batch(self.environments, settings, folds, self.seed, step)
+        batch = draw_batch(self.environments, settings, self.objective.folds, self.seed, step)
         start_state = self.state
         terms: Terms | None = None
 
@@ -257,7 +252,10 @@ class Trainer:
                 torch.manual_seed(seeded_generator(self.seed, _LAYERS, step).initial_seed())
                 terms, self.state = self.engine.step(batch, hyper, start_state)
             if not bool(torch.isfinite(terms.total)):
-                raise _DivergedError
+                raise DivergenceError(
+                    "the objective is not a finite number. Lower the learning rate or the "
+                    "penalty weight, or use at_anneal='rescale'"
+                )
             return scale * (float(terms.total) + self._finish_gradient(scale))
 
         self.optimizer.step(closure)

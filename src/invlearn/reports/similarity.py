@@ -1,0 +1,155 @@
+"""Figures of how alike representations are (PWCCA)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from invlearn.errors import OptionError
+from invlearn.reports import layout
+from invlearn.reports.drawing import (
+    LINES,
+    WIDTH,
+    heading,
+    method_label,
+    method_style,
+    one_axes,
+    plain,
+)
+from invlearn.reports.layout import Method, Summary
+
+COLUMNS = ("objective", "trial", "kind", "layer", "environment", "value")
+
+
+def inner_step_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
+    """Draw how alike each layer is before and after the inner step, one line per method.
+
+    Means over trials and training environments, bars one population standard deviation.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns objective, trial, kind, layer, environment, value. Those of kind
+        'inner-step' hold the PWCCA of a layer before and after adapting to a training
+        environment, layers in forward order.
+    summary : mapping
+        What was run, as a report takes it.
+
+    Raises
+    ------
+    OptionError
+        A missing column, or nothing of this kind.
+
+    References
+    ----------
+    Bae, Choi, Lee (2021), arXiv 2103.12947, appendix A.1.
+    """
+    mine = _of_kind(table, "inner-step")
+    layers = list(dict.fromkeys(mine["layer"]))
+    figure, ax = one_axes(height=4.6)
+    methods = _present(mine, summary)
+    for k, (i, method) in enumerate(methods):
+        stats = _stats(mine[mine["objective"] == method.name], "layer", layers)
+        shift = 0.4 * (k - (len(methods) - 1) / 2) / len(methods)
+        ax.errorbar(np.arange(len(layers)) + shift, stats["mean"], yerr=stats["std"],
+                    capsize=3, **method_style(i, method), label=method_label(method))  # fmt: skip
+    ax.set_xticks(range(len(layers)), [plain(str(layer)) for layer in layers])
+    ax.set_xlim(-0.5, len(layers) - 0.5)
+    ax.set_xlabel("layer, from the input to the output")
+    what = "Similarity of every layer before and after the inner step"
+    over = "mean over trials and training environments"
+    return _finish(figure, ax, summary, what, over)
+
+
+def representation_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
+    """Draw how alike the representation in the first test environment and in others is.
+
+    Means over trials, bars one population standard deviation; one line per method, named
+    with its representation.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns objective, trial, kind, layer, environment, value. Those of kind
+        'representation' hold the PWCCA between the representation `layer` in the first
+        test environment and in `environment`.
+    summary : mapping
+        What was run, as a report takes it.
+
+    Raises
+    ------
+    OptionError
+        A missing column, or nothing of this kind.
+
+    References
+    ----------
+    Bae, Choi, Lee (2021), arXiv 2103.12947, appendix A.2.
+    """
+    mine = _of_kind(table, "representation")
+    found = set(mine["environment"])
+    first, *_ = every = layout.all_environments(summary)
+    names = [name for name in every if name in found] + sorted(found - set(every))
+    axis = layout.numeric_axis(names)
+    where = axis[1] if axis else [float(i) for i in range(len(names))]
+    figure, ax = one_axes(height=4.6)
+    for i, method in _present(mine, summary):
+        rows = mine[mine["objective"] == method.name]
+        for k, layer in enumerate(dict.fromkeys(rows["layer"])):
+            stats = _stats(rows[rows["layer"] == layer], "environment", names)
+            style = method_style(i, method) | {"linestyle": LINES[(i + k) % len(LINES)]}
+            ax.errorbar(where, stats["mean"], yerr=stats["std"], capsize=2.5, **style,
+                        label=f"{method_label(method)}: {plain(str(layer))}")  # fmt: skip
+    if axis is None or len(names) <= 11:
+        ax.set_xticks(where, [plain(n.partition("=")[2] if axis else n) for n in names])
+    key = f" ({plain(axis[0])})" if axis else ""
+    ax.set_xlabel(f"test environment compared with {plain(first)}{key}")
+    what = f"Similarity of the representations in {first} and in other test environments"
+    return _finish(figure, ax, summary, what, "mean over trials")
+
+
+def _finish(figure: Figure, ax: Axes, summary: Summary, what: str, over: str) -> Figure:
+    """Add what both figures share: whole range, title with the rule, legend."""
+    rule = layout.rule(summary["headline"], summary)
+    ax.set_ylim(0, 1.05)
+    ax.set_ylabel("PWCCA similarity")
+    ax.grid(axis="y", alpha=0.25)
+    bars = f"{over}, bars one standard deviation"
+    title = heading(what, bars, f"selection rule: {rule.heading}", width=WIDTH)
+    ax.set_title(title, fontsize=11)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def _of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    if missing := [column for column in COLUMNS if column not in table.columns]:
+        raise OptionError(
+            f"Expected similarities with the columns {', '.join(COLUMNS)}; "
+            f"missing: {', '.join(missing)}. Pass the table of similarities as it was made."
+        )
+    mine = table[table["kind"] == kind]
+    if mine.empty:
+        kinds = ", ".join(sorted(set(table["kind"]))) or "none"
+        raise OptionError(
+            f"Expected similarities of the kind '{kind}', got {kinds}. "
+            "Leave this figure out, or measure them first."
+        )
+    return mine
+
+
+def _present(mine: pd.DataFrame, summary: Summary) -> list[tuple[int, Method]]:
+    """List the methods measured, each with its place among all: its style elsewhere too."""
+    found = set(mine["objective"])
+    listed = enumerate(layout.methods(mine, summary))
+    return [(i, method) for i, method in listed if method.name in found]
+
+
+def _stats(rows: pd.DataFrame, by: str, order: list[Any]) -> pd.DataFrame:
+    """Compute mean and population deviation by layer or environment; none of one value."""
+    finite = rows["value"].where(np.isfinite(rows["value"]))
+    groups = finite.groupby(rows[by])
+    spread = groups.std(ddof=0).where(groups.count() > 1)
+    return pd.DataFrame({"mean": groups.mean(), "std": spread}).reindex(order)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from invlearn.errors import OptionError
+from invlearn.reports.drawing import png
+from invlearn.reports.similarity import inner_step_similarity, representation_similarity
+
+LAYERS = {"layers.0": 0.99, "layers.1": 0.97, "layers.2": 0.55}
+TESTS = [f"p_e={p / 10:.1f}" for p in range(1, 10)]
+
+
+@pytest.fixture
+def summary(experiment):
+    return experiment.summary
+
+
+@pytest.fixture
+def table():
+    rows = []
+    for method, drop, name in (("irmv1", 0.6, "output"), ("vrex", 0.1, "features")):
+        for trial in range(3):
+            for e in ("p_e=0.1", "p_e=0.2"):
+                for layer, level in LAYERS.items():
+                    value = level - 0.03 * trial * (1 - level) - 0.05 * drop
+                    rows.append((method, trial, "inner-step", layer, e, value))
+            for i, e in enumerate(TESTS[1:], start=1):
+                value = 1 - drop * i / 8 - 0.02 * trial
+                rows.append((method, trial, "representation", name, e, value))
+    columns = ["objective", "trial", "kind", "layer", "environment", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def title(figure):
+    return " ".join(figure.axes[0].get_title().split())
+
+
+def legend(figure):
+    return [entry.get_text() for entry in figure.legends[0].get_texts()]
+
+
+def bars(container):
+    return [float(bar[1][1] - bar[0][1]) / 2 for bar in container.lines[2][0].get_segments()]
+
+
+def test_inner_step(table, summary):
+    figure = inner_step_similarity(table, summary)
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(LAYERS)
+    assert ax.get_xlabel() == "layer, from the input to the output"
+    assert ax.get_ylabel() == "PWCCA similarity"
+    assert ax.get_ylim() == (0, 1.05)
+    assert legend(figure) == ["IRMv1", "V-REx"]
+    assert title(figure) == (
+        "Similarity of every layer before and after the inner step mean over trials and "
+        "training environments, bars one standard deviation selection rule: Risks agree"
+    )
+    mine = table.query("kind == 'inner-step' and objective == 'vrex'").groupby("layer")["value"]
+    container = ax.containers[1]
+    np.testing.assert_allclose(container.lines[0].get_ydata().astype(float), mine.mean())
+    np.testing.assert_allclose(bars(container), mine.std(ddof=0), atol=1e-12)
+    shifts = [c.lines[0].get_xdata() - np.arange(3) for c in ax.containers]
+    np.testing.assert_allclose(shifts, [[-0.1] * 3, [0.1] * 3])
+
+
+def test_representation(table, summary):
+    figure = representation_similarity(table, summary)
+    ax = figure.axes[0]
+    assert ax.get_xlabel() == "test environment compared with p_e=0.1 (p_e)"
+    assert legend(figure) == ["IRMv1: output", "V-REx: features"]
+    assert title(figure) == (
+        "Similarity of the representations in p_e=0.1 and in other test environments "
+        "mean over trials, bars one standard deviation selection rule: Risks agree"
+    )
+    first = ax.containers[0]
+    np.testing.assert_allclose(first.lines[0].get_xdata().astype(float), np.arange(2, 10) / 10)
+    expected = 1 - 0.6 * np.arange(1, 9) / 8 - 0.02
+    np.testing.assert_allclose(first.lines[0].get_ydata().astype(float), expected)
+    np.testing.assert_allclose(bars(first), np.std([0, 0.02, 0.04]))
+
+
+def test_a_method_looks_as_in_the_other_figures(table, summary):
+    lines = [c.lines[0] for c in inner_step_similarity(table, summary).axes[0].containers]
+    assert [line.get_marker() for line in lines] == ["s", "^"]
+
+
+def test_named_environments_and_two_representations(table, summary):
+    summary["dataset"] |= {"test_environments": ["north", "south", "west"], "target": "west"}
+    table["environment"] = table["environment"].replace({"p_e=0.2": "west", "p_e=0.3": "south"})
+    table = table[table["environment"].isin(["south", "west"])]
+    more = table[table["kind"] == "representation"].assign(layer="logits")
+    figure = representation_similarity(pd.concat([table, more]), summary)
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["south", "west"]
+    assert ax.get_xlabel() == "test environment compared with north"
+    assert legend(figure) == [
+        "IRMv1: output", "IRMv1: logits", "V-REx: features", "V-REx: logits",
+    ]  # fmt: skip
+    looks = {(str(c.lines[0].get_linestyle()), c.lines[0].get_marker()) for c in ax.containers}
+    assert len(looks) == 4
+
+
+@pytest.mark.parametrize("draw", [inner_step_similarity, representation_similarity])
+def test_titles_say_oracle(draw, table, summary):
+    summary["headline"] = "oracle"
+    assert "oracle: looked at the test environment" in title(draw(table, summary))
+
+
+@pytest.mark.parametrize("draw", [inner_step_similarity, representation_similarity])
+def test_one_value_has_no_bar_and_nan_is_left_out(draw, table, summary):
+    one = table.query("trial == 0").drop_duplicates(["objective", "kind", "layer", "environment"])
+    one = one[(one["kind"] == "representation") | (one["environment"] == "p_e=0.1")]
+    diverged = one.assign(trial=1, value=float("nan"))
+    figure = draw(pd.concat([one, diverged]), summary)
+    drawn = figure.axes[0].containers[0].lines[2][0].get_segments()
+    assert all(np.isnan(bar).any() or len(bar) == 0 for bar in drawn)
+    values = figure.axes[0].containers[0].lines[0].get_ydata().astype(float)
+    assert np.isfinite(values).all()
+    assert png(figure)
+
+
+@pytest.mark.parametrize("draw", [inner_step_similarity, representation_similarity])
+def test_errors(draw, table, summary):
+    columns = "objective, trial, kind, layer, environment, value"
+    text = (
+        f"Expected similarities with the columns {columns}; missing: trial, layer. "
+        "Pass the table of similarities as it was made."
+    )
+    with pytest.raises(OptionError, match=f"^{re.escape(text)}$"):
+        draw(table.drop(columns=["trial", "layer"]), summary)
+    kind = "inner-step" if draw is inner_step_similarity else "representation"
+    for rows, got in ((table[table["kind"] != kind], True), (table.head(0), False)):
+        other = {"inner-step": "representation", "representation": "inner-step"}[kind]
+        text = (
+            f"Expected similarities of the kind '{kind}', got {other if got else 'none'}. "
+            "Leave this figure out, or measure them first."
+        )
+        with pytest.raises(OptionError, match=f"^{re.escape(text)}$"):
+            draw(rows, summary)
