@@ -84,5 +84,7 @@ def total(name, batch, model, loss, hyper, log_q=None):
                 penalty = penalty + ((g - m) ** 2).sum()
         return risks.mean() + hyper.penalty_weight * penalty / len(risks)
     if name == "meta-irm":
-        return meta.total(MetaIRM(), batch, model, hyper, lambda *part: risk(*part[:2], loss, part[2]))
+        return meta.total(
+            MetaIRM(), batch, model, hyper, lambda *part: risk(*part[:2], loss, part[2])
+        )
     raise KeyError(name)

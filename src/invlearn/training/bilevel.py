@@ -167,7 +167,9 @@ def _transposed(step: InnerStep, back: Parameters, inner_lr: float) -> Parameter
 
 
 def _norm(parameters: Parameters) -> Tensor:
-    return torch.stack([g.square().sum() for g in parameters.values()]).sum().sqrt().clamp_min(1e-12)
+    return (
+        torch.stack([g.square().sum() for g in parameters.values()]).sum().sqrt().clamp_min(1e-12)
+    )
 
 
 def _diverged(environment: str, inner_lr: float) -> str:

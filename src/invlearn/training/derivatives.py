@@ -6,7 +6,7 @@ All are sums over rows, so they stream over micro-batches and hold one micro-bat
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch.func import functional_call
 from invlearn.environments import Environments
 from invlearn.features import Features
 from invlearn.losses import Loss
+from invlearn.training.means import replayed
 
 Parameters = dict[str, Tensor]
 """Parameters by name, and whatever has their shapes: gradients, directions."""
@@ -75,7 +76,9 @@ class Risk:
             _add(sums, torch.autograd.grad(risk, [*leaves.values()], materialize_grads=True))
         return total, sums
 
-    def hessian_product(self, parameters: Parameters, direction: Mapping[str, Tensor]) -> Parameters:
+    def hessian_product(
+        self, parameters: Parameters, direction: Mapping[str, Tensor]
+    ) -> Parameters:
         """H_e v, rows of all parameters; v may leave out parameters, whose part is then zero.
 
         The gradient of the directional derivative Σ ⟨∇_z ℓ, ż⟩, whose ż comes from forward
@@ -129,7 +132,7 @@ class Risk:
 
     def _outputs(self, part: slice, parameters: Parameters) -> Tensor:
         x: Features = self.rows.x[part]
-        with _replayed(None if self.seed is None else self.seed + part.start):
+        with nullcontext() if self.seed is None else replayed(self.seed + part.start):
             z: Tensor = functional_call(self.model, parameters, (x,))
         return z
 
@@ -143,16 +146,6 @@ class Risk:
         return weights[part] @ losses / weights[start:stop].sum()
 
 
-@contextmanager
-def _replayed(seed: int | None) -> Iterator[None]:
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
 def _leaves(parameters: Parameters) -> Parameters:
     return {name: p.detach().requires_grad_() for name, p in parameters.items()}
 
@@ -164,4 +157,3 @@ def _zeros(parameters: Parameters) -> Parameters:
 def _add(sums: Parameters, terms: tuple[Tensor, ...]) -> None:
     for total, term in zip(sums.values(), terms, strict=True):
         total += term
-

@@ -128,8 +128,7 @@ class Engine:
         if isinstance(self.objective, MeanObjective):
             return self._mean_step(self.objective, batch, hyper, state)
         raise OptionError(
-            "Expected a MeanObjective, a GradientObjective or MetaIRM, got "
-            f"{type(self.objective)}."
+            f"Expected a MeanObjective, a GradientObjective or MetaIRM, got {type(self.objective)}."
         )
 
     def _mean_step(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -94,3 +97,18 @@ def seeded_generator(*key: int) -> torch.Generator:
     """A CPU generator that is a pure function of its key (seed, step, ...)."""
     state = np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+@contextmanager
+def replayed(seed: int) -> Iterator[None]:
+    """Inside, torch's global generators (dropout draws from them) start from a seed.
+
+    The CPU's is restored afterwards.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: it queues a call, with its stack, for every kind of device
+        # that is not in use.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+        yield

@@ -28,7 +28,7 @@ from invlearn.losses import Loss, get_loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective, Terms
 from invlearn.training.engine import Engine
-from invlearn.training.means import seeded_generator
+from invlearn.training.means import replayed, seeded_generator
 from invlearn.training.settings import Settings, draw_batch
 
 _LAYERS = 2  # Stream of random numbers for dropout and its like.
@@ -248,8 +248,7 @@ class Trainer:
         def closure() -> float:
             nonlocal terms
             self.optimizer.zero_grad()
-            with torch.random.fork_rng(devices=[]):  # Dropout draws from the global generator.
-                torch.manual_seed(seeded_generator(self.seed, _LAYERS, step).initial_seed())
+            with replayed(seeded_generator(self.seed, _LAYERS, step).initial_seed()):
                 terms, self.state = self.engine.step(batch, hyper, start_state)
             if not bool(torch.isfinite(terms.total)):
                 raise DivergenceError(
