@@ -24,7 +24,7 @@ from invlearn.experiments.compare import DEFAULT_METHODS, Request
 from invlearn.experiments.compare import compare as run_compare
 from invlearn.experiments.jobs import cores
 from invlearn.experiments.methods import METHODS
-from invlearn.experiments.search import best
+from invlearn.experiments.search import SCORES, best
 from invlearn.experiments.search import search as run_search
 from invlearn.reports.tables import console as print_tables
 
@@ -58,6 +58,9 @@ def compare(
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="Also select by environments left out in turn.")
     ] = False,
+    keep_outputs: Annotated[
+        bool, typer.Option("--keep-outputs", help="Leave every run's outputs in the folder.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished runs in --out.")
     ] = False,
@@ -78,6 +81,7 @@ def compare(
             _hyper(hyper),
             steps,
             leave_one_out,
+            keep_outputs,
         )
         comparison = run_compare(
             request, folder, jobs=jobs, resume=resume, command=_command(), progress=progress
@@ -101,11 +105,18 @@ def search(
     data: Annotated[
         list[str] | None, typer.Option(help="Dataset option NAME=VALUE; repeatable.")
     ] = None,
+    score: Annotated[
+        str, typer.Option(help="How settings are ranked: worst-group or late-risk.")
+    ] = SCORES[0],
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; default one per core.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished runs in --out.")
+    ] = False,
 ) -> None:
     """Search hyperparameters on training environments only; the test set is never read."""
     status = Console(stderr=True)
-    with _reported(status, ""), _bar(status) as progress:
+    kept = f"Finished runs are kept in '{out}': repeat the command with --resume."
+    with _reported(status, kept), _bar(status) as progress:
         table = run_search(
             name,
             _names(objectives),
@@ -115,12 +126,14 @@ def search(
             seed=seed,
             recipe=recipe,
             dataset_options=_pairs("--data", data),
+            score=score,
             jobs=cores() if jobs is None else jobs,
+            resume=resume,
             command=_command(),
             progress=progress,
         )
     for method in table["objective"].unique():
-        found = ", ".join(f"{k}={v:.6g}" for k, v in best(table, str(method)).items())
+        found = ", ".join(f"{k}={v:.6g}" for k, v in best(table, str(method), score).items())
         Console().print(f"{method}: {found}", highlight=False)
 
 

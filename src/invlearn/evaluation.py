@@ -55,26 +55,30 @@ def evaluate(model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss) -> lis
     >>> [m.value for m in evaluate(nn.Identity(), sets, get_loss("logistic"))][-1]
     1.0
     """
+    return [m for data in sets for m in measure(forward(model, data.x), data, loss)]
+
+
+def measure(z_all: Tensor, data: EvaluationSet, loss: Loss) -> list[Measurement]:
+    """The same from the outputs [m, k] of one set's distinct rows."""
     out = []
-    for data in sets:
-        z_all = forward(model, data.x).to(torch.float64)
-        for e, (name, rows, y) in enumerate(zip(data.names, data.rows, data.targets, strict=True)):
-            z = z_all[rows]
-            share = _shares(y, None if data.weights is None else data.weights[e])
-            losses = loss.value(z, y)
-            risk = share @ losses
-            metrics: dict[str, Tensor | float] = {
-                "risk": risk,
-                "dummy_gradient_norm": (share @ loss.dummy_gradient(z, y)).norm(),
-            }
-            if loss.classification:
-                metrics["accuracy"] = 1 - share @ loss.errors(z, y)
-            if data.split == "validation":
-                metrics["risk_standard_error"] = (share * (losses - risk)).norm()
-                metrics["constant_risk"] = loss.constant_risk(
-                    y, None if data.weights is None else data.weights[e]
-                )
-            out += [Measurement(name, data.split, m, float(v)) for m, v in metrics.items()]
+    z_all = z_all.to(torch.float64)
+    for e, (name, rows, y) in enumerate(zip(data.names, data.rows, data.targets, strict=True)):
+        z = z_all[rows]
+        share = _shares(y, None if data.weights is None else data.weights[e])
+        losses = loss.value(z, y)
+        risk = share @ losses
+        metrics: dict[str, Tensor | float] = {
+            "risk": risk,
+            "dummy_gradient_norm": (share @ loss.dummy_gradient(z, y)).norm(),
+        }
+        if loss.classification:
+            metrics["accuracy"] = 1 - share @ loss.errors(z, y)
+        if data.split == "validation":
+            metrics["risk_standard_error"] = (share * (losses - risk)).norm()
+            metrics["constant_risk"] = loss.constant_risk(
+                y, None if data.weights is None else data.weights[e]
+            )
+        out += [Measurement(name, data.split, m, float(v)) for m, v in metrics.items()]
     return out
 
 

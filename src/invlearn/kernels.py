@@ -80,8 +80,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or torch._C._functorch.peek_interpreter_stack() is not None
     ):
         return F.linear(x, weight, bias)
-    (x, x_dot), (weight, weight_dot) = forward_ad.unpack_dual(x), forward_ad.unpack_dual(weight)
-    bias, bias_dot = (None, None) if bias is None else forward_ad.unpack_dual(bias)
+    (x, x_dot), (weight, weight_dot) = tangent_of(x), tangent_of(weight)
+    bias, bias_dot = (None, None) if bias is None else tangent_of(bias)
     out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     tangents = []
     if weight_dot is not None:
@@ -90,4 +90,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         tangents.append(bias_dot.expand_as(out))
     if x_dot is not None:
         tangents.append(_Linear.apply(x_dot, weight, None))  # type: ignore[no-untyped-call]
-    return forward_ad.make_dual(out, torch.stack(tangents).sum(0)) if tangents else out
+    if not tangents:
+        return out
+    return with_tangent(out, tangents[0] if len(tangents) == 1 else tangents[0] + tangents[1])
+
+
+def with_tangent(tensor: Tensor, tangent: Tensor) -> Tensor:
+    """The tensor as a dual number of torch's forward mode."""
+    dual: Tensor = forward_ad.make_dual(tensor, tangent)  # type: ignore[no-untyped-call]
+    return dual
+
+
+def tangent_of(tensor: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A dual number's value and tangent; no tangent for an ordinary tensor."""
+    value, tangent = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    return value, tangent

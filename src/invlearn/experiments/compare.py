@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -26,10 +26,11 @@ from invlearn.experiments.request import (
     describe_rule,
     overrides,
 )
+from invlearn.experiments.selecting import Selected, select_all
 from invlearn.experiments.store import Store
+from invlearn.losses import get_loss
 from invlearn.reports import write_report
-from invlearn.reports.layout import ORACLE_SUFFIX, RESULT_COLUMNS
-from invlearn.selection import applicable, select
+from invlearn.selection import RULES
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ def compare(
     def done(outcome: Outcome) -> None:
         nonlocal finished
         kept[outcome.job.key] = (outcome.curves, outcome.messages, outcome.seconds)
-        store.save_run(outcome.job.key, outcome.curves, outcome.messages, outcome.seconds)
+        store.save_run(
+            outcome.job.key, outcome.curves, outcome.outputs, outcome.messages, outcome.seconds
+        )
         finished += 1
         progress(finished, len(todo), f"{outcome.job.method}, trial {outcome.job.trial}")
 
@@ -136,18 +139,25 @@ def compare(
         for job, run in zip(todo, runs, strict=True)
         for text in run[1]
     ]
-    results, unsatisfied = _select(curves, recipe, benchmark.target)
+    loss = get_loss(benchmark.loss)
+    selected = [
+        select_all(run[0], store.load_outputs(job.key, loss), recipe, benchmark.target)
+        for job, run in zip(todo, runs, strict=True)
+    ]
+    results = pd.concat([found.results for found in selected], ignore_index=True)
+    statistics = pd.concat([found.statistics for found in selected], ignore_index=True)
+    rules = [rule for rule in RULES.values() if any(rule.name in found.rules for found in selected)]
     summary = {
         "dataset": describe_dataset(request, benchmark),
         "methods": [describe_method(m, plans[m.name]) for m in methods],
-        "selections": [describe_rule(rule) for rule in applicable(curves)],
+        "selections": [describe_rule(rule) for rule in rules],
         "recipe": {
             "name": recipe.name,
             "oracle": recipe.oracle,
             "note": recipe.note + overrides(request),
             "settings": recipe.common,
         },
-        "headline": applicable(curves)[0].name,
+        "headline": rules[0].name,
         "trials": request.trials,
         "seed": request.seed,
         "seeds": [trial_seed(request.seed, t) for t in range(request.trials)],
@@ -160,13 +170,15 @@ def compare(
             "runs_resumed": resumed,
         },
         "warnings": messages,
-        "unsatisfied": unsatisfied,
+        "unsatisfied": _by_method(selected, "unsatisfied"),
+        "notes": _by_method(selected, "notes"),
     }
-    write_report(results, curves, summary, out)
+    write_report(results, curves, summary, out, statistics)
+    store.write("statistics.parquet", statistics.to_parquet(index=False))
     store.write("curves.parquet", curves.to_parquet(index=False))
     store.write("results.csv", results.to_csv(index=False, float_format="%.10g"))
     store.write("summary.json", json.dumps(summary, indent=1))
-    store.finish()
+    store.finish(keep_outputs=request.keep_outputs)
     return Comparison(results, curves, summary, out)
 
 
@@ -210,27 +222,17 @@ def _plan(recipe: Recipe, method: Method, request: Request) -> Plan:
     return recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
 
 
-def _select(
-    curves: pd.DataFrame, recipe: Recipe, target: str
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Every rule's choice in every run, and the runs in which a rule's condition never held."""
-    parts, unsatisfied = [], []
-    for rule in applicable(curves):
-        label = rule.name + (ORACLE_SUFFIX if recipe.oracle else "")
-        missed: dict[str, list[int]] = {}
-        for key, run in curves.groupby(["objective", "trial"], sort=False):
-            name, trial = cast(tuple[str, int], key)
-            chosen, choice = select(run, rule, target, label)
-            parts.append(chosen)
-            if not choice.satisfied:
-                missed.setdefault(str(name), []).append(int(trial))
-        unsatisfied += [
-            {"selection": label, "objective": name, "trials": trials}
-            for name, trials in missed.items()
-        ]
-    results = pd.concat(parts, ignore_index=True)
-    shown = results["metric"].isin(["accuracy", "risk", "dummy_gradient_norm"])
-    return results.loc[shown, list(RESULT_COLUMNS)].reset_index(drop=True), unsatisfied
+def _by_method(selected: Sequence[Selected], what: str) -> list[dict[str, Any]]:
+    """Runs whose rule has something to say: trials by selection, objective and text."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for one in selected:
+        for label, text in getattr(one, what).items():
+            found.setdefault((label, one.objective, text), []).append(one.trial)
+    return [
+        {"selection": label, "objective": objective, "trials": trials}
+        | ({"note": text} if text else {})
+        for (label, objective, text), trials in found.items()
+    ]
 
 
 __all__ = ["DEFAULT_METHODS", "Comparison", "Request", "compare"]

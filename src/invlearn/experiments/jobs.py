@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from invlearn.datasets import load
 from invlearn.datasets.base import Benchmark
@@ -23,7 +24,9 @@ from invlearn.experiments.methods import get_method
 from invlearn.experiments.recipes import Plan, get_recipe
 from invlearn.features import width
 from invlearn.models import MLP
-from invlearn.training import Trainer
+from invlearn.outputs import Outputs
+from invlearn.selection import lowest_validation_risk
+from invlearn.training import Run, Trainer
 from invlearn.training.means import seeded_generator
 
 
@@ -49,10 +52,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves: its measurements at every evaluated step, and what it said."""
+    """What a run leaves: its measurements and outputs at every evaluated step, what it said."""
 
     job: Job
     curves: pd.DataFrame
+    outputs: Outputs | None
     messages: tuple[str, ...]
     seconds: float
 
@@ -67,26 +71,36 @@ def run_job(job: Job) -> Outcome:
     started = time.perf_counter()
     seed = trial_seed(job.seed, job.trial)
     benchmark = load(job.dataset, seed=seed, **dict(job.dataset_options))
-    method = get_method(job.method)
-    plan = get_recipe(job.dataset, job.recipe).plan(method, steps=job.steps, hyper=dict(job.hyper))
+    method, recipe = get_method(job.method), get_recipe(job.dataset, job.recipe)
+    plan = recipe.plan(method, steps=job.steps, hyper=dict(job.hyper))
     if method.reference:
         benchmark = without_shortcut(benchmark)
-    sets = [EvaluationSet.from_environments(benchmark.train, "train")]
-    if benchmark.validation is not None:
-        sets.append(EvaluationSet.from_environments(benchmark.validation, "validation"))
-    curves, messages = train_plan(plan, benchmark, benchmark.train, [*sets, benchmark.test], seed)
-    tables = [curves]
+    sets = [*training_sets(benchmark), benchmark.test]
+    run = train_plan(plan, benchmark, benchmark.train, sets, seed, keep_outputs=True)
+    outputs = run.outputs
+    if outputs is not None:
+        erm = recipe.plan(get_method("erm"), steps=job.steps)
+        outputs = outputs.with_reference(reference_outputs(erm, benchmark, seed))
+    tables, messages = [run.curves], run.messages
     if job.leave_one_out:
         for name in benchmark.train.names:
             rest = benchmark.train.select([n for n in benchmark.train.names if n != name])
             held = EvaluationSet.from_environments(benchmark.train.select([name]), "held-out")
-            table, said = train_plan(plan, benchmark, rest, [held], seed)
-            tables.append(table)
-            messages += tuple(f"without {name}: {text}" for text in said)
+            left = train_plan(plan, benchmark, rest, [held], seed)
+            tables.append(left.curves)
+            messages += tuple(f"without {name}: {text}" for text in left.messages)
     table = pd.concat(tables, ignore_index=True)
     table.insert(0, "objective", job.method)
     table.insert(1, "trial", job.trial)
-    return Outcome(job, table, messages, time.perf_counter() - started)
+    return Outcome(job, table, outputs, messages, time.perf_counter() - started)
+
+
+def training_sets(benchmark: Benchmark) -> list[EvaluationSet]:
+    """The evaluation sets that rules may read: training and, if there are some, validation rows."""
+    sets = [EvaluationSet.from_environments(benchmark.train, "train")]
+    if benchmark.validation is not None:
+        sets.append(EvaluationSet.from_environments(benchmark.validation, "validation"))
+    return sets
 
 
 def train_plan(
@@ -95,11 +109,18 @@ def train_plan(
     rows: Environments,
     sets: Sequence[EvaluationSet],
     seed: int,
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Train a fresh model by a plan; its curves on the sets, and the run's messages."""
+    *,
+    keep_outputs: bool = False,
+) -> Run:
+    """Train a fresh model by a plan, measured on the sets.
+
+    With `keep_outputs`, the outputs on training and validation rows are kept, if there are
+    validation rows: no rule reads them otherwise.
+    """
     model = MLP(
         width(rows.x), plan.hidden, benchmark.n_outputs, generator=seeded_generator(seed, 1)
     )
+    keep = ("train", "validation") if keep_outputs and benchmark.validation is not None else ()
     trainer = Trainer(
         model,
         rows,
@@ -109,13 +130,31 @@ def train_plan(
         settings=plan.settings,
         seed=seed,
         evaluations=sets,
+        keep_outputs=keep,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The run's messages carry them, with method and trial.
         run = trainer.run()
     if run.reason == "interrupted":
         raise KeyboardInterrupt
-    return run.curves, run.messages
+    return run
+
+
+def reference_outputs(plan: Plan, benchmark: Benchmark, seed: int) -> dict[str, Tensor]:
+    """Outputs {split: [n, k]} of a reference ERM on training and validation rows.
+
+    It is trained for half of its plan's steps and taken where its mean validation risk is
+    lowest: a quick predictor that leans on whatever predicts.
+    """
+    settings = replace(plan.settings, steps=max(plan.settings.steps // 2, 1))
+    short = replace(plan, settings=settings)
+    run = train_plan(
+        short, benchmark, benchmark.train, training_sets(benchmark), seed, keep_outputs=True
+    )
+    assert run.outputs is not None
+    step = lowest_validation_risk(run.curves).step
+    at = run.outputs.steps.index(step)
+    return {name: split.z[at] for name, split in run.outputs.splits.items()}
 
 
 def without_shortcut(benchmark: Benchmark) -> Benchmark:

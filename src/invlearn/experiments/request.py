@@ -38,6 +38,9 @@ class Request:
         Instead of the recipe's.
     leave_one_out : bool
         Also train without each training environment in turn, for the rule of that name.
+    keep_outputs : bool
+        Leave every run's outputs on training and validation rows in the folder 'outputs', for
+        rules to be applied later (some 10 MB a run of Colored MNIST).
     """
 
     dataset: str
@@ -49,6 +52,7 @@ class Request:
     hyper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     steps: int | None = None
     leave_one_out: bool = False
+    keep_outputs: bool = False
 
     def command(self) -> str:
         """The command line that makes the same request."""
@@ -57,6 +61,7 @@ class Request:
         words += [] if self.recipe is None else ["--recipe", self.recipe]
         words += [] if self.steps is None else ["--steps", str(self.steps)]
         words += ["--leave-one-out"] if self.leave_one_out else []
+        words += ["--keep-outputs"] if self.keep_outputs else []
         for name, value in self.dataset_options.items():
             words += ["--data", f"{name}={value}"]
         for method, values in self.hyper.items():

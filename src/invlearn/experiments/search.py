@@ -1,10 +1,17 @@
 """Random search for hyperparameters that reads training environments only.
 
 The test set is never evaluated here, so nothing in the outcome can have been chosen on it.
-A setting's validation risks are averaged over the last quarter of its steps and over its
-trials, which evens out the luck of a single step and of a single draw of rows. Among settings
-whose averaged risks agree across the environments and clearly beat a constant predictor, the one
-with the lowest mean is the best; where none does, the one that comes nearest to agreeing.
+There are two scores.
+
+'worst-group': the error of the worse-off of the two groups at the step that the rule 'groups
+agree' chooses, averaged over trials. A predictor whose errors agree between rows with and
+without the shortcut has that error in any environment, whatever the shortcut does there. A
+setting with a trial in which no step agrees comes after all others.
+
+'late-risk': a setting's validation risks are averaged over the last quarter of its steps and
+over its trials, which evens out the luck of a single step and of a single draw of rows. Among
+settings whose averaged risks agree across the environments and clearly beat a constant predictor,
+the one with the lowest mean is the best; where none does, the one that comes nearest to agreeing.
 """
 
 from __future__ import annotations
@@ -21,18 +28,25 @@ from scipy.stats.qmc import LatinHypercube
 
 from invlearn.datasets import load
 from invlearn.datasets.base import Benchmark, OptionValue
-from invlearn.environments import Environments, EvaluationSet
-from invlearn.errors import OptionError
-from invlearn.experiments.jobs import run_all, train_plan, trial_seed
+from invlearn.environments import Environments
+from invlearn.errors import OptionError, unknown_name
+from invlearn.experiments.jobs import (
+    reference_outputs,
+    run_all,
+    train_plan,
+    training_sets,
+    trial_seed,
+)
 from invlearn.experiments.methods import get_method
 from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import Plan, get_recipe
 from invlearn.experiments.store import Store
-from invlearn.objectives.base import Range
+from invlearn.objectives.base import Objective, Range
+from invlearn.selection import groups_agree, worst_group
 
 SETTINGS_SPACE: dict[str, Range] = {
-    "lr": Range(5e-4, 3e-3, log=True),
-    "l2": Range(1e-5, 1e-3, log=True),
+    "lr": Range(3.5e-4, 3e-3, log=True),
+    "l2": Range(1e-5, 3e-3, log=True),
     "start": Range(50, 200),
 }
 """Ranges of the training settings; each objective brings those of its own hyperparameters.
@@ -52,7 +66,14 @@ class Trial:
     trial: int
     seed: int
     plan: Plan
+    reference: Plan
+    score: str
     values: tuple[tuple[str, float], ...]
+
+    @property
+    def key(self) -> str:
+        """A file name for the run."""
+        return f"{self.method}-{self.draw}-{self.trial}"
 
 
 AGREEMENT = 0.004
@@ -65,14 +86,26 @@ MARGIN = 0.05
 """Share by which the mean risk has to beat the best constant's."""
 
 
+SCORES = ("worst-group", "late-risk")
+
+
+def search_space(objective: Objective) -> dict[str, Range]:
+    """Ranges of the settings and of the objective's own hyperparameters."""
+    scheduled = "penalty_weight" in objective.Hyper._fields
+    general = {n: r for n, r in SETTINGS_SPACE.items() if scheduled or n != "start"}
+    return {**general, **objective.space}
+
+
 def draw_plans(plan: Plan, draws: int, seed: int) -> list[tuple[Plan, dict[str, float]]]:
     """Plans with values from a Latin hypercube over the search space, and those values."""
-    space = {**SETTINGS_SPACE, **plan.objective.space}
+    space = search_space(plan.objective)
     out = []
     for point in LatinHypercube(len(space), rng=seed).random(draws):
         values = {n: _at(span, u) for (n, span), u in zip(space.items(), point, strict=True)}
-        values["start"] = float(int(values["start"]))
-        schedule = replace(plan.settings.schedule, start=int(values["start"]))
+        schedule = plan.settings.schedule
+        if "start" in values:
+            values["start"] = float(int(values["start"]))
+            schedule = replace(schedule, start=int(values["start"]))
         settings = replace(plan.settings, lr=values["lr"], l2=values["l2"], schedule=schedule)
         own = {name: values[name] for name in plan.objective.space}
         out.append((replace(plan, settings=settings, hyper=plan.hyper._replace(**own)), values))
@@ -80,23 +113,27 @@ def draw_plans(plan: Plan, draws: int, seed: int) -> list[tuple[Plan, dict[str, 
 
 
 def run_trial(trial: Trial) -> dict[str, Any]:
-    """Train on the training rows, measure the validation rows, apply the rule."""
+    """Train on the training rows, measure training and validation rows, score."""
     seed = trial_seed(trial.seed, trial.trial)
     benchmark = load(trial.dataset, seed=seed, **dict(trial.dataset_options))
-    validation = EvaluationSet.from_environments(_validation(benchmark), "validation")
-    curves, _ = train_plan(trial.plan, benchmark, benchmark.train, [validation], seed)
+    _validation(benchmark)
+    sets = training_sets(benchmark)
+    groups = trial.score == "worst-group"
+    run = train_plan(trial.plan, benchmark, benchmark.train, sets, seed, keep_outputs=groups)
+    row = {"objective": trial.method, "draw": trial.draw, "trial": trial.trial} | dict(trial.values)
+    if groups:
+        assert run.outputs is not None
+        reference = reference_outputs(trial.reference, benchmark, seed)
+        outputs = run.outputs.with_reference(reference)
+        choice = groups_agree(run.curves, "", outputs)
+        return row | {"step": choice.step, "score": worst_group(run.curves, "", outputs)}
+    curves = run.curves[run.curves["split"] == "validation"]
     late = curves[curves["step"] > 0.75 * trial.plan.settings.steps]
     if late.empty:  # The run diverged: it counts as no better than a constant.
         late = curves[curves["step"] == 0].assign(value=float("inf"))
     risks = late[late["metric"] == "risk"].groupby("environment", sort=False)["value"].mean()
-    return {
-        "objective": trial.method,
-        "draw": trial.draw,
-        "trial": trial.trial,
-        **dict(trial.values),
-        "constant_risk": float(curves.loc[curves["metric"] == "constant_risk", "value"].mean()),
-        **{f"risk {name}": float(risk) for name, risk in risks.items()},
-    }
+    constant = float(curves.loc[curves["metric"] == "constant_risk", "value"].mean())
+    return row | {"constant_risk": constant} | {f"risk {n}": float(r) for n, r in risks.items()}
 
 
 def search(
@@ -109,7 +146,9 @@ def search(
     seed: int = 1,
     recipe: str | None = None,
     dataset_options: Mapping[str, OptionValue] | None = None,
+    score: str = SCORES[0],
     jobs: int = 1,
+    resume: bool = False,
     command: str = "",
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> pd.DataFrame:
@@ -134,6 +173,8 @@ def search(
             f"Expected methods, draws, trials and jobs of 1 or more and a seed of 0 or more, got "
             f"{list(methods)}, draws={draws}, trials={trials}, jobs={jobs}, seed={seed}."
         )
+    if score not in SCORES:
+        raise unknown_name("score", score, SCORES)
     source, clock = provenance(command), time.monotonic()
     chosen = [get_method(name) for name in methods]
     base = get_recipe(dataset, recipe, oracle=False)
@@ -158,35 +199,40 @@ def search(
                     trial,
                     seed,
                     drawn,
+                    base.plan(get_method("erm")),
+                    score,
                     tuple(values.items()),
                 )
                 for trial in range(trials)
             ]
-    record = {"search": [dataset, list(methods), draws, trials, seed, base.name, options]}
-    store = Store.check(out, record, resume=False)
-    rows: list[dict[str, Any]] = []
+    record = {"search": [dataset, list(methods), draws, trials, seed, base.name, options, score]}
+    store = Store.check(out, record, resume=resume)
+    store.begin(record)
+    rows = [row for trial in todo if (row := store.load_row(trial.key)) is not None]
+    missing = [trial for trial in todo if store.load_row(trial.key) is None]
 
     def done(row: dict[str, Any]) -> None:
         rows.append(row)
+        store.save_row(f"{row['objective']}-{row['draw']}-{row['trial']}", row)
         progress(len(rows), len(todo), f"{row['objective']}, draw {row['draw']}")
 
-    run_all(run_trial, todo, processes=jobs, done=done)
+    run_all(run_trial, missing, processes=jobs, done=done)
     table = pd.DataFrame(rows).sort_values(["objective", "draw", "trial"]).reset_index(drop=True)
     summary = {
         "dataset": dataset,
         "recipe": base.name,
         "options": options,
-        "score": f"lowest mean of the late validation risks whose spread is below {AGREEMENT}",
+        "score": score,
         "reads": "training and validation rows of the training environments",
         "draws": draws,
         "trials": trials,
         "seed": seed,
-        "best": {name: best(table, name) for name in methods},
+        "best": {name: best(table, name, score) for name in methods},
         "provenance": source | {"seconds": round(time.monotonic() - clock, 1), "jobs": jobs},
     }
-    out.mkdir(parents=True, exist_ok=True)
     store.write("search.csv", table.to_csv(index=False, float_format="%.8g"))
     store.write("search.json", json.dumps(summary, indent=1))
+    store.finish()
     return table
 
 
@@ -198,9 +244,25 @@ def _validation(benchmark: Benchmark) -> Environments:
     return benchmark.validation
 
 
-def best(table: pd.DataFrame, method: str) -> dict[str, float]:
-    """The values of a method's best draw, its mean risk, its spread and whether its risks agree."""
+def best(table: pd.DataFrame, method: str, score: str) -> dict[str, float]:
+    """The values of a method's best draw, and what it scored."""
     own = table[table["objective"] == method]
+    space = search_space(get_method(method).objective)
+    if score == "worst-group":
+        scores = own.groupby("draw")["score"].mean().to_frame()
+        number = int(cast(int, scores["score"].idxmin()))
+    else:
+        scores, number = _late_scores(own)
+    values = own[own["draw"] == number].iloc[0]
+    return {
+        "draw": number,
+        **{name: float(values[name]) for name in space},
+        **{str(name): float(value) for name, value in scores.to_dict("index")[number].items()},
+    }
+
+
+def _late_scores(own: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Mean risk, spread and whether the risks agree, by draw; and the best draw."""
     environments = [c for c in own.columns if c.startswith("risk ") and own[c].notna().any()]
     means = own.groupby("draw")[[*environments, "constant_risk"]].mean()
     scores = pd.DataFrame(
@@ -215,14 +277,7 @@ def best(table: pd.DataFrame, method: str) -> dict[str, float]:
         draw = scores.loc[scores["agrees"] > 0, "validation_risk"].idxmin()
     else:
         draw = scores.loc[beats if beats.any() else beats.index, "spread"].idxmin()
-    number = int(cast(int, draw))
-    values = own[own["draw"] == number].iloc[0]
-    space = {**SETTINGS_SPACE, **get_method(method).objective.space}
-    return {
-        "draw": number,
-        **{name: float(values[name]) for name in space},
-        **{str(name): float(value) for name, value in scores.to_dict("index")[number].items()},
-    }
+    return scores, int(cast(int, draw))
 
 
 def _at(span: Range, u: float) -> float:

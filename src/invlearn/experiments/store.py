@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 
 from invlearn.errors import OutputError
+from invlearn.losses import Loss
+from invlearn.outputs import Outputs
 
 _RESULTS = (
     "results.csv",
@@ -21,6 +23,7 @@ _RESULTS = (
     "curves.parquet",
     "report.html",
     "figures",
+    "outputs",
     "search.csv",
     "search.json",
 )
@@ -95,9 +98,16 @@ class Store:
         self.write(f"{_WORK}/plan.json", text)
 
     def save_run(
-        self, key: str, curves: pd.DataFrame, messages: tuple[str, ...], seconds: float
+        self,
+        key: str,
+        curves: pd.DataFrame,
+        outputs: Outputs | None,
+        messages: tuple[str, ...],
+        seconds: float,
     ) -> None:
-        """Keep a finished run."""
+        """Keep a finished run; its record comes last, so that what it names is there."""
+        if outputs is not None:
+            self.write(f"{_WORK}/{key}.npz", outputs.to_bytes())
         record = {
             "messages": list(messages),
             "seconds": seconds,
@@ -112,6 +122,20 @@ class Store:
             return None
         record = _read(path)
         return pd.DataFrame(record["curves"]), tuple(record["messages"]), record["seconds"]
+
+    def load_outputs(self, key: str, loss: Loss) -> Outputs | None:
+        """The outputs of a run kept earlier, if it has some."""
+        path = self._work / f"{key}.npz"
+        return Outputs.from_bytes(path.read_bytes(), loss) if path.exists() else None
+
+    def save_row(self, key: str, row: Mapping[str, Any]) -> None:
+        """Keep a finished run of a search."""
+        self.write(f"{_WORK}/{key}.row.json", json.dumps(row))
+
+    def load_row(self, key: str) -> dict[str, Any] | None:
+        """A search's run kept earlier, or None."""
+        path = self._work / f"{key}.row.json"
+        return dict(_read(path)) if path.exists() else None
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file whole or not at all."""
@@ -128,8 +152,12 @@ class Store:
             raise
         return path
 
-    def finish(self) -> None:
-        """Drop what only an unfinished comparison needs."""
+    def finish(self, *, keep_outputs: bool = False) -> None:
+        """Drop what only an unfinished comparison needs; the outputs too, unless asked."""
+        if keep_outputs:
+            (self.folder / "outputs").mkdir(exist_ok=True)
+            for path in self._work.glob("*.npz"):
+                os.replace(path, self.folder / "outputs" / path.name)
         shutil.rmtree(self._work)
 
 

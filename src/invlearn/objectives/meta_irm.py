@@ -82,9 +82,9 @@ class MetaIRM(Objective):
     source: ClassVar[str] = "Bae et al. 2021"
     Hyper: ClassVar[type] = MetaIRMHyper
     space: ClassVar[Mapping[str, Range]] = {
-        "inner_lr": Range(0.7, 2.0, log=True),
+        "inner_lr": Range(0.8, 1.8, log=True),
         "std_weight": Range(0.1, 3.0, log=True),
-        "dropgrad": Range(0.0, 0.7),
+        "dropgrad": Range(0.1, 0.7),
     }
     conventions: ClassVar[tuple[str, ...]] = ("sum", "mean")
 

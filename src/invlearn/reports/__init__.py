@@ -14,7 +14,11 @@ __all__ = ["aggregate", "console", "wide", "write_report"]
 
 
 def write_report(
-    results: pd.DataFrame, curves: pd.DataFrame, summary: Summary, folder: str | Path
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    summary: Summary,
+    folder: str | Path,
+    statistics: pd.DataFrame | None = None,
 ) -> Path:
     """Write ``folder/figures/*.png`` and ``folder/report.html``, each file atomically.
 

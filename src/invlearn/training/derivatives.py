@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from invlearn.environments import Environments
 from invlearn.features import Features
+from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
 from invlearn.training.means import replayed
 
@@ -102,10 +103,9 @@ class Risk:
         # Left before it is differentiated, or every operation would carry tangents on.
         with forward_ad.dual_level():
             dual = {
-                n: forward_ad.make_dual(p, direction[n]) if n in direction else p
-                for n, p in leaves.items()
+                n: with_tangent(p, direction[n]) if n in direction else p for n, p in leaves.items()
             }
-            z, z_dot = forward_ad.unpack_dual(self._outputs(part, dual))
+            z, z_dot = tangent_of(self._outputs(part, dual))
         if z_dot is None:
             return tuple(_zeros(parameters).values())
         (grad_z,) = torch.autograd.grad(self._share(part, z), z, create_graph=True)

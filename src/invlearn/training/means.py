@@ -109,6 +109,6 @@ def replayed(seed: int) -> Iterator[None]:
         # Not torch.manual_seed: it queues a call, with its stack, for every kind of device
         # that is not in use.
         torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.manual_seed_all(seed)
         yield

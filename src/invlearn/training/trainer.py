@@ -23,12 +23,14 @@ from invlearn.errors import (
     EnvironmentsError,
     OptionError,
 )
-from invlearn.evaluation import evaluate, forward
+from invlearn.evaluation import forward
 from invlearn.losses import Loss, get_loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective, Terms
+from invlearn.outputs import Outputs
 from invlearn.training.engine import Engine
 from invlearn.training.means import replayed, seeded_generator
+from invlearn.training.recorder import Recorder
 from invlearn.training.settings import Settings, draw_batch
 
 _LAYERS = 2  # Stream of random numbers for dropout and its like.
@@ -56,6 +58,8 @@ class Run:
         Updates made.
     messages : tuple of str
         The warnings the run gave.
+    outputs : Outputs or None
+        What was kept of the predictions.
     """
 
     model: nn.Module
@@ -64,6 +68,7 @@ class Run:
     reason: str
     steps: int
     messages: tuple[str, ...]
+    outputs: Outputs | None = None
 
 
 class Trainer:
@@ -85,6 +90,9 @@ class Trainer:
         are bit-identical.
     evaluations : sequence of EvaluationSet
         Measured every `settings.evaluate_every` steps.
+    keep_outputs : sequence of str
+        Splits of `evaluations` whose outputs are kept at those steps, for the selection rules
+        that read them ('train', 'validation').
 
     Raises
     ------
@@ -115,6 +123,7 @@ class Trainer:
         settings: Settings | None = None,
         seed: int = 0,
         evaluations: Sequence[EvaluationSet] = (),
+        keep_outputs: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.environments = environments
@@ -123,7 +132,6 @@ class Trainer:
         self.hyper = self.objective.Hyper() if hyper is None else hyper
         self.settings = settings or Settings()
         self.seed = seed
-        self.evaluations = tuple(evaluations)
         if type(self.hyper) is not self.objective.Hyper:
             raise OptionError(
                 f"Expected hyper to be a {self.objective.Hyper.__name__}, got "
@@ -133,6 +141,7 @@ class Trainer:
             raise OptionError("Expected a model with trainable parameters, got none.")
         self.objective.check(self.hyper)
         environments.require(self.objective.min_environments, self.objective.title)
+        self.recorder = Recorder(environments, evaluations, self.loss, keep_outputs)
         self.engine = Engine(
             model,
             self.loss,
@@ -146,7 +155,6 @@ class Trainer:
         self.state = self.objective.init(len(environments), parameter.detach().to(torch.float64))
         self.step = 0
         self._history: list[dict[str, float]] = []
-        self._curves: list[dict[str, Any]] = []
 
     def _check_outputs(self) -> None:
         rows = self.environments
@@ -159,7 +167,7 @@ class Trainer:
         z = forward(self.model, rows.x[:2])
         n_outputs = z.shape[1] if z.ndim == 2 else 1
         self.loss.check(rows.y, n_outputs)
-        for data in self.evaluations:
+        for data in self.recorder.evaluations:
             for targets in data.targets:
                 self.loss.check(targets, n_outputs)
         if not self.loss.classification:
@@ -197,7 +205,7 @@ class Trainer:
             for step in steps:
                 measured = step % self.settings.evaluate_every == 0
                 if measured:
-                    self._evaluate()
+                    self.recorder.measure(self.model, self.step)
                     candidate = _copy(self.model)
                 self._update(step)
                 if measured:  # The objective was finite there, so the snapshot is sound.
@@ -209,12 +217,12 @@ class Trainer:
             reason, cause = "diverged", str(error)
         if reason != "diverged":
             if reason == "interrupted" or last >= self.settings.steps:
-                self._evaluate()
+                self.recorder.measure(self.model, self.step)
             if not self._finite():
                 reason, cause = "diverged", "a parameter or a risk is not a finite number"
         if reason == "diverged":
             self.model.load_state_dict(finite)
-            self._curves = [row for row in self._curves if row["step"] <= finite_step]
+            self.recorder.drop_after(finite_step)
             messages.append(
                 f"{self.objective.title} diverged at step {self.step}: {cause}. "
                 f"The model is the one of step {finite_step}."
@@ -222,11 +230,14 @@ class Trainer:
             warnings.warn(messages[-1], DivergenceWarning, stacklevel=2)
         else:
             messages += self._collapse()
-        curves = pd.DataFrame(
-            self._curves, columns=["environment", "split", "metric", "value", "step"]
-        )
         return Run(
-            self.model, pd.DataFrame(self._history), curves, reason, self.step, tuple(messages)
+            self.model,
+            pd.DataFrame(self._history),
+            self.recorder.curves,
+            reason,
+            self.step,
+            tuple(messages),
+            self.recorder.outputs,
         )
 
     def _update(self, step: int) -> None:
@@ -287,15 +298,9 @@ class Trainer:
                 p.grad.mul_(scale)
         return term
 
-    def _evaluate(self) -> None:
-        if self._curves and self._curves[-1]["step"] == self.step:
-            return
-        for m in evaluate(self.model, self.evaluations, self.loss):
-            self._curves.append({**m._asdict(), "step": self.step})
-
     def _finite(self) -> bool:
         """Whether the parameters and the last measured risks are finite numbers."""
-        last = [r for r in self._curves if r["step"] == self.step and r["metric"] == "risk"]
+        last = [r for r in self.recorder.rows if r["step"] == self.step and r["metric"] == "risk"]
         return all(math.isfinite(row["value"]) for row in last) and all(
             bool(torch.isfinite(p).all()) for p in self.model.parameters()
         )
@@ -307,7 +312,7 @@ class Trainer:
         last, rows = self._history[-1], self.environments
         risks = [
             row["value"]
-            for row in self._curves
+            for row in self.recorder.rows
             if (row["step"], row["split"], row["metric"]) == (self.step, "train", "risk")
         ] or [last[f"risk {name}"] for name in rows.names]
         risk = sum(risks) / len(risks)
@@ -336,7 +341,7 @@ class Trainer:
             "objective": copy.deepcopy(self.state),
             "step": self.step,
             "history": list(self._history),
-            "curves": list(self._curves),
+            "recorder": self.recorder.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -346,7 +351,7 @@ class Trainer:
         self.state = copy.deepcopy(state["objective"])
         self.step = state["step"]
         self._history = list(state["history"])
-        self._curves = list(state["curves"])
+        self.recorder.load_state_dict(state["recorder"])
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -1,8 +1,4 @@
-"""Which step's model to keep: rules over the results table of a run.
-
-A rule reads the measurements of one run (columns environment, split, metric, value, step)
-and picks a step. A rule that reads a test environment is an oracle and says so.
-"""
+"""Rules that read the results table of a run, and what a rule is."""
 
 from __future__ import annotations
 
@@ -11,40 +7,55 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from invlearn.errors import OptionError, unknown_name
+from invlearn.errors import OptionError
+from invlearn.outputs import Outputs
 
 
 class Choice(NamedTuple):
-    """A step, whether the rule's condition held there, and its statistic at every step."""
+    """What a rule chose.
+
+    step; satisfied: whether the rule's condition held there; statistic: by step, if it has
+    one; bound: what the statistic's size has to stay below, by step; note: what the user
+    should know.
+    """
 
     step: int
     satisfied: bool
     statistic: pd.Series | None = None
+    bound: pd.Series | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A selection rule: `choose(curves, target)` returns a Choice.
+    """A selection rule: `choose(curves, target, outputs)` returns a Choice.
 
     Attributes
     ----------
     needs : str or None
         The split it reads, beside none ('validation', 'held-out', 'test').
+    reads_outputs : bool
+        Whether it reads the stored outputs beside the table.
     oracle : bool
         Whether it reads a test environment.
+    statistic : str
+        What its statistic is, for a figure's axis; empty if there is none to show.
     """
 
     name: str
     title: str
     explanation: str
-    choose: Callable[[pd.DataFrame, str], Choice]
+    choose: Callable[[pd.DataFrame, str, Outputs | None], Choice]
     needs: str | None = None
     oracle: bool = False
+    reads_outputs: bool = False
+    statistic: str = ""
 
 
-def _table(curves: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
+def table(curves: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
     """Steps x environments of one metric of one split."""
     rows = curves[(curves["split"] == split) & (curves["metric"] == metric)]
     if rows.empty:
@@ -59,24 +70,30 @@ def _step(label: Hashable) -> int:
     return int(cast(int, label))
 
 
-def last_step(curves: pd.DataFrame, target: str = "") -> Choice:
+def last_step(curves: pd.DataFrame, target: str = "", outputs: Outputs | None = None) -> Choice:
     """The last evaluated step."""
     own = curves[curves["split"] != "held-out"]
     return Choice(int(own["step"].max()), True)
 
 
-def lowest_validation_risk(curves: pd.DataFrame, target: str = "") -> Choice:
+def lowest_validation_risk(
+    curves: pd.DataFrame, target: str = "", outputs: Outputs | None = None
+) -> Choice:
     """The step with the lowest mean validation risk over the training environments."""
-    risk = _table(curves, "validation", "risk").mean(axis=1)
+    risk = table(curves, "validation", "risk").mean(axis=1)
     return Choice(_step(risk.idxmin()), True, risk)
 
 
 def risks_agree(
     curves: pd.DataFrame,
     target: str = "",
+    outputs: Outputs | None = None,
     *,
     threshold: float | None = None,
     margin: float = 0.05,
+    smoothing: int = 1,
+    min_step: int = 0,
+    first: bool = False,
 ) -> Choice:
     """The last step at which the training environments' validation risks agree.
 
@@ -88,7 +105,7 @@ def risks_agree(
     ----------
     curves : DataFrame
         Of one run.
-    target : str
+    target, outputs
         Not read.
     threshold : float, optional
         In units of risk. Default: one standard error, that of a validation risk times
@@ -96,6 +113,13 @@ def risks_agree(
         times in three at a single step.
     margin : float
         Share by which the mean risk has to beat the constant predictor's.
+    smoothing : int
+        Risks are averaged over so many evaluations, up to the current one.
+    min_step : int
+        Earlier steps are not considered.
+    first : bool
+        Take the first such step instead, as the paper's text may be read. A predictor crosses
+        agreement early by chance: use `min_step` with it.
 
     Returns
     -------
@@ -112,7 +136,7 @@ def risks_agree(
     ----------
     The stopping criterion of Bae, Choi, Lee, arXiv 2103.12947, section 3.3.
     """
-    risks = _table(curves, "validation", "risk")
+    risks = table(curves, "validation", "risk").rolling(smoothing, min_periods=1).mean()
     n_envs = risks.shape[1]
     if n_envs < 2:
         raise OptionError(
@@ -120,26 +144,43 @@ def risks_agree(
             "Use the rule 'lowest-validation-risk'."
         )
     spread = risks.std(axis=1, ddof=0)
-    constant = _table(curves, "validation", "constant_risk").mean(axis=1)
+    constant = table(curves, "validation", "constant_risk").mean(axis=1)
     if threshold is None:
-        errors = _table(curves, "validation", "risk_standard_error")
+        errors = table(curves, "validation", "risk_standard_error")
         bound = np.sqrt((errors**2).mean(axis=1) * (n_envs - 1) / n_envs)
     else:
         bound = pd.Series(threshold, index=risks.index)
     good = (spread < bound) & (risks.mean(axis=1) <= (1 - margin) * constant)
-    if not good.any():
-        return Choice(int(risks.index[-1]), False, spread)
-    return Choice(int(risks.index[good.to_numpy()][-1]), True, spread)
+    chosen = risks.index[(good & (risks.index >= min_step)).to_numpy()]
+    if not len(chosen):
+        return Choice(int(risks.index[-1]), False, spread, bound)
+    return Choice(int(chosen[0 if first else -1]), True, spread, bound)
 
 
-def leave_one_environment_out(curves: pd.DataFrame, target: str = "") -> Choice:
+def mean_table(curves: pd.DataFrame, split: str, metric: str) -> pd.Series:
+    """Mean over environments of one metric of one split, by step."""
+    return table(curves, split, metric).mean(axis=1)
+
+
+def agreeing_steps(statistic: pd.Series, bound: pd.Series) -> npt.NDArray[np.bool_]:
+    """Steps [T] whose statistic lies within its bound, or nearest to a change of its sign."""
+    value = statistic.to_numpy()
+    near = np.abs(value) < bound.to_numpy()
+    for t in np.flatnonzero(value[1:] * value[:-1] < 0):
+        near[t if abs(value[t]) < abs(value[t + 1]) else t + 1] = True
+    return np.asarray(near)
+
+
+def leave_one_environment_out(
+    curves: pd.DataFrame, target: str = "", outputs: Outputs | None = None
+) -> Choice:
     """The step with the lowest mean risk in training environments that were held out in turn.
 
     Reads the split 'held-out': measurements of runs that trained without that environment.
     """
-    table = _table(curves, "held-out", "risk").dropna()
+    held = table(curves, "held-out", "risk").dropna()
     own = set(curves.loc[curves["split"] != "held-out", "step"])
-    risk = table[table.index.isin(own)].mean(axis=1) if own else table.mean(axis=1)
+    risk = held[held.index.isin(own)].mean(axis=1) if own else held.mean(axis=1)
     if risk.empty:
         raise OptionError(
             "Expected a step that every left-out run and the run itself reached, found none. "
@@ -148,7 +189,7 @@ def leave_one_environment_out(curves: pd.DataFrame, target: str = "") -> Choice:
     return Choice(_step(risk.idxmin()), True, risk)
 
 
-def oracle(curves: pd.DataFrame, target: str) -> Choice:
+def oracle(curves: pd.DataFrame, target: str, outputs: Outputs | None = None) -> Choice:
     """The step that is best in the test environment `target`: not available to a user."""
     rows = curves[(curves["split"] == "test") & (curves["environment"] == target)]
     best = rows[rows["metric"] == "accuracy"]
@@ -157,74 +198,3 @@ def oracle(curves: pd.DataFrame, target: str) -> Choice:
         return Choice(_step(worst.idxmin()), True, worst)
     accuracy = best.set_index("step")["value"]
     return Choice(_step(accuracy.idxmax()), True, accuracy)
-
-
-RULES: dict[str, Rule] = {
-    rule.name: rule
-    for rule in (
-        Rule(
-            "risks-agree",
-            "risks agree",
-            "The last step at which the validation risks of the training environments differ by "
-            "less than one standard error, while clearly beating a constant predictor.",
-            risks_agree,
-            needs="validation",
-        ),
-        Rule(
-            "last",
-            "last step",
-            "The model at the end of training.",
-            last_step,
-        ),
-        Rule(
-            "lowest-validation-risk",
-            "lowest validation risk",
-            "The step with the lowest mean risk on held-out rows of the training environments.",
-            lowest_validation_risk,
-            needs="validation",
-        ),
-        Rule(
-            "leave-one-environment-out",
-            "leave one environment out",
-            "The step that did best in training environments left out of training in turn.",
-            leave_one_environment_out,
-            needs="held-out",
-        ),
-        Rule(
-            "oracle",
-            "oracle step",
-            "The step that is best in the test environment. No user has it; it bounds what any "
-            "rule could choose.",
-            oracle,
-            needs="test",
-            oracle=True,
-        ),
-    )
-}
-
-
-def get_rule(name: str) -> Rule:
-    """Look a rule up by name; UnknownNameError for another."""
-    if name not in RULES:
-        raise unknown_name("selection rule", name, RULES)
-    return RULES[name]
-
-
-def applicable(curves: pd.DataFrame) -> list[Rule]:
-    """The rules whose split these measurements hold, in registry order."""
-    splits = set(curves["split"])
-    shared = curves.loc[curves["split"] == "validation", "environment"].nunique()
-    return [
-        rule
-        for rule in RULES.values()
-        if (rule.needs is None or rule.needs in splits)
-        and not (rule.name == "risks-agree" and shared < 2)
-    ]
-
-
-def select(
-    curves: pd.DataFrame, rule: Rule, target: str, label: str
-) -> tuple[pd.DataFrame, Choice]:
-    """A run's measurements at the step a rule chooses, with the column 'selection' set."""
-    choice = rule.choose(curves, target)
-    return curves[curves["step"] == choice.step].assign(selection=label), choice

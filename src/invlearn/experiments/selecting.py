@@ -1,0 +1,68 @@
+"""Every selection rule applied to one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from invlearn.experiments.recipes import Recipe
+from invlearn.outputs import Outputs
+from invlearn.reports.layout import ORACLE_SUFFIX, RESULT_COLUMNS
+from invlearn.selection import applicable, select
+
+STATISTIC_COLUMNS = ["objective", "trial", "selection", "step", "value", "bound", "chosen"]
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What the rules chose in one run.
+
+    results: measurements at each rule's step; statistics: each rule's statistic along the
+    steps; unsatisfied, notes: by selection.
+    """
+
+    objective: str
+    trial: int
+    rules: tuple[str, ...]
+    results: pd.DataFrame
+    statistics: pd.DataFrame
+    unsatisfied: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def select_all(
+    curves: pd.DataFrame, outputs: Outputs | None, recipe: Recipe, target: str
+) -> Selected:
+    """Apply every rule that can read the run."""
+    objective, trial = str(curves["objective"].iloc[0]), int(curves["trial"].iloc[0])
+    parts, statistics = [], []
+    unsatisfied: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    rules = applicable(curves, outputs=outputs is not None)
+    for rule in rules:
+        label = rule.name + (ORACLE_SUFFIX if recipe.oracle else "")
+        chosen, choice = select(curves, rule, target, label, outputs)
+        parts.append(chosen)
+        if not choice.satisfied:
+            unsatisfied[label] = ""
+        if choice.note:
+            notes[label] = choice.note
+        if rule.statistic and choice.statistic is not None:
+            table = pd.DataFrame({"value": choice.statistic, "bound": choice.bound})
+            table["chosen"] = table.index == choice.step
+            table.index.name = "step"
+            statistics.append(
+                table.reset_index().assign(objective=objective, trial=trial, selection=label)
+            )
+    results = pd.concat(parts, ignore_index=True)
+    shown = results["metric"].isin(["accuracy", "risk", "dummy_gradient_norm"])
+    return Selected(
+        objective,
+        trial,
+        tuple(rule.name for rule in rules),
+        results.loc[shown, list(RESULT_COLUMNS)].reset_index(drop=True),
+        pd.concat([pd.DataFrame(columns=STATISTIC_COLUMNS), *statistics])[STATISTIC_COLUMNS],
+        unsatisfied,
+        notes,
+    )

@@ -1,0 +1,101 @@
+"""What a run predicted for rows of its training environments, step by step."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invlearn.losses import Loss
+
+
+@dataclass(frozen=True)
+class SplitOutputs:
+    """Outputs for the n rows of one split at T evaluated steps.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The environments.
+    environment : Tensor [n], int64
+        Which of them each row belongs to.
+    y : Tensor [n] or [n, k]
+        Targets.
+    z : Tensor [T, n, k]
+        Outputs; half precision is enough for what is read from them.
+    weights : Tensor [n], or None
+        Row weights.
+    raised : Tensor [T, n], bool, or None
+        Whether a small step down the pooled risk's gradient raises the row's loss.
+    reference : Tensor [n, k], or None
+        Outputs of a reference ERM.
+    """
+
+    names: tuple[str, ...]
+    environment: Tensor
+    y: Tensor
+    z: Tensor
+    weights: Tensor | None = None
+    raised: Tensor | None = None
+    reference: Tensor | None = None
+
+    def errors(self, loss: Loss, z: Tensor) -> Tensor:
+        """Errors [n] of outputs [n, k]: 0-1, or squared for a regression, in float64."""
+        return loss.errors(z.to(torch.float64), self.y).to(torch.float64)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A run's outputs at its evaluated steps.
+
+    Attributes
+    ----------
+    loss : Loss
+    steps : tuple of int
+    splits : {'train' or 'validation': SplitOutputs}
+    """
+
+    loss: Loss
+    steps: tuple[int, ...]
+    splits: Mapping[str, SplitOutputs]
+
+    def with_reference(self, reference: Mapping[str, Tensor]) -> Outputs:
+        """The same with a reference ERM's outputs {split: [n, k]}."""
+        splits = {
+            name: replace(split, reference=reference[name].to(split.z.dtype))
+            for name, split in self.splits.items()
+        }
+        return replace(self, splits=splits)
+
+    def to_bytes(self) -> bytes:
+        """As the content of an .npz file (without the loss)."""
+        arrays: dict[str, Any] = {"steps": np.asarray(self.steps)}
+        for name, split in self.splits.items():
+            arrays[f"{name}/names"] = np.asarray(split.names)
+            for field in ("environment", "y", "z", "weights", "raised", "reference"):
+                value = getattr(split, field)
+                if value is not None:
+                    arrays[f"{name}/{field}"] = value.numpy()
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, loss: Loss) -> Outputs:
+        """What `to_bytes` wrote."""
+        splits: dict[str, dict[str, Any]] = {}
+        with np.load(io.BytesIO(content)) as arrays:
+            steps = tuple(arrays["steps"].tolist())
+            for key in arrays.files:
+                if "/" in key:
+                    split, field = key.split("/")
+                    value = arrays[key]
+                    splits.setdefault(split, {})[field] = (
+                        tuple(value.tolist()) if field == "names" else torch.from_numpy(value)
+                    )
+        return cls(loss, steps, {name: SplitOutputs(**fields) for name, fields in splits.items()})

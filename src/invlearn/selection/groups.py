@@ -1,0 +1,261 @@
+"""Rules that read two groups of rows, one of which a shortcut misleads.
+
+The environment says little about a single row's shortcut, so a gap between environments is a
+noisy statistic. Whether a reference ERM errs on a row says much; whether that is a shortcut,
+the environments can certify: its errors then come with another frequency in each. Where the
+groups' errors agree, the predictor does not lean on what misled the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from scipy.stats import chi2, chi2_contingency
+from torch import Tensor
+
+from invlearn.errors import OptionError
+from invlearn.outputs import Outputs, SplitOutputs
+from invlearn.selection.rules import Choice, agreeing_steps, mean_table, risks_agree
+
+LEVEL = 1e-3
+"""Level of the test that the group is as frequent in every environment."""
+
+NORMAL = 1.96
+"""Two-sided 5 % point of the normal distribution."""
+
+Floats = npt.NDArray[np.float64]
+
+
+class Certificate(NamedTuple):
+    """Whether a group of rows is unequally frequent in the environments.
+
+    statistic: chi-squared with E − 1 degrees of freedom; frequencies [E].
+    """
+
+    statistic: float
+    p_value: float
+    frequencies: tuple[float, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the frequencies differ beyond chance."""
+        return self.p_value < LEVEL
+
+
+def certify(group: Tensor, environment: Tensor, n_envs: int) -> Certificate:
+    """Test whether a group's frequency differs between environments.
+
+    It may differ for other reasons than a shortcut: environments with unequal label noise have
+    unequal frequencies of a reference's errors too. A certificate that fails is therefore
+    worth more than one that holds.
+
+    Parameters
+    ----------
+    group : Tensor [n], bool
+    environment : Tensor [n], int64
+    n_envs : int
+
+    Examples
+    --------
+    >>> group = torch.tensor([True] * 30 + [False] * 70 + [True] * 70 + [False] * 30)
+    >>> certify(group, torch.arange(200) // 100, 2).holds
+    True
+    """
+    inside = torch.bincount(environment[group], minlength=n_envs).numpy()
+    total = torch.bincount(environment, minlength=n_envs).numpy()
+    frequencies = tuple((inside / np.maximum(total, 1)).tolist())
+    if inside.sum() in (0, total.sum()) or (total == 0).any():
+        return Certificate(0.0, 1.0, frequencies)
+    statistic = chi2_contingency([inside, total - inside], correction=False).statistic
+    return Certificate(float(statistic), float(chi2.sf(statistic, n_envs - 1)), frequencies)
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """The groups' errors along the steps, [T] each.
+
+    difference: mean error inside the group less that outside; standard_error: its own;
+    worst: the larger of the two means; certified: whether the group is one, by step.
+    """
+
+    difference: Floats
+    standard_error: Floats
+    worst: Floats
+    certified: npt.NDArray[np.bool_]
+    certificate: Certificate
+
+
+def reference_group(split: SplitOutputs, outputs: Outputs) -> Tensor:
+    """Rows [n] on which the reference ERM errs (a regression: more than on the median row)."""
+    if split.reference is None:
+        raise OptionError(
+            "Expected the outputs of a reference ERM, found none. Pass "
+            "outputs.with_reference(...), or use the rule 'inner-step-groups-agree'."
+        )
+    errors = split.errors(outputs.loss, split.reference)
+    return errors > (0.5 if outputs.loss.classification else float(errors.median()))
+
+
+def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
+    """Errors of the two groups at every step, over the rows of some splits together.
+
+    Parameters
+    ----------
+    outputs : Outputs
+    source : 'reference' or 'inner-step'
+        Groups of rows on which the reference errs, or of rows whose loss a small step down the
+        pooled risk's gradient raises, anew at every step.
+    splits : sequence of str
+    """
+    parts = [outputs.splits[name] for name in splits]
+    environment = torch.cat([part.environment for part in parts])
+    weights = torch.cat(
+        [
+            torch.ones(len(p.y), dtype=torch.float64) if p.weights is None else p.weights.double()
+            for p in parts
+        ]
+    )
+    n_envs = len(parts[0].names)
+    fixed = None
+    if source == "reference":
+        fixed = torch.cat([reference_group(part, outputs) for part in parts])
+    certificate = None if fixed is None else certify(fixed, environment, n_envs)
+    out: list[tuple[float, float, float, bool]] = []
+    for t in range(len(outputs.steps)):
+        group = fixed
+        if group is None:
+            raised = [part.raised for part in parts]
+            if any(r is None for r in raised):
+                raise OptionError(
+                    "Expected outputs that say which rows' loss an inner step raises, found none "
+                    f"for {', '.join(splits)}. Read the split 'validation'."
+                )
+            group = torch.cat([r[t] for r in raised if r is not None])
+            certificate = certify(group, environment, n_envs)
+        assert certificate is not None
+        errors = torch.cat([part.errors(outputs.loss, part.z[t]) for part in parts])
+        means, variances = zip(
+            *(_mean(errors[side], weights[side]) for side in (group, ~group)), strict=True
+        )
+        out.append(
+            (means[0] - means[1], float(np.sqrt(sum(variances))), max(means), certificate.holds)
+        )
+    difference, error, worst, certified = (np.array(column) for column in zip(*out, strict=True))
+    assert certificate is not None
+    return Gaps(difference, error, worst, certified.astype(bool), certificate)
+
+
+def _mean(errors: Tensor, weights: Tensor) -> tuple[float, float]:
+    """Weighted mean of a group's errors and its squared standard error."""
+    if not len(errors) or not float(weights.sum()) > 0:
+        return float("nan"), float("nan")
+    share = weights / weights.sum()
+    mean = share @ errors
+    return float(mean), float((share * (errors - mean)).square().sum())
+
+
+def groups_agree(
+    curves: pd.DataFrame,
+    target: str = "",
+    outputs: Outputs | None = None,
+    *,
+    source: str = "reference",
+    splits: Sequence[str] = ("train", "validation"),
+    margin: float = 0.05,
+    patience: int = 10,
+    min_step: int = 0,
+) -> Choice:
+    """The last steps at which the groups' errors agree; the one best for the worse-off group.
+
+    A step agrees when its difference of errors lies within 1.96 standard errors of zero, or
+    when zero lies between it and its neighbour's and it is the nearer of the two; its risk
+    has to beat a constant predictor's clearly. Among the last agreeing steps (those after which
+    fewer than `patience` others come before the next) the one is taken where the larger of the
+    two groups' errors is lowest.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        Of one run.
+    target : str
+        Not read.
+    outputs : Outputs
+        Of the same run.
+    source : 'reference' or 'inner-step'
+        See `gaps`.
+    splits : sequence of str
+        Whose rows are read; those that were not kept are left out.
+    margin : float
+        Share by which the mean validation risk has to beat the best constant's.
+    patience : int
+        Evaluations in a row without agreement that end the search, once there was some.
+    min_step : int
+        Earlier steps are not considered.
+
+    Returns
+    -------
+    Choice
+        With the difference of errors along the steps. Where the environments do not certify the
+        groups, the choice of the rule 'risks-agree' with a note; where no step agrees, the last
+        step, with ``satisfied=False``.
+    """
+    if outputs is None:
+        raise OptionError(
+            "Expected the outputs of the run beside its results, got none. Train with "
+            "keep_outputs=('train', 'validation')."
+        )
+    present = [name for name in splits if name in outputs.splits]
+    if "validation" not in present:
+        raise OptionError("Expected outputs for validation rows, found none. Keep that split's.")
+    found = gaps(outputs, source, present)
+    steps = pd.Index(outputs.steps, name="step")
+    statistic = pd.Series(found.difference, index=steps)
+    bound = pd.Series(NORMAL * found.standard_error, index=steps)
+    beats = mean_table(curves, "validation", "risk") <= (1 - margin) * mean_table(
+        curves, "validation", "constant_risk"
+    )
+    allowed = beats.reindex(steps).fillna(False).to_numpy() & (steps.to_numpy() >= min_step)
+    if not (found.certified & allowed).any():
+        if allowed.any():
+            shares = ", ".join(f"{100 * f:.1f} %" for f in found.certificate.frequencies)
+            fallback = risks_agree(curves, target, margin=margin, min_step=min_step)
+            return fallback._replace(
+                note="not identifiable from these environments: the rows that mislead the "
+                f"reference are as frequent in each ({shares}); 'risks agree' chose instead"
+            )
+        return Choice(int(steps[-1]), False, statistic, bound)
+    good = agreeing_steps(statistic, bound) & allowed & found.certified
+    episode = _last_episode(good, patience)
+    if not len(episode):
+        return Choice(int(steps[-1]), False, statistic, bound)
+    best = episode[int(np.argmin(found.worst[episode]))]
+    return Choice(int(steps[best]), True, statistic, bound)
+
+
+def worst_group(
+    curves: pd.DataFrame, target: str = "", outputs: Outputs | None = None, *, margin: float = 0.05
+) -> float:
+    """Lowest error of the worse-off group at the step `groups_agree` chooses; inf without one.
+
+    A score for settings that reads training environments only.
+    """
+    choice = groups_agree(curves, target, outputs, margin=margin)
+    if outputs is None or not choice.satisfied or choice.note:
+        return float("inf")
+    found = gaps(outputs, "reference", [n for n in ("train", "validation") if n in outputs.splits])
+    return float(found.worst[outputs.steps.index(choice.step)])
+
+
+def _last_episode(good: npt.NDArray[np.bool_], patience: int) -> npt.NDArray[np.intp]:
+    """Positions that hold, up to the first `patience` failures in a row after one that does."""
+    places = np.flatnonzero(good)
+    if not len(places):
+        return places
+    ends = np.flatnonzero(np.diff(places) > patience)
+    return places[: ends[0] + 1] if len(ends) else places
