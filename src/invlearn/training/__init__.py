@@ -3,6 +3,16 @@
 from invlearn.training.engine import Batch, Engine
 from invlearn.training.schedules import PUBLISHED, PenaltySchedule
 from invlearn.training.settings import Settings
+from invlearn.training.stopping import Stopping
 from invlearn.training.trainer import Run, Trainer
 
-__all__ = ["PUBLISHED", "Batch", "Engine", "PenaltySchedule", "Run", "Settings", "Trainer"]
+__all__ = [
+    "PUBLISHED",
+    "Batch",
+    "Engine",
+    "PenaltySchedule",
+    "Run",
+    "Settings",
+    "Stopping",
+    "Trainer",
+]

@@ -17,26 +17,23 @@ from torch import Tensor, nn
 
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import (
-    CollapseWarning,
     DivergenceError,
     DivergenceWarning,
-    EnvironmentsError,
     OptionError,
 )
-from invlearn.evaluation import forward
 from invlearn.losses import Loss, get_loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective, Terms
 from invlearn.outputs import Outputs
+from invlearn.selection import Choice
+from invlearn.training.checks import check_rows, collapse
 from invlearn.training.engine import Engine
 from invlearn.training.means import replayed, seeded_generator
 from invlearn.training.recorder import Recorder
 from invlearn.training.settings import Settings, draw_batch
+from invlearn.training.stopping import Stopper, Stopping
 
 _LAYERS = 2  # Stream of random numbers for dropout and its like.
-
-COLLAPSE_MARGIN = 0.005
-"""A predictor whose risk is not this share below the best constant's has collapsed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Run:
     curves : DataFrame
         A row per evaluated step, environment, split and metric: environment, split, metric,
         value, step. Step t is the model after t updates.
-    reason : 'finished', 'interrupted' or 'diverged'
+    reason : 'finished', 'stopped', 'interrupted' or 'diverged'
         A diverged trainer cannot go on: make a new one.
     steps : int
         Updates made.
@@ -60,6 +57,9 @@ class Run:
         The warnings the run gave.
     outputs : Outputs or None
         What was kept of the predictions.
+    choice : Choice or None
+        What the stopping rule chose, with its statistic along the steps; the model is that of
+        its step if it was satisfied.
     """
 
     model: nn.Module
@@ -69,6 +69,7 @@ class Run:
     steps: int
     messages: tuple[str, ...]
     outputs: Outputs | None = None
+    choice: Choice | None = None
 
 
 class Trainer:
@@ -93,6 +94,8 @@ class Trainer:
     keep_outputs : sequence of str
         Splits of `evaluations` whose outputs are kept at those steps, for the selection rules
         that read them ('train', 'validation').
+    stopping : Stopping, optional
+        Stop by a selection rule, and leave the model of the step it chose.
 
     Raises
     ------
@@ -124,6 +127,7 @@ class Trainer:
         seed: int = 0,
         evaluations: Sequence[EvaluationSet] = (),
         keep_outputs: Sequence[str] = (),
+        stopping: Stopping | None = None,
     ) -> None:
         self.model = model
         self.environments = environments
@@ -141,6 +145,14 @@ class Trainer:
             raise OptionError("Expected a model with trainable parameters, got none.")
         self.objective.check(self.hyper)
         environments.require(self.objective.min_environments, self.objective.title)
+        self.stopper = None if stopping is None else Stopper(stopping)
+        if stopping is not None and stopping.get().reads_outputs:
+            keep_outputs = ("train", "validation")
+        if stopping is not None and not any(s.split == "validation" for s in evaluations):
+            raise OptionError(
+                "Expected validation rows to stop by, found none among the evaluations. Add "
+                "EvaluationSet.from_environments(validation, 'validation')."
+            )
         self.recorder = Recorder(environments, evaluations, self.loss, keep_outputs)
         self.engine = Engine(
             model,
@@ -149,38 +161,13 @@ class Trainer:
             micro_batch=self.settings.micro_batch,
             memory_budget=self.settings.memory_budget,
         )
-        self._check_outputs()
+        check_rows(model, self.loss, self.objective, environments, evaluations)
         parameter = next(p for p in model.parameters() if p.requires_grad)
         self.optimizer = self.settings.make_optimizer(model)
         self.state = self.objective.init(len(environments), parameter.detach().to(torch.float64))
         self.step = 0
+        self._over = False
         self._history: list[dict[str, float]] = []
-
-    def _check_outputs(self) -> None:
-        rows = self.environments
-        dtype = next(p for p in self.model.parameters() if p.requires_grad).dtype
-        if rows.x.dtype != dtype:
-            raise OptionError(
-                f"Expected features of the model's type {dtype}, got {rows.x.dtype}. Convert "
-                "one of them: model.double(), or x.float()."
-            )
-        z = forward(self.model, rows.x[:2])
-        n_outputs = z.shape[1] if z.ndim == 2 else 1
-        self.loss.check(rows.y, n_outputs)
-        for data in self.recorder.evaluations:
-            for targets in data.targets:
-                self.loss.check(targets, n_outputs)
-        if not self.loss.classification:
-            return
-        for name, _, y in rows:
-            if len(torch.unique(y)) < 2:
-                text = (
-                    f"Environment '{name}' holds one class only: its risk says nothing about "
-                    "telling classes apart. Merge it with another environment or drop it."
-                )
-                if self.objective.min_environments > 1:
-                    raise EnvironmentsError(text)
-                warnings.warn(text, UserWarning, stacklevel=3)
 
     def run(self, *, until: int | None = None, progress: bool = False) -> Run:
         """Train from the current step to `until` (default: `settings.steps`).
@@ -194,7 +181,7 @@ class Trainer:
         progress : bool
             Show a progress bar on the error output, if that is a terminal.
         """
-        last = self.settings.steps if until is None else until
+        last = self.step if self._over else self.settings.steps if until is None else until
         reason, cause, messages = "finished", "", []
         finite, finite_step = _copy(self.model), self.step
         steps: Iterable[int] = range(self.step, last)
@@ -207,6 +194,9 @@ class Trainer:
                 if measured:
                     self.recorder.measure(self.model, self.step)
                     candidate = _copy(self.model)
+                    if self.stopper is not None and self.stopper.look(self.recorder, candidate):
+                        reason = "stopped"
+                        break
                 self._update(step)
                 if measured:  # The objective was finite there, so the snapshot is sound.
                     finite, finite_step = candidate, step
@@ -215,11 +205,15 @@ class Trainer:
             reason = "interrupted"
         except DivergenceError as error:
             reason, cause = "diverged", str(error)
-        if reason != "diverged":
+        self._over = reason == "stopped" or self.step >= self.settings.steps
+        if reason in ("finished", "interrupted"):
             if reason == "interrupted" or last >= self.settings.steps:
                 self.recorder.measure(self.model, self.step)
+                if self.stopper is not None:
+                    self.stopper.look(self.recorder, _copy(self.model))
             if not self._finite():
                 reason, cause = "diverged", "a parameter or a risk is not a finite number"
+        choice = None if self.stopper is None else self.stopper.choice
         if reason == "diverged":
             self.model.load_state_dict(finite)
             self.recorder.drop_after(finite_step)
@@ -228,8 +222,8 @@ class Trainer:
                 f"The model is the one of step {finite_step}."
             )
             warnings.warn(messages[-1], DivergenceWarning, stacklevel=2)
-        else:
-            messages += self._collapse()
+        elif not (self._over and self._restore()) and self.step == self.settings.steps:
+            messages += collapse(self.objective, self.loss, self.environments, self._last_risks())
         return Run(
             self.model,
             pd.DataFrame(self._history),
@@ -238,7 +232,12 @@ class Trainer:
             self.step,
             tuple(messages),
             self.recorder.outputs,
+            choice,
         )
+
+    def _restore(self) -> bool:
+        """Leave the model of the step that the stopping rule chose, if training is over."""
+        return self.stopper is not None and self.stopper.restore(self.model)
 
     def _update(self, step: int) -> None:
         settings, schedule = self.settings, self.settings.schedule
@@ -298,40 +297,21 @@ class Trainer:
                 p.grad.mul_(scale)
         return term
 
+    def _last_risks(self) -> list[float]:
+        """Risks on the training rows at the end: measured, or else those of the last step."""
+        measured = [
+            row["value"]
+            for row in self.recorder.rows
+            if (row["step"], row["split"], row["metric"]) == (self.step, "train", "risk")
+        ]
+        return measured or [self._history[-1][f"risk {name}"] for name in self.environments.names]
+
     def _finite(self) -> bool:
         """Whether the parameters and the last measured risks are finite numbers."""
         last = [r for r in self.recorder.rows if r["step"] == self.step and r["metric"] == "risk"]
         return all(math.isfinite(row["value"]) for row in last) and all(
             bool(torch.isfinite(p).all()) for p in self.model.parameters()
         )
-
-    def _collapse(self) -> list[str]:
-        """Warn if the predictor is no better than a constant on its own training rows."""
-        if not self._history or self.step < self.settings.steps:
-            return []
-        last, rows = self._history[-1], self.environments
-        risks = [
-            row["value"]
-            for row in self.recorder.rows
-            if (row["step"], row["split"], row["metric"]) == (self.step, "train", "risk")
-        ] or [last[f"risk {name}"] for name in rows.names]
-        risk = sum(risks) / len(risks)
-        constants = [
-            self.loss.constant_risk(
-                rows.y[a:b], None if rows.weights is None else rows.weights[a:b]
-            )
-            for a, b in zip(rows.offsets, rows.offsets[1:], strict=False)
-        ]
-        constant = sum(constants) / len(constants)
-        if not math.isfinite(constant) or risk < (1 - COLLAPSE_MARGIN) * constant:
-            return []
-        text = (
-            f"{self.objective.title} collapsed: its training risk {risk:.4f} is no better than "
-            f"the best constants' {constant:.4f}. Lower the penalty weight, let it set "
-            "in later (PenaltySchedule start) or more gently, or train for more steps."
-        )
-        warnings.warn(text, CollapseWarning, stacklevel=3)
-        return [text]
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs: parameters, optimizer, objective state, step, records."""
@@ -340,8 +320,10 @@ class Trainer:
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "objective": copy.deepcopy(self.state),
             "step": self.step,
+            "over": self._over,
             "history": list(self._history),
             "recorder": self.recorder.state_dict(),
+            "stopper": None if self.stopper is None else self.stopper.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -349,9 +331,11 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.state = copy.deepcopy(state["objective"])
-        self.step = state["step"]
+        self.step, self._over = state["step"], state["over"]
         self._history = list(state["history"])
         self.recorder.load_state_dict(state["recorder"])
+        if self.stopper is not None and state["stopper"] is not None:
+            self.stopper.load_state_dict(state["stopper"])
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

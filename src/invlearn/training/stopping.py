@@ -1,0 +1,112 @@
+"""Early stopping: a selection rule looked at while training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from invlearn.errors import OptionError
+from invlearn.selection import Choice, Rule, get_rule
+from invlearn.training.recorder import Recorder
+
+Snapshot = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Stop once the rule's step lies some evaluations back; keep that step's model.
+
+    Any selection rule serves, so a run stops where the same rule would have chosen among
+    all its steps, had they been trained.
+
+    Parameters
+    ----------
+    rule : Rule or str
+        For one with options of its own, ``replace(rule, choose=partial(risks_agree, ...))``.
+    patience : int
+        Evaluations after the chosen step before training stops.
+    min_steps : int
+        Training goes on at least so long.
+    reference : {'train' or 'validation': Tensor [n, k]}, optional
+        Outputs of a reference ERM, for 'groups-agree'.
+
+    Raises
+    ------
+    OptionError
+        A rule that reads a test environment; a patience below 1.
+
+    Examples
+    --------
+    >>> Stopping("risks-agree", patience=5).get().title
+    'risks agree'
+    """
+
+    rule: Rule | str
+    patience: int = 10
+    min_steps: int = 0
+    reference: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        rule = self.get()
+        if rule.oracle or rule.needs != "validation":
+            raise OptionError(
+                "Expected a rule that reads validation rows of the training environments to stop "
+                f"by, '{rule.name}' does not. Use 'groups-agree' or 'risks-agree'."
+            )
+        if self.patience < 1 or self.min_steps < 0:
+            raise OptionError(
+                f"Expected patience of 1 or more and min_steps of 0 or more, got {self.patience} "
+                f"and {self.min_steps}."
+            )
+
+    def get(self) -> Rule:
+        """The rule, looked up if it is a name."""
+        return get_rule(self.rule) if isinstance(self.rule, str) else self.rule
+
+
+class Stopper:
+    """Follows one run: the rule's choice so far, and the models it may still fall on."""
+
+    def __init__(self, stopping: Stopping) -> None:
+        self.stopping = stopping
+        self.choice: Choice | None = None
+        self.snapshots: dict[int, Snapshot] = {}
+
+    def look(self, recorder: Recorder, snapshot: Snapshot) -> bool:
+        """Apply the rule after an evaluation; True if training is to stop."""
+        steps, rule = recorder.steps, self.stopping.get()
+        outputs = recorder.outputs if rule.reads_outputs else None
+        if outputs is not None and self.stopping.reference is not None:
+            outputs = outputs.with_reference(self.stopping.reference)
+        choice = rule.choose(recorder.curves, "", outputs)
+        self.choice = choice
+        # The next choice is this one, or the last two steps if the statistic changes its sign.
+        kept = {choice.step, *steps[-2:]}
+        self.snapshots[steps[-1]] = snapshot
+        self.snapshots = {step: s for step, s in self.snapshots.items() if step in kept}
+        behind = sum(step > choice.step for step in steps)
+        return (
+            choice.satisfied
+            and behind >= self.stopping.patience
+            and steps[-1] >= self.stopping.min_steps
+            and choice.step in self.snapshots
+        )
+
+    def restore(self, model: nn.Module) -> bool:
+        """Put the chosen step's parameters into the model, if the rule was satisfied there."""
+        choice = self.choice
+        if choice is None or not choice.satisfied or choice.step not in self.snapshots:
+            return False
+        model.load_state_dict(self.snapshots[choice.step])
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The models kept; the choice follows from what was recorded."""
+        return {"snapshots": dict(self.snapshots)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.snapshots = dict(state["snapshots"])
