@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 demo: $(READY)
 	rm -rf demo
-	$(BIN)/invlearn compare colored-digits --objectives erm,erm-grayscale,irmv1,vrex,mmrex --out demo
+	$(BIN)/invlearn compare colored-digits --objectives erm,erm-grayscale,irmv1,vrex,mmrex,meta-irm --out demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

@@ -57,7 +57,7 @@ class Classes:
     noise: tuple[float, ...]
     k: int = 2
     first: float | None = None
-    rows: int = 1000
+    rows: int = 800
 
     @property
     def loss(self) -> str:
@@ -71,10 +71,10 @@ class Classes:
         share = [first, *[(1 - first) / (self.k - 1)] * (self.k - 1)]
         shape = rng.choice(self.k, rows, p=share)
         centres = np.random.default_rng(7).standard_normal((self.k, SHAPE)) / 1.2
-        parts = [centres[shape] + 0.6 * rng.standard_normal((rows, SHAPE))]
+        parts = [0.4 * (centres[shape] + 0.6 * rng.standard_normal((rows, SHAPE)))]
         y = _another(shape, noise, self.k, rng)
         for p in shortcuts:
-            parts.append(np.eye(self.k)[_another(y, p, self.k, rng)])
+            parts.append(2 * np.eye(self.k)[_another(y, p, self.k, rng)])
         return torch.from_numpy(np.concatenate(parts, 1)).float(), torch.from_numpy(y)
 
 
@@ -92,7 +92,7 @@ class Regression:
 
     spread: tuple[float, ...]
     noise: tuple[float, ...]
-    rows: int = 1000
+    rows: int = 800
     loss: str = "squared"
     k: int = 2
 

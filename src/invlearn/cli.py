@@ -61,6 +61,9 @@ def compare(
     keep_outputs: Annotated[
         bool, typer.Option("--keep-outputs", help="Leave every run's outputs in the folder.")
     ] = False,
+    similarity: Annotated[
+        int, typer.Option(help="Compare representations (PWCCA) in so many trials.")
+    ] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished runs in --out.")
     ] = False,
@@ -82,6 +85,7 @@ def compare(
             steps,
             leave_one_out,
             keep_outputs,
+            similarity,
         )
         comparison = run_compare(
             request, folder, jobs=jobs, resume=resume, command=_command(), progress=progress
@@ -108,6 +112,10 @@ def search(
     score: Annotated[
         str, typer.Option(help="How settings are ranked: worst-group or late-risk.")
     ] = SCORES[0],
+    span: Annotated[
+        list[str] | None,
+        typer.Option("--range", help="NAME=LOW:HIGH instead of its own range; repeatable."),
+    ] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; default one per core.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished runs in --out.")
@@ -127,6 +135,7 @@ def search(
             recipe=recipe,
             dataset_options=_pairs("--data", data),
             score=score,
+            ranges=_ranges(span),
             jobs=cores() if jobs is None else jobs,
             resume=resume,
             command=_command(),
@@ -213,6 +222,19 @@ def _pairs(option: str, texts: list[str] | None) -> dict[str, OptionValue]:
         if not sign or not name:
             raise OptionError(f"Expected {option} NAME=VALUE, got '{text}'.")
         out[name] = value
+    return out
+
+
+def _ranges(texts: list[str] | None) -> dict[str, tuple[float, float]]:
+    out = {}
+    for name, value in _pairs("--range", texts).items():
+        try:
+            low, high = (float(part) for part in str(value).split(":"))
+        except ValueError:
+            raise OptionError(
+                f"Expected --range NAME=LOW:HIGH, got '{name}={value}'. For instance lr=1e-3:2e-3."
+            ) from None
+        out[name] = (low, high)
     return out
 
 

@@ -27,6 +27,7 @@ from invlearn.experiments.request import (
     overrides,
 )
 from invlearn.experiments.selecting import Selected, select_all
+from invlearn.experiments.similarity import Chosen, measure_similarity
 from invlearn.experiments.store import Store
 from invlearn.losses import get_loss
 from invlearn.reports import write_report
@@ -173,7 +174,10 @@ def compare(
         "unsatisfied": _by_method(selected, "unsatisfied"),
         "notes": _by_method(selected, "notes"),
     }
-    write_report(results, curves, summary, out, statistics)
+    similarity = _similarity(request, results, todo, processes, progress)
+    write_report(results, curves, summary, out, statistics, similarity)
+    if similarity is not None:
+        store.write("similarity.csv", similarity.to_csv(index=False, float_format="%.8g"))
     store.write("statistics.parquet", statistics.to_parquet(index=False))
     store.write("curves.parquet", curves.to_parquet(index=False))
     store.write("results.csv", results.to_csv(index=False, float_format="%.10g"))
@@ -220,6 +224,33 @@ def _resolve(request: Request) -> tuple[Recipe, list[Method], Benchmark]:
 
 def _plan(recipe: Recipe, method: Method, request: Request) -> Plan:
     return recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
+
+
+def _similarity(
+    request: Request,
+    results: pd.DataFrame,
+    jobs: Sequence[Job],
+    processes: int,
+    progress: Callable[[int, int, str], None],
+) -> pd.DataFrame | None:
+    """Train the first trials' chosen models again and compare their representations."""
+    if not request.similarity:
+        return None
+    first = results["selection"].iloc[0]  # The headline rule's come first.
+    steps = results[results["selection"] == first].groupby(["objective", "trial"])["step"].first()
+    chosen = [
+        Chosen(job, int(steps[job.method, job.trial]))
+        for job in jobs
+        if job.trial < request.similarity and not get_method(job.method).reference
+    ]
+    tables: list[pd.DataFrame] = []
+
+    def done(table: pd.DataFrame) -> None:
+        tables.append(table)
+        progress(len(tables), len(chosen), "comparing representations")
+
+    run_all(measure_similarity, chosen, processes=processes, done=done)
+    return pd.concat(tables).sort_values(["objective", "trial", "kind"], kind="stable")
 
 
 def _by_method(selected: Sequence[Selected], what: str) -> list[dict[str, Any]]:

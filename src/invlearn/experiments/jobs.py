@@ -111,8 +111,9 @@ def train_plan(
     seed: int,
     *,
     keep_outputs: bool = False,
+    until: int | None = None,
 ) -> Run:
-    """Train a fresh model by a plan, measured on the sets.
+    """Train a fresh model by a plan (up to a step, if asked), measured on the sets.
 
     With `keep_outputs`, the outputs on training and validation rows are kept, if there are
     validation rows: no rule reads them otherwise.
@@ -134,7 +135,7 @@ def train_plan(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The run's messages carry them, with method and trial.
-        run = trainer.run()
+        run = trainer.run(until=until)
     if run.reason == "interrupted":
         raise KeyboardInterrupt
     return run

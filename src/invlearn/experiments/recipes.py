@@ -73,14 +73,15 @@ class Recipe:
         hyper: Mapping[str, float] | None = None,
     ) -> Plan:
         """The plan of a method; `steps` and `hyper` override the recipe."""
-        own = self._data.get("methods", {}).get(method.name, {})
+        methods = self._data.get("methods", {})
+        own = methods.get(method.name, methods.get(method.like, {}))
         common = self._data.get("settings", {})
         schedule = own.get("schedule", self._data.get("schedule", {}))
         settings = {**common, **own.get("settings", {})}
         if steps is not None:
             settings["steps"] = steps
         objective = replace(method.objective, **own.get("options", {}))
-        values = {**own.get("hyper", {}), **(hyper or {})}
+        values = {**own.get("hyper", {}), **method.hyper, **(hyper or {})}
         known = objective.Hyper._fields
         for name in values:
             if name not in known:

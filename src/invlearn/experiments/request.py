@@ -13,7 +13,7 @@ from invlearn.experiments.methods import Method
 from invlearn.experiments.recipes import Plan
 from invlearn.selection import Rule
 
-DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex")
+DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex", "meta-irm")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Request:
     keep_outputs : bool
         Leave every run's outputs on training and validation rows in the folder 'outputs', for
         rules to be applied later (some 10 MB a run of Colored MNIST).
+    similarity : int
+        Of so many trials the chosen models are trained again, and their representations compared
+        by PWCCA.
     """
 
     dataset: str
@@ -53,6 +56,7 @@ class Request:
     steps: int | None = None
     leave_one_out: bool = False
     keep_outputs: bool = False
+    similarity: int = 0
 
     def command(self) -> str:
         """The command line that makes the same request."""
@@ -62,6 +66,7 @@ class Request:
         words += [] if self.steps is None else ["--steps", str(self.steps)]
         words += ["--leave-one-out"] if self.leave_one_out else []
         words += ["--keep-outputs"] if self.keep_outputs else []
+        words += ["--similarity", str(self.similarity)] if self.similarity else []
         for name, value in self.dataset_options.items():
             words += ["--data", f"{name}={value}"]
         for method, values in self.hyper.items():
@@ -113,4 +118,5 @@ def describe_rule(rule: Rule) -> dict[str, Any]:
         "title": rule.title,
         "explanation": rule.explanation,
         "oracle": rule.oracle,
+        "statistic": rule.statistic,
     }

@@ -89,16 +89,26 @@ MARGIN = 0.05
 SCORES = ("worst-group", "late-risk")
 
 
-def search_space(objective: Objective) -> dict[str, Range]:
-    """Ranges of the settings and of the objective's own hyperparameters."""
+def search_space(
+    objective: Objective, ranges: Mapping[str, tuple[float, float]] | None = None
+) -> dict[str, Range]:
+    """Ranges of the settings and of the objective's own hyperparameters; some given by hand."""
     scheduled = "penalty_weight" in objective.Hyper._fields
     general = {n: r for n, r in SETTINGS_SPACE.items() if scheduled or n != "start"}
-    return {**general, **objective.space}
+    space = {**general, **objective.space}
+    for name, (low, high) in (ranges or {}).items():
+        if name not in space:
+            raise unknown_name("hyperparameter to search", name, space)
+        if not 0 <= low < high:
+            raise OptionError(f"Expected a range of {name} with 0 <= low < high, got {low}:{high}.")
+        space[name] = space[name]._replace(low=low, high=high)
+    return space
 
 
-def draw_plans(plan: Plan, draws: int, seed: int) -> list[tuple[Plan, dict[str, float]]]:
+def draw_plans(
+    plan: Plan, draws: int, seed: int, space: Mapping[str, Range]
+) -> list[tuple[Plan, dict[str, float]]]:
     """Plans with values from a Latin hypercube over the search space, and those values."""
-    space = search_space(plan.objective)
     out = []
     for point in LatinHypercube(len(space), rng=seed).random(draws):
         values = {n: _at(span, u) for (n, span), u in zip(space.items(), point, strict=True)}
@@ -147,6 +157,7 @@ def search(
     recipe: str | None = None,
     dataset_options: Mapping[str, OptionValue] | None = None,
     score: str = SCORES[0],
+    ranges: Mapping[str, tuple[float, float]] | None = None,
     jobs: int = 1,
     resume: bool = False,
     command: str = "",
@@ -189,7 +200,8 @@ def search(
     todo = []
     for method in chosen:
         plan, name = base.plan(method), method.name
-        for draw, (drawn, values) in enumerate(draw_plans(plan, draws, seed)):
+        space = search_space(plan.objective, ranges)
+        for draw, (drawn, values) in enumerate(draw_plans(plan, draws, seed, space)):
             todo += [
                 Trial(
                     dataset,
@@ -205,7 +217,19 @@ def search(
                 )
                 for trial in range(trials)
             ]
-    record = {"search": [dataset, list(methods), draws, trials, seed, base.name, options, score]}
+    record = {
+        "search": [
+            dataset,
+            list(methods),
+            draws,
+            trials,
+            seed,
+            base.name,
+            options,
+            score,
+            dict(ranges or {}),
+        ]
+    }
     store = Store.check(out, record, resume=resume)
     store.begin(record)
     rows = [row for trial in todo if (row := store.load_row(trial.key)) is not None]
@@ -223,6 +247,7 @@ def search(
         "recipe": base.name,
         "options": options,
         "score": score,
+        "ranges_by_hand": dict(ranges or {}),
         "reads": "training and validation rows of the training environments",
         "draws": draws,
         "trials": trials,

@@ -23,6 +23,8 @@ _RESULTS = (
     "curves.parquet",
     "report.html",
     "figures",
+    "statistics.parquet",
+    "similarity.csv",
     "outputs",
     "search.csv",
     "search.json",

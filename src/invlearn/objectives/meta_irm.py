@@ -14,7 +14,7 @@ from invlearn.objectives.base import Objective, Range, State, Terms, zero
 
 
 class MetaIRMHyper(NamedTuple):
-    """inner_lr: α, the inner step's rate, in units of parameter² / risk.
+    """inner_lr: α, the inner step's rate, in units of parameter² / risk; see also `rate`.
 
     std_weight: λ, weight of the meta-losses' standard deviation (no unit).
     dropgrad: p in [0, 1); the inner gradient is multiplied by noise N(1, p / (1 − p)).
@@ -53,9 +53,14 @@ class MetaIRM(Objective):
         What the inner steps change: parameters whose name is, or lies below, one of these
         (``("layers.1",)``); all of them if empty; ``("last",)`` for the module that holds
         the last parameter, the classifier.
-    normalised : bool
-        Divide the inner gradient by its Euclidean norm; α is then a length. The norm
-        is differentiated too.
+    rate : 'fixed', 'curvature' or 'normalised'
+        What α is. 'fixed': the rate, as in the paper. 'curvature': a number without unit,
+        divided by the risks' mean curvature gᵢᵀHᵢgᵢ / ‖gᵢ‖² along their gradients, which is
+        measured again every ten steps and not differentiated; below 1 the inner step stops
+        short of the environment's own minimum along its gradient, above it passes it. Deep
+        networks need this: their curvature grows several times over while they learn.
+        'normalised': the inner gradient is divided by its Euclidean norm, which is
+        differentiated too; α is then a length.
 
     References
     ----------
@@ -76,7 +81,7 @@ class MetaIRM(Objective):
     same_environment: bool = False
     rows: str = "shared"
     adapts: Sequence[str] = ()
-    normalised: bool = False
+    rate: str = "fixed"
     title: ClassVar[str] = "meta-IRM"
     summary: ClassVar[str] = "A step on any environment must serve the others: two levels, exactly."
     source: ClassVar[str] = "Bae et al. 2021"
@@ -92,6 +97,8 @@ class MetaIRM(Objective):
         self._check_convention(self.convention)
         if self.rows not in ("shared", "separate"):
             raise unknown_name("row scheme of meta-IRM", self.rows, ["shared", "separate"])
+        if self.rate not in ("fixed", "curvature", "normalised"):
+            raise unknown_name("inner rate", self.rate, ["fixed", "curvature", "normalised"])
         for name, value in (("inner_steps", self.inner_steps), ("pairs", self.pairs)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise OptionError(
@@ -130,7 +137,8 @@ class MetaIRM(Objective):
                 f"Expected at most {n_envs - 1} pairs for each of {n_envs} environments, got "
                 f"pairs={self.pairs}. Lower it, or leave it out to take all."
             )
-        return None
+        # Steps made, curvature measured last, curvature measured first.
+        return torch.zeros(3, dtype=torch.float64) if self.rate == "curvature" else None
 
     def draw_pairs(self, n_envs: int, generator: torch.Generator) -> list[tuple[int, int]]:
         """The (i, j) of one step: adapt to e_i, measure in e_j."""

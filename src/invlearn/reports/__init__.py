@@ -19,6 +19,7 @@ def write_report(
     summary: Summary,
     folder: str | Path,
     statistics: pd.DataFrame | None = None,
+    similarity: pd.DataFrame | None = None,
 ) -> Path:
     """Write ``folder/figures/*.png`` and ``folder/report.html``, each file atomically.
 
@@ -32,9 +33,15 @@ def write_report(
         The same without `selection`: every evaluated step.
     summary : mapping
         What was run: dataset, methods, selections, recipe, headline, trials, seed,
-        provenance, warnings, unsatisfied.
+        provenance, warnings, unsatisfied; may hold notes: what rules said about runs.
     folder : path
         Made if missing; older reports in it are replaced.
+    statistics : DataFrame, optional
+        What rules read at every evaluated step: columns objective, trial, selection, step,
+        value, bound (the value's size has to stay below it; NaN where there is none), chosen.
+    similarity : DataFrame, optional
+        How alike representations are: columns objective, trial, kind, layer, environment,
+        value, as `invlearn.reports.similarity` describes.
 
     Returns
     -------
@@ -48,12 +55,10 @@ def write_report(
     UnknownNameError
         The results hold no selection of the headline's name.
     """
-    layout.check(results, curves, summary)
-    drawn = {
-        name: drawing.png(figure)
-        for name, figure in figures.draw_all(results, curves, summary).items()
-    }
-    page = html.render(results, curves, summary, drawn)
+    layout.check(results, curves, summary, statistics)
+    every = figures.draw_all(results, curves, summary, statistics, similarity)
+    drawn = {name: drawing.png(figure) for name, figure in every.items()}
+    page = html.render(results, curves, summary, drawn, statistics)
     figures.save_all(drawn, Path(folder) / "figures")
     path = Path(folder) / "report.html"
     drawing.replace(path, page.encode("utf-8"))

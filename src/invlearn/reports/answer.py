@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from invlearn.reports import layout
 from invlearn.reports.layout import Summary
+from invlearn.reports.notes import Note, notes, unsatisfied
 from invlearn.reports.tables import Row, Stat, Table, text
 
 
@@ -128,25 +129,34 @@ def _verdict(
 
 
 def _caveats(table: Table, summary: Summary) -> list[str]:
-    notes = []
+    lines = []
     if table.rule.oracle:
-        notes.append(
+        lines.append(
             "This is an oracle result: the test environment was looked at while choosing, "
             "so a user would not get these numbers."
         )
     if table.trials == 1:
-        notes.append("One trial only: how much the numbers vary is unknown.")
-    fallen = sum(
-        len(entry["trials"])
-        for entry in summary["unsatisfied"]
-        if entry["selection"] == table.rule.name
-    )
-    if fallen:
-        notes.append(
+        lines.append("One trial only: how much the numbers vary is unknown.")
+    if fallen := sum(len(trials) for trials in unsatisfied(table.rule, summary).values()):
+        lines.append(
             f"In {fallen} {'run' if fallen == 1 else 'runs'} no step satisfied the rule, "
             "and the last step was taken."
         )
-    return notes
+    return lines + _said(notes(table.rule, summary))
+
+
+def _said(found: Sequence[Note]) -> list[str]:
+    """Write what the rule said about runs, one sentence for each wording."""
+    lines = []
+    for words in dict.fromkeys(note.words for note in found):
+        same = [note for note in found if note.words == words]
+        counts = [len(note.trials) for note in same]
+        of = [f"{n} of {note.title}" for n, note in zip(counts, same, strict=True)]
+        who = same[0].title if len(same) == 1 else _join(of)
+        gist, colon, rest = words.partition(":")
+        runs = "run" if sum(counts) == 1 else "runs"
+        lines.append(f"In {sum(counts)} {runs} ({who}) the rule said “{gist}”{colon}{rest}.")
+    return lines
 
 
 def _price(yard: _Yardstick, row: Row, erm: Row) -> str:

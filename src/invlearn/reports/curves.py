@@ -18,6 +18,8 @@ from invlearn.reports.drawing import (
     method_style,
     one_axes,
     plain,
+    shared_legend,
+    small_axes,
 )
 from invlearn.reports.layout import Method, Summary
 
@@ -37,15 +39,11 @@ def training_curves(
     target = str(summary["dataset"]["target"])
     training = [str(name) for name in summary["dataset"]["training_environments"]]
     methods = layout.methods(curves, summary)
-    columns = 2 if len(methods) in {2, 4} else min(3, max(len(methods), 1))
-    rows = max(math.ceil(len(methods) / columns), 1)
-    width = max(3.3 * columns, 6.6)
-    figure = Figure(figsize=(width, 2.6 * rows + 1.3), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    figure, panels = small_axes(methods)
     mine = curves[curves["metric"] == metric]
     if metric == "accuracy":
         mine = mine.assign(value=100 * mine["value"])
-    for ax, method in zip(panels, methods, strict=False):
+    for ax, method in zip(panels, methods, strict=True):
         runs = mine[mine["objective"] == method.name]
         test = _by_step(runs[runs["split"] == "test"], [target])
         train = _by_step(runs[runs["split"] == "train"], training)
@@ -58,25 +56,16 @@ def training_curves(
         found = [(s, test[t].get(s, math.nan)) for t, s in steps.items() if t in test.columns]
         ax.plot([s for s, _ in found], [v for _, v in found], "o", markerfacecolor="white",
                 markeredgecolor="black", markersize=6, label="chosen step, per trial")  # fmt: skip
-        ax.set_title(method_label(method).replace(" (", "\n("), fontsize=10)
-        ax.grid(alpha=0.25)
-    for i, ax in enumerate(panels):
-        if i >= len(methods):
-            ax.set_axis_off()
-        elif i + columns >= len(methods):
-            ax.set_xlabel("step")
-            ax.tick_params(labelbottom=True)
     used = (
         "ORACLE: these test curves were looked at for choosing"
         if rule.oracle
         else "the test curves were not used for choosing"
     )
     first = f"{metric.capitalize()} while training; {used}"
-    title = heading(first, f"selection rule: {rule.heading}", width=width)
+    title = heading(first, f"selection rule: {rule.heading}", width=figure.get_figwidth())
     figure.suptitle(title, fontsize=11)
     figure.supylabel("accuracy (%)" if metric == "accuracy" else "risk", fontsize=10)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    shared_legend(figure, panels)
     return figure
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ DPI = 120
 WIDTH = 7.6
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MEANING = {"p_e": "p_e: how often colour disagrees with the label"}
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -44,11 +47,45 @@ def one_axes(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
+def small_axes(methods: Sequence[Method]) -> tuple[Figure, list[Axes]]:
+    """Make a figure with one small axes per method, its name above, ranges shared."""
+    count = max(len(methods), 1)
+    columns = 2 if count in {2, 4} else min(3, count)
+    rows = math.ceil(count / columns)
+    size = (max(3.3 * columns, 6.6), 2.6 * rows + 1.3)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for i, ax in enumerate(panels):
+        if i >= len(methods):
+            ax.set_axis_off()
+            continue
+        ax.set_title(method_label(methods[i]).replace(" (", "\n("), fontsize=10)
+        ax.grid(alpha=0.25)
+        if i + columns >= len(methods):
+            ax.set_xlabel("step")
+            ax.tick_params(labelbottom=True)
+    return figure, list(panels[: len(methods)])
+
+
+def shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Explain below the figure what any of its axes shows, each label once."""
+    pairs = [ax.get_legend_handles_labels() for ax in axes]
+    entries = {label: h for found in pairs for h, label in zip(*found, strict=True)}
+    columns = 3 if sum(map(len, entries)) < 9 * figure.get_figwidth() * 1.2 else 2
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center",
+                  ncols=columns, frameon=False, fontsize=9)  # fmt: skip
+
+
 def method_style(i: int, method: Method) -> dict[str, Any]:
     """Choose the i-th method's colour, marker and line, the same in every figure."""
     colour = "#666666" if method.reference else COLOURS[i % len(COLOURS)]
     return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5,
             "linestyle": LINES[i % len(LINES)], "linewidth": 1.5}  # fmt: skip
+
+
+def meaning(key: str) -> str:
+    """Give a parenthesis that explains the key of environments' names; empty for none."""
+    return f" ({plain(MEANING.get(key, key))})" if key else ""
 
 
 def value_axis(ax: Axes, metric: str) -> None:

@@ -14,6 +14,7 @@ from invlearn.reports.curves import agreement, training_curves
 from invlearn.reports.drawing import (
     WIDTH,
     heading,
+    meaning,
     method_label,
     method_style,
     one_axes,
@@ -23,11 +24,18 @@ from invlearn.reports.drawing import (
     value_axis,
 )
 from invlearn.reports.layout import Summary
+from invlearn.reports.similarity import draw_similarity
+from invlearn.reports.statistic import selection_statistic
 from invlearn.reports.tables import aggregate
 
-__all__ = ["accuracy_by_environment", "agreement", "draw_all", "save_all", "training_curves"]
-
-MEANING = {"p_e": "p_e: how often colour disagrees with the label"}
+__all__ = [
+    "accuracy_by_environment",
+    "agreement",
+    "draw_all",
+    "save_all",
+    "selection_statistic",
+    "training_curves",
+]
 
 
 def accuracy_by_environment(results: pd.DataFrame, summary: Summary, selection: str) -> Figure:
@@ -63,7 +71,7 @@ def accuracy_by_environment(results: pd.DataFrame, summary: Summary, selection: 
     if axis is None or len(names) <= 11:
         ax.set_xticks(where, [plain(n.partition("=")[2] if axis else n) for n in names])
     key = axis[0] if axis else ""
-    ax.set_xlabel("test environment" + (f" ({plain(MEANING.get(key, key))})" if key else ""))
+    ax.set_xlabel("test environment" + meaning(key))
     value_axis(ax, metric)
     first = f"{metric.capitalize()} in every test environment"
     title = heading(first, f"selection rule: {rule.heading}", width=WIDTH)
@@ -72,16 +80,27 @@ def accuracy_by_environment(results: pd.DataFrame, summary: Summary, selection: 
     return figure
 
 
-def draw_all(results: pd.DataFrame, curves: pd.DataFrame, summary: Summary) -> dict[str, Figure]:
-    """Draw every figure of the report by file name; curves' figures only where there are curves."""
+def draw_all(
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    summary: Summary,
+    statistics: pd.DataFrame | None = None,
+    similarity: pd.DataFrame | None = None,
+) -> dict[str, Figure]:
+    """Draw every figure of the report by file name, those that there is something to draw of.
+
+    Whether the environments agree is drawn where the headline rule has no statistic of its own.
+    """
     chosen = layout.headline(results, summary).name
     drawn = {"by_environment": accuracy_by_environment(results, summary, chosen)}
     if len(curves):
         drawn["training_curves"] = training_curves(curves, summary, results)
     validation = curves[(curves["metric"] == "risk") & (curves["split"] == "validation")]
-    if validation["environment"].nunique() > 1:
+    if statistics is not None and (statistics["selection"] == chosen).any():
+        drawn["selection_statistic"] = selection_statistic(statistics, summary, results)
+    elif validation["environment"].nunique() > 1:
         drawn["agreement"] = agreement(curves, summary, results)
-    return drawn
+    return drawn | ({} if similarity is None else draw_similarity(similarity, summary))
 
 
 def save_all(figures: Mapping[str, Figure | bytes], folder: str | Path) -> list[Path]:

@@ -14,6 +14,7 @@ from invlearn.reports import layout, tables
 from invlearn.reports.answer import answer
 from invlearn.reports.drawing import png
 from invlearn.reports.layout import Summary
+from invlearn.reports.statistic import describe
 from invlearn.reports.tables import Table
 
 
@@ -22,6 +23,7 @@ def render(
     curves: pd.DataFrame,
     summary: Summary,
     figures: Mapping[str, Figure | bytes],
+    statistics: pd.DataFrame | None = None,
 ) -> str:
     """Render the page as text.
 
@@ -32,7 +34,9 @@ def render(
     summary : mapping
         As `write_report`.
     figures : mapping of str to Figure or PNG bytes
-        'by_environment', 'training_curves' and 'agreement'; what is missing is left out.
+        Those of `figures.draw_all`; what is missing is left out.
+    statistics : DataFrame, optional
+        As `write_report`: puts the figure 'selection_statistic', shown with it only, in words.
 
     Returns
     -------
@@ -51,6 +55,8 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    if statistics is None:
+        figures = {name: figures[name] for name in figures if name != "selection_statistic"}
     shown = [tables.table(results, summary, rule) for rule in layout.rules(results, summary)]
     page = environment.get_template("report.html.j2")
     return page.render(
@@ -64,6 +70,9 @@ def render(
         everywhere=_everywhere(results, summary, shown[0]),
         methods=layout.methods(results, summary),
         figures={name: _data_uri(figure) for name, figure in figures.items()},
+        statistic=describe(statistics, summary, results)
+        if statistics is not None and "selection_statistic" in figures
+        else None,
         evaluations=len(curves[["objective", "trial", "step"]].drop_duplicates()),
         accuracy=shown[0].metric == "accuracy",
         chance=layout.chance(summary),

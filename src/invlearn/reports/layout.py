@@ -19,6 +19,7 @@ REFERENCE_BADGE = "reference, not a competitor"
 
 CURVE_COLUMNS = ("objective", "trial", "environment", "split", "metric", "value", "step")
 RESULT_COLUMNS = (*CURVE_COLUMNS, "selection")
+STATISTIC_COLUMNS = ("objective", "trial", "selection", "step", "value", "bound", "chosen")
 SUMMARY_KEYS = (
     "dataset", "methods", "selections", "recipe", "headline", "trials", "seed", "provenance",
     "warnings", "unsatisfied",
@@ -27,12 +28,16 @@ SUMMARY_KEYS = (
 
 @dataclass(frozen=True)
 class Rule:
-    """A selection rule as it is shown; `oracle` covers its hyperparameters too."""
+    """A selection rule as it is shown.
+
+    `oracle` covers its hyperparameters too; `statistic` says what it reads at every step.
+    """
 
     name: str
     title: str
     explanation: str
     oracle: bool
+    statistic: str = ""
 
     @property
     def heading(self) -> str:
@@ -52,7 +57,12 @@ class Method:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check(results: pd.DataFrame, curves: pd.DataFrame, summary: Summary) -> None:
+def check(
+    results: pd.DataFrame,
+    curves: pd.DataFrame,
+    summary: Summary,
+    statistics: pd.DataFrame | None = None,
+) -> None:
     """Refuse inputs a report cannot be made of.
 
     Raises
@@ -60,7 +70,9 @@ def check(results: pd.DataFrame, curves: pd.DataFrame, summary: Summary) -> None
     OptionError
         A missing column or key, or two values for one cell of the results.
     """
-    wanted = (("results", results, RESULT_COLUMNS), ("curves", curves, CURVE_COLUMNS))
+    wanted = [("results", results, RESULT_COLUMNS), ("curves", curves, CURVE_COLUMNS)]
+    if statistics is not None:
+        wanted.append(("statistics", statistics, STATISTIC_COLUMNS))
     for name, frame, columns in wanted:
         if missing := [column for column in columns if column not in frame.columns]:
             raise OptionError(
@@ -120,18 +132,18 @@ def rule(name: str, summary: Summary) -> Rule:
             "which a user cannot do."
         )
         oracle = True
-    return Rule(name, title, explanation.strip(), oracle)
+    return Rule(name, title, explanation.strip(), oracle, str(entry.get("statistic", "")))
 
 
-def headline(results: pd.DataFrame, summary: Summary) -> Rule:
+def headline(frame: pd.DataFrame, summary: Summary) -> Rule:
     """Describe the rule of the main table.
 
     Raises
     ------
     UnknownNameError
-        The results hold no such selection, with or without the oracle suffix.
+        The frame holds no such selection, with or without the oracle suffix.
     """
-    present = _unique(results["selection"])
+    present = _unique(frame["selection"])
     for name in (summary["headline"], summary["headline"] + ORACLE_SUFFIX):
         if name in present:
             return rule(name, summary)

@@ -15,6 +15,7 @@ from invlearn.reports.drawing import (
     LINES,
     WIDTH,
     heading,
+    meaning,
     method_label,
     method_style,
     one_axes,
@@ -105,10 +106,27 @@ def representation_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
                         label=f"{method_label(method)}: {plain(str(layer))}")  # fmt: skip
     if axis is None or len(names) <= 11:
         ax.set_xticks(where, [plain(n.partition("=")[2] if axis else n) for n in names])
-    key = f" ({plain(axis[0])})" if axis else ""
-    ax.set_xlabel(f"test environment compared with {plain(first)}{key}")
+    key = axis[0] if axis else ""
+    ax.set_xlabel(f"test environment compared with {plain(first)}{meaning(key)}")
     what = f"Similarity of the representations in {first} and in other test environments"
     return _finish(figure, ax, summary, what, "mean over trials")
+
+
+def draw_similarity(table: pd.DataFrame, summary: Summary) -> dict[str, Figure]:
+    """Draw the figures of the kinds that were measured, by file name.
+
+    Raises
+    ------
+    OptionError
+        A missing column.
+    """
+    _check(table)
+    figures = {
+        "inner-step": ("inner_step_similarity", inner_step_similarity),
+        "representation": ("representation_similarity", representation_similarity),
+    }
+    kinds = set(table["kind"])
+    return {name: draw(table, summary) for kind, (name, draw) in figures.items() if kind in kinds}
 
 
 def _finish(figure: Figure, ax: Axes, summary: Summary, what: str, over: str) -> Figure:
@@ -124,12 +142,16 @@ def _finish(figure: Figure, ax: Axes, summary: Summary, what: str, over: str) ->
     return figure
 
 
-def _of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+def _check(table: pd.DataFrame) -> None:
     if missing := [column for column in COLUMNS if column not in table.columns]:
         raise OptionError(
             f"Expected similarities with the columns {', '.join(COLUMNS)}; "
             f"missing: {', '.join(missing)}. Pass the table of similarities as it was made."
         )
+
+
+def _of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    _check(table)
     mine = table[table["kind"] == kind]
     if mine.empty:
         kinds = ", ".join(sorted(set(table["kind"]))) or "none"

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from invlearn.reports import layout
 from invlearn.reports.layout import Method, Rule, Summary
+from invlearn.reports.notes import notes, numbered, unsatisfied
 
 MISSING = "–"
 KEYS = ["objective", "selection", "environment", "split", "metric"]
@@ -142,25 +143,23 @@ def table(results: pd.DataFrame, summary: Summary, rule: Rule) -> Table:
 
 
 def footnotes(rule: Rule, summary: Summary) -> list[str]:
-    """Note what a reader of this rule's table must know: runs that fell back to the last step."""
+    """Note what a reader of this rule's table must know.
+
+    Runs that fell back to the last step, and what the rule said about runs.
+    """
     titles = {entry["name"]: entry["title"] for entry in summary["methods"]}
-    entries = [
-        entry
-        for entry in summary["unsatisfied"]
-        if entry["selection"] == rule.name and entry["trials"]
-    ]
-    if not entries:
-        return []
-    runs = sum(len(entry["trials"]) for entry in entries)
-    names = "; ".join(
-        f"{titles.get(entry['objective'], entry['objective'])}: "
-        f"trial {', '.join(str(trial) for trial in entry['trials'])}"
-        for entry in entries
-    )
-    return [
-        f"In {runs} {'run' if runs == 1 else 'runs'} no step satisfied the rule and the last "
-        f"step was taken ({names})."
-    ]
+    lines = []
+    if fallen := unsatisfied(rule, summary):
+        runs = sum(len(trials) for trials in fallen.values())
+        names = "; ".join(
+            f"{titles.get(name, name)}: {numbered(trials)}" for name, trials in fallen.items()
+        )
+        lines.append(
+            f"In {runs} {'run' if runs == 1 else 'runs'} no step satisfied the rule and the "
+            f"last step was taken ({names})."
+        )
+    said = [f"{one.title}, {numbered(one.trials)}: {one.text}." for one in notes(rule, summary)]
+    return lines + said
 
 
 def console(results: pd.DataFrame, summary: Summary, console: Console) -> None:

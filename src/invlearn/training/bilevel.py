@@ -9,6 +9,7 @@ with their number.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +18,15 @@ from torch import Tensor, nn
 from invlearn.environments import Environments
 from invlearn.errors import DivergenceError
 from invlearn.losses import Loss
-from invlearn.objectives.base import Terms
+from invlearn.objectives.base import State, Terms
 from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
 from invlearn.training.derivatives import Parameters, Risk, add_gradient, trainable
+
+CURVATURE_EVERY = 10
+"""Steps between two measurements of the curvature."""
+
+CURVATURE_FLOOR = 0.1
+"""Share of the first curvature below which it is not taken to fall."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,12 @@ def meta_step(
     inner: Environments,
     outer: Environments,
     hyper: MetaIRMHyper,
+    state: State,
     *,
     seed: int,
     micro_batch: int | None,
     memory_budget: int,
-) -> Terms:
+) -> tuple[Terms, State]:
     """Evaluate meta-IRM and add its gradient to the parameters' `.grad`.
 
     Parameters
@@ -71,13 +79,17 @@ def meta_step(
     def risk(rows: Environments, e: int, what: int) -> Risk:
         return Risk(model, loss, rows, e, micro_batch, seed=seed + 7919 * (what + 1))
 
-    paths, ends, risks = [], [], []
+    first = [risk(inner, i, 0) for i in range(len(inner))]
+    risks, starts = zip(*(r.gradient(theta) for r in first), strict=True)
+    if state is not None:
+        state = _measure_curvature(state, objective, first, theta, starts)
+        hyper = hyper._replace(inner_lr=hyper.inner_lr / float(state[1]))
+    paths, ends = [], []
     for i in range(len(inner)):
-        at, path = theta, []
+        at, path, gradient = theta, [], starts[i]
         for k in range(objective.inner_steps):
-            value, gradient = risk(inner, i, k).gradient(at)
-            if k == 0:
-                risks.append(value)
+            if k > 0:
+                gradient = risk(inner, i, k).gradient(at)[1]
             step, at = _inner_step(objective, hyper, at, gradient, generator)
             path.append(step)
         paths.append(path)
@@ -117,7 +129,34 @@ def meta_step(
         for name, b in back.items():
             total[name] += b
     add_gradient(model, total)
-    return Terms(*(term.detach() for term in terms))
+    return Terms(*(term.detach() for term in terms)), state
+
+
+def curvature(risk: Risk, names: Sequence[str], theta: Parameters, gradient: Parameters) -> float:
+    """gᵀHg / ‖g‖² of a risk along its own gradient over some of the parameters."""
+    along = {name: gradient[name] for name in names}
+    product = risk.hessian_product(theta, along)
+    slope = torch.stack([(g * product[name]).sum() for name, g in along.items()]).sum()
+    return float(slope / _norm(along) ** 2)
+
+
+def _measure_curvature(
+    state: Tensor,
+    objective: MetaIRM,
+    risks: Sequence[Risk],
+    theta: Parameters,
+    gradients: Sequence[Parameters],
+) -> Tensor:
+    """The state after a step: steps, curvature (renewed every so many), first curvature."""
+    steps, last, first = state.tolist()
+    if steps % CURVATURE_EVERY == 0:
+        names = objective.adapted(list(theta))
+        found = [curvature(r, names, theta, g) for r, g in zip(risks, gradients, strict=True)]
+        measured = sum(found) / len(found)
+        first = first or max(measured, 1e-6)
+        # Where the risk is flat or bends down, the rate has to stay finite.
+        last = max(measured, CURVATURE_FLOOR * first)
+    return torch.tensor([steps + 1, last, first], dtype=torch.float64)
 
 
 def inner_step(
@@ -140,7 +179,7 @@ def _inner_step(
     names = objective.adapted(list(at))
     gradient = {name: gradient[name] for name in names}
     noise, used = None, gradient
-    if objective.normalised:
+    if objective.rate == "normalised":
         length = _norm(gradient)
         used = {name: g / length for name, g in gradient.items()}
     if hyper.dropgrad:
@@ -151,7 +190,7 @@ def _inner_step(
         }
         used = {name: g * noise[name] for name, g in used.items()}
     end = at | {name: at[name] - hyper.inner_lr * g for name, g in used.items()}
-    return InnerStep(at, names, noise, gradient if objective.normalised else None), end
+    return InnerStep(at, names, noise, gradient if objective.rate == "normalised" else None), end
 
 
 def _transposed(step: InnerStep, back: Parameters, inner_lr: float) -> Parameters:

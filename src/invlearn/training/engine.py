@@ -122,7 +122,7 @@ class Engine:
                 f"{self.objective.title} asks for {self.objective.folds} folds; the batch has none."
             )
         if isinstance(self.objective, MetaIRM):
-            return self._meta_step(self.objective, batch, hyper), state
+            return self._meta_step(self.objective, batch, hyper, state)
         if isinstance(self.objective, GradientObjective):
             return self._gradient_step(self.objective, batch, hyper, state)
         if isinstance(self.objective, MeanObjective):
@@ -200,7 +200,9 @@ class Engine:
     def _risk(self, batch: Batch, e: int) -> Risk:
         return Risk(self.model, self.loss, batch.rows, e, self.micro_batch, batch.seed)
 
-    def _meta_step(self, objective: MetaIRM, batch: Batch, hyper: Any) -> Terms:
+    def _meta_step(
+        self, objective: MetaIRM, batch: Batch, hyper: Any, state: State
+    ) -> tuple[Terms, State]:
         inner = outer = batch.rows
         if objective.folds > 1:
             inner, outer = (batch.part(fold) for fold in range(2))
@@ -211,6 +213,7 @@ class Engine:
             inner,
             outer,
             hyper,
+            state,
             seed=batch.seed,
             micro_batch=self.micro_batch,
             memory_budget=self.memory_budget,

@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from selection.made import make_outputs
+
 from invlearn.errors import OptionError, UnknownNameError
 from invlearn.selection import RULES, applicable, get_rule, risks_agree, select
 
 STEPS = (0, 10, 20, 30)
 HONEST = [rule.name for rule in RULES.values() if not rule.oracle]
+GROUPS = ["groups-agree", "inner-step-groups-agree"]
 
 
 def rows(split, metric, **values):
@@ -52,17 +55,22 @@ def full():
     )
 
 
+def kept():
+    """Outputs of the same run, whose groups' errors agree at step 20."""
+    return make_outputs([0.5, 0.4, 0.3, 0.3], [0.0, 0.1, 0.3, 0.1])
+
+
 def step(name, curves, target="new"):
-    return get_rule(name).choose(curves, target).step
+    return get_rule(name).choose(curves, target, kept()).step
 
 
 def test_last_takes_the_last_evaluated_step():
-    assert get_rule("last").choose(full(), "new")[:2] == (30, True)
+    assert get_rule("last").choose(full(), "new", None)[:2] == (30, True)
     assert step("last", full().sample(frac=1, random_state=0)) == 30
 
 
 def test_lowest_validation_risk_takes_the_lowest_mean_over_environments():
-    choice = get_rule("lowest-validation-risk").choose(full(), "new")
+    choice = get_rule("lowest-validation-risk").choose(full(), "new", None)
     assert choice[:2] == (20, True)
     assert choice.statistic.tolist() == pytest.approx([0.7, 0.5, 0.4, 0.45])
     assert choice.statistic.index.tolist() == list(STEPS)
@@ -99,6 +107,32 @@ def test_trap_constant_predictor_is_excluded_although_its_risks_agree():
     assert risks_agree(curves, threshold=0.1, margin=0.01)[:2] == (30, True)
 
 
+def test_risks_agree_smooths_over_evaluations_up_to_the_current_one():
+    curves = validation([0.6, 0.5, 0.4, 0.4], [0.6, 0.3, 0.4, 0.2])  # Spreads 0, 0.1, 0, 0.1.
+    choice = risks_agree(curves, threshold=0.04, smoothing=2)
+    assert choice.statistic.tolist() == pytest.approx([0, 0.05, 0.05, 0.05])
+    assert choice[:2] == (0, True)
+    assert risks_agree(curves, threshold=0.04)[:2] == (20, True)
+    # The risk that has to beat the constant's is smoothed as well: 0.65, not 0.6, at step 10.
+    late = validation([0.70, 0.60, 0.60, 0.60], [0.70, 0.60, 0.60, 0.60])
+    assert risks_agree(late, smoothing=2, margin=0.1, first=True)[:2] == (20, True)
+    assert risks_agree(late, margin=0.1, first=True)[:2] == (10, True)
+
+
+def test_risks_agree_considers_no_step_before_min_step():
+    curves = validation([0.6, 0.5, 0.4, 0.4], [0.6, 0.5, 0.3, 0.1])  # Agree at steps 0 and 10.
+    assert risks_agree(curves, threshold=0.03, min_step=10)[:2] == (10, True)
+    assert risks_agree(curves, threshold=0.03, min_step=11)[:2] == (30, False)
+    assert risks_agree(curves, threshold=0.03, min_step=10, first=True)[:2] == (10, True)
+
+
+def test_risks_agree_takes_the_first_step_if_asked():
+    curves = validation([0.7, 0.5, 0.4, 0.4], [0.7, 0.5, 0.4, 0.2])
+    assert risks_agree(curves, threshold=0.03)[:2] == (20, True)
+    # Step 0 agrees too, but no better than a constant predictor does.
+    assert risks_agree(curves, threshold=0.03, first=True)[:2] == (10, True)
+
+
 def test_risks_agree_falls_back_to_the_last_step_and_says_so():
     apart = validation([0.7, 0.5, 0.5, 0.5], [0.7, 0.2, 0.2, 0.1])
     assert risks_agree(apart)[:2] == (30, False)
@@ -117,7 +151,7 @@ def test_risks_agree_needs_two_environments():
 
 
 def test_leave_one_environment_out_takes_the_lowest_mean_held_out_risk():
-    choice = get_rule("leave-one-environment-out").choose(full(), "new")
+    choice = get_rule("leave-one-environment-out").choose(full(), "new", None)
     assert choice[:2] == (20, True)
     assert choice.statistic.tolist() == pytest.approx([0.7, 0.6, 0.5, 0.525])
 
@@ -137,14 +171,14 @@ def test_oracle_takes_the_targets_lowest_risk_in_a_regression():
 def test_trap_honest_rules_never_read_a_test_environment(name):
     curves = full()
     test = curves["split"] == "test"
-    chosen = get_rule(name).choose(curves, "new")
+    chosen = get_rule(name).choose(curves, "new", kept())
     rng = np.random.default_rng(0)
     for _ in range(20):
         scrambled = curves.copy()
         scrambled.loc[test, "value"] = rng.normal(size=test.sum()) * 100
-        assert get_rule(name).choose(scrambled, "new")[:2] == chosen[:2]
+        assert get_rule(name).choose(scrambled, "new", kept())[:2] == chosen[:2]
     for target in ("a", "new", "nowhere"):
-        assert get_rule(name).choose(curves[~test], target)[:2] == chosen[:2]
+        assert get_rule(name).choose(curves[~test], target, kept())[:2] == chosen[:2]
 
 
 def test_trap_only_the_oracle_rule_reads_a_test_environment_and_is_labelled():
@@ -154,6 +188,7 @@ def test_trap_only_the_oracle_rule_reads_a_test_environment_and_is_labelled():
     flipped.loc[test, "value"] = -curves.loc[test, "value"]
     moved = {name for name in RULES if step(name, curves) != step(name, flipped)}
     assert moved == {"oracle"}
+    assert step("groups-agree", curves) == step("inner-step-groups-agree", curves) == 20
     assert {name for name, rule in RULES.items() if rule.oracle} == {"oracle"}
     assert {name for name, rule in RULES.items() if rule.needs == "test"} == {"oracle"}
     assert all(("oracle" in rule.name) == rule.oracle for rule in RULES.values())
@@ -166,15 +201,20 @@ def test_registry_entry_is_complete(name):
     assert rule.name == name
     assert rule.title
     assert rule.explanation.endswith(".")
+    assert rule.reads_outputs == (name in GROUPS)
+    choice = rule.choose(full(), "new", kept())
+    assert not rule.statistic or choice.statistic is not None
 
 
-def names(curves):
-    return [rule.name for rule in applicable(curves)]
+def names(curves, outputs=False):
+    return [rule.name for rule in applicable(curves, outputs=outputs)]
 
 
 def test_rules_apply_where_their_split_was_measured():
     curves = full()
-    assert names(curves) == list(RULES)
+    assert names(curves, outputs=True) == list(RULES)
+    assert names(curves) == [name for name in RULES if name not in GROUPS]
+    assert names(curves[curves["split"] == "train"], outputs=True) == ["last"]
     assert names(curves[curves["split"] == "train"]) == ["last"]
     assert names(curves[curves["split"].isin(["train", "test"])]) == ["last", "oracle"]
     assert names(curves[curves["split"] != "held-out"]) == [
@@ -185,9 +225,9 @@ def test_rules_apply_where_their_split_was_measured():
     ]
 
 
-def test_risks_agree_does_not_apply_to_one_environment():
+def test_rules_of_agreement_do_not_apply_to_one_environment():
     curves = full()
-    assert names(curves[curves["environment"] == "a"]) == [
+    assert names(curves[curves["environment"] == "a"], outputs=True) == [
         "last",
         "lowest-validation-risk",
         "leave-one-environment-out",

@@ -1,0 +1,101 @@
+"""What the two levels do to a chosen model: its representations, compared by PWCCA.
+
+The models of a comparison are not kept. A run repeats bit for bit, so the chosen step's model
+is trained again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import nn
+
+from invlearn.datasets import load
+from invlearn.datasets.base import Benchmark
+from invlearn.diagnostics import activations, pwcca, representation
+from invlearn.environments import Environments
+from invlearn.errors import OptionError
+from invlearn.experiments.jobs import Job, train_plan, trial_seed
+from invlearn.experiments.methods import get_method
+from invlearn.experiments.recipes import Plan, get_recipe
+from invlearn.losses import get_loss
+from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.training.bilevel import inner_step
+from invlearn.training.derivatives import Risk, trainable
+
+ROWS = 5000
+"""Rows that are compared at most; a few hundred units need a few thousand."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A run and the step that a rule chose in it."""
+
+    job: Job
+    step: int
+
+
+def measure_similarity(chosen: Chosen) -> pd.DataFrame:
+    """Train a run again up to its chosen step, and compare the model's representations.
+
+    Returns
+    -------
+    DataFrame
+        Columns objective, trial, kind, layer, environment, value. Of kind 'inner-step' (meta-IRM
+        only): each layer before and after an inner step, without noise, on a training
+        environment, over validation rows. Of kind 'representation': the classifier's input in
+        the first test environment against that in each other; row by row the same images.
+        A comparison that says nothing (a constant layer) is left out.
+    """
+    job = chosen.job
+    seed = trial_seed(job.seed, job.trial)
+    benchmark = load(job.dataset, seed=seed, **dict(job.dataset_options))
+    recipe = get_recipe(job.dataset, job.recipe)
+    plan = recipe.plan(get_method(job.method), steps=job.steps, hyper=dict(job.hyper))
+    run = train_plan(plan, benchmark, benchmark.train, (), seed, until=chosen.step)
+    rows = [*_representations(run.model, benchmark)]
+    if isinstance(plan.objective, MetaIRM) and benchmark.validation is not None:
+        rows += _inner_steps(run.model, benchmark, benchmark.validation, plan, plan.objective)
+    table = pd.DataFrame(rows, columns=["kind", "layer", "environment", "value"])
+    table.insert(0, "objective", job.method)
+    table.insert(1, "trial", job.trial)
+    return table
+
+
+def _inner_steps(
+    model: nn.Module,
+    benchmark: Benchmark,
+    validation: Environments,
+    plan: Plan,
+    objective: MetaIRM,
+) -> Iterator[tuple[str, str, str, float]]:
+    loss, theta = get_loss(benchmark.loss), trainable(model)
+    for e, name in enumerate(benchmark.train.names):
+        risk = Risk(model, loss, benchmark.train, e, micro_batch=2500)
+        after = inner_step(risk, objective, plan.hyper, theta)
+        start, stop = validation.offsets[e : e + 2]
+        x = validation.x[start : min(stop, start + ROWS)]
+        before, moved = activations(model, x), activations(model, x, parameters=after)
+        for layer in before:
+            try:
+                yield "inner-step", layer, name, pwcca(before[layer], moved[layer])
+            except OptionError:
+                continue
+
+
+def _representations(
+    model: nn.Module, benchmark: Benchmark
+) -> Iterator[tuple[str, str, str, float]]:
+    test = benchmark.test
+    if not all(torch.equal(test.targets[0], y) for y in test.targets):
+        return  # Other rows in every environment: there is nothing to compare row by row.
+    every = representation(model, test.x)
+    first = every[test.rows[0][:ROWS]]
+    for name, rows in zip(test.names[1:], test.rows[1:], strict=True):
+        try:
+            yield "representation", "representation", name, pwcca(first, every[rows[:ROWS]])
+        except OptionError:
+            continue
