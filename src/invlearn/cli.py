@@ -143,7 +143,7 @@ def search(
         )
     for method in table["objective"].unique():
         found = ", ".join(f"{k}={v:.6g}" for k, v in best(table, str(method), score).items())
-        Console().print(f"{method}: {found}", highlight=False)
+        Console().print(f"{method}: {found or 'no setting could be scored'}", highlight=False)
 
 
 @app.command()

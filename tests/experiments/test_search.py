@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from invlearn.errors import InvlearnError
+from invlearn.experiments import jobs
 from invlearn.experiments import search as module
 from invlearn.experiments.methods import get_method
 from invlearn.experiments.recipes import get_recipe
@@ -22,10 +23,10 @@ def few_steps(monkeypatch):
     """Twenty steps instead of the recipe's."""
     draw_plans = module.draw_plans
 
-    def short(plan, draws, seed):
+    def short(plan, draws, seed, space):
         return [
             (module.replace(drawn, settings=module.replace(drawn.settings, steps=20)), values)
-            for drawn, values in draw_plans(plan, draws, seed)
+            for drawn, values in draw_plans(plan, draws, seed, space)
         ]
 
     monkeypatch.setattr(module, "draw_plans", short)
@@ -39,6 +40,7 @@ def test_search_writes_its_runs_and_the_best(tmp_path):
         draws=3,
         trials=2,
         dataset_options=TINY,
+        score="late-risk",
         command="by hand",
     )
     assert len(table) == 2 * 3 * 2
@@ -47,14 +49,15 @@ def test_search_writes_its_runs_and_the_best(tmp_path):
         table["risk p_e=0.1"].to_numpy(), rel=1e-6
     )
     summary = json.loads((tmp_path / "out" / "search.json").read_text())
-    assert summary["best"]["irmv1"] == pytest.approx(best(table, "irmv1"))
+    assert summary["best"]["irmv1"] == pytest.approx(best(table, "irmv1", "late-risk"))
     assert summary["provenance"]["command"] == "by hand"
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["search.csv", "search.json"]
 
 
 def test_draws_cover_every_range():
     plan = get_recipe("colored-digits").plan(get_method("irmv1"))
-    drawn = [values for _, values in module.draw_plans(plan, 10, seed=3)]
+    space = module.search_space(plan.objective)
+    drawn = [values for _, values in module.draw_plans(plan, 10, 3, space)]
     for name, span in {**module.SETTINGS_SPACE, **plan.objective.space}.items():
         low, high = (span.low, span.high) if not span.log else np.log([span.low, span.high])
         values = [v[name] if not span.log else np.log(v[name]) for v in drawn]
@@ -62,21 +65,50 @@ def test_draws_cover_every_range():
             min(int(10 * (v + 1e-9 - low + (name == "start")) / (high - low)), 9) for v in values
         }
         assert len(tenths) >= 9
-    assert drawn == [values for _, values in module.draw_plans(plan, 10, seed=3)]
-    assert drawn != [values for _, values in module.draw_plans(plan, 10, seed=4)]
+    assert drawn == [values for _, values in module.draw_plans(plan, 10, 3, space)]
+    assert drawn != [values for _, values in module.draw_plans(plan, 10, 4, space)]
 
 
 def test_trap_search_never_evaluates_a_test_environment(tmp_path, monkeypatch):
     seen = []
     train_plan = module.train_plan
 
-    def spy(plan, benchmark, rows, sets, seed):
+    def spy(plan, benchmark, rows, sets, seed, **options):
         seen.extend(data.split for data in sets)
-        return train_plan(plan, benchmark, rows, sets, seed)
+        return train_plan(plan, benchmark, rows, sets, seed, **options)
 
     monkeypatch.setattr(module, "train_plan", spy)
-    search("colored-digits", ["irmv1"], tmp_path / "o", draws=1, trials=1, dataset_options=TINY)
-    assert seen == ["validation"]
+    monkeypatch.setattr(jobs, "train_plan", spy)  # The reference ERM's.
+    for score in module.SCORES:
+        out = tmp_path / score
+        options = {"draws": 1, "trials": 1, "dataset_options": TINY, "score": score}
+        search("colored-digits", ["irmv1"], out, **options)
+    assert set(seen) == {"train", "validation"}
+
+
+def test_worst_group_takes_the_draw_with_the_lowest_mean_score_in_all_its_trials():
+    table = pd.DataFrame(
+        {
+            "objective": "meta-irm",
+            "draw": [0, 0, 1, 1, 2, 2],
+            "trial": [0, 1] * 3,
+            "score": [0.20, None, 0.30, 0.31, 0.40, 0.20],
+            **{name: [1.0, 1.0, 2.0, 2.0, 3.0, 3.0] for name in ("lr", "l2", "inner_lr")},
+            **{name: [1.0, 1.0, 2.0, 2.0, 3.0, 3.0] for name in ("std_weight", "dropgrad")},
+        }
+    )
+    found = best(table, "meta-irm", "worst-group")
+    assert (found["draw"], found["lr"]) == (2, 3.0)
+    assert found["score"] == pytest.approx(0.3)
+    assert best(table[table["draw"] == 0], "meta-irm", "worst-group") == {}
+
+
+def test_ranges_by_hand_replace_those_of_the_space():
+    plan = get_recipe("colored-digits").plan(get_method("meta-irm"))
+    space = module.search_space(plan.objective, {"inner_lr": (1.1, 1.2)})
+    drawn = [v["inner_lr"] for _, v in module.draw_plans(plan, 5, 0, space)]
+    assert 1.1 <= min(drawn) <= max(drawn) <= 1.2
+    assert "start" not in space  # meta-IRM has no penalty to anneal.
 
 
 def scored(*risks):
@@ -118,7 +150,7 @@ NEARLY = [(0.60, 0.62), (0.60, 0.62)]
     ],
 )
 def test_best_is_the_lowest_risk_among_those_that_agree_and_beat_a_constant(risks, draw, agrees):
-    found = best(scored(*risks), "irmv1")
+    found = best(scored(*risks), "irmv1", "late-risk")
     assert (found["draw"], found["agrees"]) == (draw, agrees)
     assert found["lr"] == pytest.approx(0.1 * (draw + 1))
 
@@ -130,6 +162,9 @@ def test_best_is_the_lowest_risk_among_those_that_agree_and_beat_a_constant(risk
         ({"seed": -1}, "seed=-1"),
         ({"recipe": "nope"}, "Unknown recipe"),
         ({"dataset_options": {"rows": 3}}, "Unknown option"),
+        ({"score": "worst-grup"}, "Unknown score 'worst-grup'. Did you mean 'worst-group'"),
+        ({"ranges": {"inner_rl": (0.1, 1)}}, "Unknown hyperparameter to search 'inner_rl'"),
+        ({"ranges": {"lr": (2, 1)}}, "Expected a range of lr with 0 <= low < high, got 2:1"),
     ],
 )
 def test_bad_searches_are_refused_with_nothing_written(change, text, tmp_path):

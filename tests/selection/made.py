@@ -55,4 +55,3 @@ def make_curves(risk, *, constant=0.7, spread=0.0, error=0.01, environments=2, e
         ],
         columns=["environment", "split", "metric", "value", "step"],
     )
-

@@ -136,7 +136,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
         reference = reference_outputs(trial.reference, benchmark, seed)
         outputs = run.outputs.with_reference(reference)
         choice = groups_agree(run.curves, "", outputs)
-        return row | {"step": choice.step, "score": worst_group(run.curves, "", outputs)}
+        return row | {"step": choice.step, "score": worst_group(run.curves, outputs)}
     curves = run.curves[run.curves["split"] == "validation"]
     late = curves[curves["step"] > 0.75 * trial.plan.settings.steps]
     if late.empty:  # The run diverged: it counts as no better than a constant.
@@ -270,12 +270,15 @@ def _validation(benchmark: Benchmark) -> Environments:
 
 
 def best(table: pd.DataFrame, method: str, score: str) -> dict[str, float]:
-    """The values of a method's best draw, and what it scored."""
+    """The values of a method's best draw, and what it scored; empty if none can be scored."""
     own = table[table["objective"] == method]
     space = search_space(get_method(method).objective)
     if score == "worst-group":
-        scores = own.groupby("draw")["score"].mean().to_frame()
-        number = int(cast(int, scores["score"].idxmin()))
+        # A draw with a trial that has no score has none.
+        means = own.groupby("draw")["score"].agg(lambda column: column.mean(skipna=False))
+        if means.isna().all():
+            return {}
+        scores, number = means.to_frame(), int(cast(int, means.idxmin()))
     else:
         scores, number = _late_scores(own)
     values = own[own["draw"] == number].iloc[0]

@@ -71,7 +71,8 @@ def shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
     """Explain below the figure what any of its axes shows, each label once."""
     pairs = [ax.get_legend_handles_labels() for ax in axes]
     entries = {label: h for found in pairs for h, label in zip(*found, strict=True)}
-    columns = 3 if sum(map(len, entries)) < 9 * figure.get_figwidth() * 1.2 else 2
+    fits = sum(len(label) + 5 for label in entries) <= 14 * figure.get_figwidth()
+    columns = max(len(entries), 1) if fits else 2
     figure.legend(list(entries.values()), list(entries), loc="outside lower center",
                   ncols=columns, frameon=False, fontsize=9)  # fmt: skip
 

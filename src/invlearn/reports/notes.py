@@ -64,13 +64,15 @@ def unsatisfied(rule: Rule, summary: Summary) -> dict[str, tuple[int, ...]]:
 
 
 def numbered(trials: Sequence[int]) -> str:
-    """Write trials with their numbers.
+    """Write trials with their numbers, four or more in a row as a range.
 
     Examples
     --------
-    >>> numbered([2]), numbered([0, 2])
-    ('trial 2', 'trials 0, 2')
+    >>> numbered([2]), numbered([0, 2]), numbered([0, 1, 2, 3])
+    ('trial 2', 'trials 0, 2', 'trials 0 to 3')
     """
+    if len(trials) > 3 and list(trials) == list(range(trials[0], trials[-1] + 1)):
+        return f"trials {trials[0]} to {trials[-1]}"
     word = "trial" if len(trials) == 1 else "trials"
     return f"{word} {', '.join(str(trial) for trial in trials)}"
 

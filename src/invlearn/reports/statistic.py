@@ -74,9 +74,9 @@ def selection_statistic(
             _draw(ax, shown, fallen.get(method.name, ()), _crosses(drawn))
         lines = [_left_out(note) for note in said if note.objective == method.name]
         if lines:
-            words = "\n".join(textwrap.fill(plain(line), 34) for line in lines)
-            ax.text(0.5, 0.04 if len(shown) else 0.5, words, transform=ax.transAxes, fontsize=8.5,
-                    ha="center", va="bottom" if len(shown) else "center",
+            words = "\n".join(textwrap.fill(plain(line), 28) for line in lines)
+            where = (0.05, 0.05, "bottom") if len(shown) else (0.2, 0.5, "center")
+            ax.text(*where[:2], words, transform=ax.transAxes, fontsize=8.5, va=where[2],
                     bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8})  # fmt: skip
     _scale(panels[0], drawn)
     who = (
@@ -159,10 +159,11 @@ def _rows(statistics: pd.DataFrame, rule: Rule) -> pd.DataFrame:
 
 def _draw(ax: Axes, runs: pd.DataFrame, fallen: tuple[int, ...], two_sided: bool) -> None:
     """Draw one method's lines, band and marks."""
-    bound = runs.groupby("step")["bound"].mean()
-    low = -bound if two_sided else 0 * bound
-    ax.fill_between(bound.index, low, bound, color="#bbbbbb", alpha=0.6, linewidth=0,
-                    label="small enough for the rule")  # fmt: skip
+    bound = runs.groupby("step")["bound"].mean().dropna()
+    if len(bound):
+        low = -bound if two_sided else 0 * bound
+        ax.fill_between(bound.index, low, bound, color="#bbbbbb", alpha=0.6, linewidth=0,
+                        label="small enough for the rule")  # fmt: skip
     lines = runs.pivot(index="step", columns="trial", values="value")
     ax.plot(lines.index, lines.to_numpy(), color=COLOURS[0], linewidth=0.8, alpha=0.6)
     ax.plot([], [], color=COLOURS[0], linewidth=0.8, label="one trial")

@@ -238,17 +238,17 @@ def groups_agree(
     return Choice(int(steps[best]), True, statistic, bound)
 
 
-def worst_group(
-    curves: pd.DataFrame, target: str = "", outputs: Outputs | None = None, *, margin: float = 0.05
-) -> float:
-    """Lowest error of the worse-off group at the step `groups_agree` chooses; inf without one.
+def worst_group(curves: pd.DataFrame, outputs: Outputs, *, margin: float = 0.05) -> float | None:
+    """Error of the worse-off group at the step `groups_agree` chooses; None without one.
 
-    A score for settings that reads training environments only.
+    A score for settings that reads training environments only. The step is chosen on training
+    and validation rows; the error is that on the validation rows: on training rows, settings
+    that overfit would score best.
     """
-    choice = groups_agree(curves, target, outputs, margin=margin)
-    if outputs is None or not choice.satisfied or choice.note:
-        return float("inf")
-    found = gaps(outputs, "reference", [n for n in ("train", "validation") if n in outputs.splits])
+    choice = groups_agree(curves, "", outputs, margin=margin)
+    if not choice.satisfied or choice.note:
+        return None
+    found = gaps(outputs, "reference", ["validation"])
     return float(found.worst[outputs.steps.index(choice.step)])
 
 

@@ -1,0 +1,368 @@
+"""Rules over two groups of rows, by hand and on rows whose shortcut is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import chi2, chi2_contingency
+from selection.made import make_curves, make_outputs
+
+from invlearn.errors import OptionError
+from invlearn.losses import get_loss
+from invlearn.outputs import Outputs, SplitOutputs
+from invlearn.selection import certify, groups_agree, risks_agree, worst_group
+from invlearn.selection.groups import LEVEL, gaps, reference_group
+
+LOW = [0.5] * 60
+"""Risks well below a constant predictor's 0.7."""
+
+inner_groups_agree = partial(groups_agree, source="inner-step", splits=("validation",))
+
+
+def members(*counts):
+    """A group with these (inside, outside) counts by environment, and the environments."""
+    group = [flag for a, b in counts for flag in [True] * a + [False] * b]
+    environment = [e for e, pair in enumerate(counts) for _ in range(sum(pair))]
+    return torch.tensor(group), torch.tensor(environment)
+
+
+def test_certificate_is_the_chi_squared_by_hand():
+    # 50 expected inside and 50 outside in each: 4 · 20² / 50 = 32.
+    found = certify(*members((30, 70), (70, 30)), 2)
+    assert found.statistic == pytest.approx(32)
+    assert found.p_value == pytest.approx(chi2.sf(32, 1))
+    assert found.frequencies == pytest.approx((0.3, 0.7))
+    assert found.holds
+
+
+@pytest.mark.parametrize("n_envs", [2, 3, 7])
+def test_certificate_equals_the_naive_chi_squared_and_scipys(n_envs):
+    rng = np.random.default_rng(n_envs)
+    counts = rng.integers(5, 60, (n_envs, 2))
+    found = certify(*members(*counts.tolist()), n_envs)
+    expected = counts.sum(1, keepdims=True) * counts.sum(0) / counts.sum()
+    assert found.statistic == pytest.approx(((counts - expected) ** 2 / expected).sum())
+    theirs = chi2_contingency(counts, correction=False)
+    assert (found.statistic, found.p_value) == pytest.approx((theirs.statistic, theirs.pvalue))
+    assert found.frequencies == pytest.approx(counts[:, 0] / counts.sum(1))
+
+
+def test_certificate_does_not_depend_on_the_order_of_rows_nor_on_the_side():
+    group, environment = members((10, 40), (25, 25), (5, 60))
+    order = torch.randperm(len(group), generator=torch.Generator().manual_seed(0))
+    found = certify(group, environment, 3)
+    assert certify(group[order], environment[order], 3) == found
+    assert certify(~group, environment, 3).statistic == pytest.approx(found.statistic)
+
+
+def test_equally_frequent_group_is_certified_as_rarely_as_the_level_says():
+    g = torch.Generator().manual_seed(0)
+    environment = torch.arange(900) % 3
+    held = [certify(torch.rand(900, generator=g) < 0.2, environment, 3).holds for _ in range(2000)]
+    assert np.mean(held) < 4 * LEVEL
+
+
+@pytest.mark.parametrize("counts", [[(0, 50), (0, 30)], [(50, 0), (30, 0)], [(20, 30), (0, 0)]])
+def test_group_of_none_or_all_and_an_empty_environment_certify_nothing(counts):
+    found = certify(*members(*counts), 2)
+    assert (found.statistic, found.p_value, found.holds) == (0, 1, False)
+    assert all(np.isfinite(found.frequencies))
+
+
+def test_group_that_is_one_environment_is_certified():
+    assert certify(*members((50, 0), (0, 50)), 2).statistic == pytest.approx(100)
+
+
+def tiny(loss, y, z, reference, *, environment, weights=None, raised=None):
+    """Outputs of one split from plain lists; z and reference [n] or [n, k]."""
+    split = SplitOutputs(
+        names=tuple(f"e{e}" for e in range(max(environment) + 1)),
+        environment=torch.tensor(environment),
+        y=torch.tensor(y),
+        z=torch.tensor([z]).reshape(1, len(y), -1).half(),
+        weights=None if weights is None else torch.tensor(weights),
+        raised=None if raised is None else torch.tensor([raised]),
+        reference=torch.tensor(reference).reshape(len(y), -1).half(),
+    )
+    return Outputs(get_loss(loss), (0,), {"train": split})
+
+
+def test_gap_by_hand():
+    outputs = tiny(
+        "logistic",
+        [1, 1, 1, 0, 0, 0],
+        [1.0, -1.0, 1.0, -1.0, 1.0, 1.0],  # Wrong: rows 1, 4, 5.
+        [-1.0, -1.0, 1.0, -1.0, -1.0, 1.0],  # The group: rows 0, 1, 5.
+        environment=[0, 0, 0, 1, 1, 1],
+    )
+    found = gaps(outputs, "reference", ["train"])
+    assert found.difference == pytest.approx([2 / 3 - 1 / 3])
+    # Each mean has the variance p (1 − p) / n = (2 / 9) / 3.
+    assert found.standard_error == pytest.approx([np.sqrt(4 / 27)])
+    assert found.worst == pytest.approx([2 / 3])
+    assert found.certificate.frequencies == pytest.approx((2 / 3, 1 / 3))
+    assert found.certified.tolist() == [False]
+
+
+def test_gap_with_row_weights_by_hand():
+    outputs = tiny(
+        "logistic",
+        [1, 1, 1, 1],
+        [1.0, -1.0, 1.0, -1.0],
+        [-1.0, -1.0, 1.0, 1.0],
+        environment=[0, 1, 0, 1],
+        weights=[3.0, 1.0, 1.0, 1.0],
+    )
+    found = gaps(outputs, "reference", ["train"])
+    assert found.difference == pytest.approx([1 / 4 - 1 / 2])
+    inside = (3 / 4 * 1 / 4) ** 2 + (1 / 4 * 3 / 4) ** 2
+    outside = 2 * (1 / 2 * 1 / 2) ** 2
+    assert found.standard_error == pytest.approx([np.sqrt(inside + outside)])
+    assert found.worst == pytest.approx([1 / 2])
+
+
+def test_weights_count_like_repeated_rows_in_the_means():
+    y, z, reference = [1, 1, 0, 0, 1], [1.0, -1.0, 1.0, -1.0, 1.0], [-1.0, -1.0, 1.0, -1.0, 1.0]
+    twice = [0, 1, 1, 2, 2, 2, 3, 4]
+    weighted = tiny(
+        "logistic", y, z, reference, environment=[0] * 5, weights=[1.0, 2.0, 3.0, 1.0, 1.0]
+    )
+    repeated = tiny(
+        "logistic",
+        *([column[i] for i in twice] for column in (y, z, reference)),
+        environment=[0] * 8,
+    )
+    one, other = (gaps(o, "reference", ["train"]) for o in (weighted, repeated))
+    assert one.difference == pytest.approx(other.difference)
+    assert one.worst == pytest.approx(other.worst)
+
+
+def test_gap_of_several_classes_by_hand():
+    outputs = tiny(
+        "softmax",
+        [0, 1, 2, 2],
+        [[3.0, 0, 0], [3, 0, 0], [0, 0, 3], [0, 3, 0]],  # Wrong: rows 1 and 3.
+        [[0.0, 3, 0], [0, 0, 3], [0, 0, 3], [0, 0, 3]],  # The group: rows 0 and 1.
+        environment=[0, 1, 0, 1],
+    )
+    found = gaps(outputs, "reference", ["train"])
+    assert found.difference == pytest.approx([0])
+    assert found.worst == pytest.approx([1 / 2])
+
+
+def test_gap_of_a_regression_compares_squared_errors_of_rows_above_and_below_the_median():
+    outputs = tiny(
+        "squared",
+        [0.0, 0, 0, 0, 0],
+        [1.0, 2, 3, 4, 0],
+        [0.0, 1, 2, 3, 4],  # The median error is 4: rows 3 and 4 are worse.
+        environment=[0, 0, 1, 1, 1],
+    )
+    found = gaps(outputs, "reference", ["train"])
+    assert reference_group(outputs.splits["train"], outputs).tolist() == [0, 0, 0, 1, 1]
+    assert found.difference == pytest.approx([(16 + 0) / 2 - (1 + 4 + 9) / 3])
+    outside = sum((v - 14 / 3) ** 2 for v in (1, 4, 9)) / 9
+    assert found.standard_error == pytest.approx([np.sqrt(2 * 8**2 / 4 + outside)])
+
+
+def test_gap_reads_the_rows_of_its_splits_together():
+    outputs = make_outputs([0.5], [0.1])
+    other = make_outputs([0.2], [0.3], sizes=(50, 70), members=(5, 20)).splits["validation"]
+    both = replace(outputs, splits={"train": other, **outputs.splits})
+    found = gaps(both, "reference", ["train", "validation"])
+    inside, outside = 0.5 * 80 + 0.2 * 25, 0.1 * 320 + 0.3 * 95
+    assert found.difference == pytest.approx([inside / 105 - round(outside) / 415], abs=0.003)
+    assert found.certificate.frequencies == pytest.approx((25 / 250, 80 / 270))
+
+
+def test_inner_steps_groups_are_those_of_every_step():
+    outputs = make_outputs([0.5, 0.5], [0.1, 0.1])
+    split = outputs.splits["validation"]
+    raised = torch.stack([split.raised[0], ~split.raised[0]])
+    outputs = replace(outputs, splits={"validation": replace(split, raised=raised)})
+    found = gaps(outputs, "inner-step", ["validation"])
+    assert found.difference == pytest.approx([0.4, -0.4])
+    none = replace(split, raised=torch.zeros_like(raised))
+    found = gaps(replace(outputs, splits={"validation": none}), "inner-step", ["validation"])
+    assert found.certified.tolist() == [False, False]
+    assert np.isnan(found.difference).all()
+
+
+def choose(inside, outside, risk=None, **options):
+    """Step, satisfied and note of the rule on hand-made outputs."""
+    made = make_outputs(inside, outside)
+    risk = LOW[: len(inside)] if risk is None else risk
+    choice = groups_agree(make_curves(risk), "", made, **options)
+    assert choice.statistic.index.tolist() == choice.bound.index.tolist() == list(made.steps)
+    return choice.step, choice.satisfied, choice.note
+
+
+# One standard error of the difference is about 0.05 at these errors, so 0.1 is the bound.
+
+
+def test_chooses_a_step_whose_errors_agree_within_chance():
+    assert choose([0.1, 0.3, 0.6], [0.4, 0.3, 0.2]) == (10, True, "")
+    assert choose([0.1, 0.3, 0.6], [0.4, 0.35, 0.2]) == (10, True, "")
+    assert choose([0.1, 0.3, 0.6], [0.4, 0.5, 0.2])[1:] == (True, "")  # A crossing; see below.
+    assert choose([0.5, 0.5, 0.6], [0.3, 0.2, 0.2]) == (20, False, "")
+
+
+@pytest.mark.parametrize("rule", [groups_agree, inner_groups_agree])
+def test_bound_is_two_sided_at_five_percent(rule):
+    choice = rule(make_curves(LOW[:2]), "", make_outputs([0.5, 0.5], [0.25, 0.4]))
+    found = gaps(make_outputs([0.5, 0.5], [0.25, 0.4]), "reference", ["validation"])
+    assert choice.bound.tolist() == pytest.approx(1.96 * found.standard_error)
+    assert choice.statistic.tolist() == pytest.approx([0.25, 0.1])
+    assert choice[:2] == (10, True)
+
+
+@pytest.mark.parametrize(
+    ("inside", "expected"), [([0.1, 0.2, 0.7], 10), ([0.1, 0.2, 0.55], 20), ([0.7, 0.2, 0.1], 10)]
+)
+def test_chooses_the_step_nearest_a_change_of_sign(inside, expected):
+    # No difference of 0.2 or more is chance; the nearer side of the crossing is taken.
+    assert choose(inside, [0.4, 0.4, 0.4]) == (expected, True, "")
+
+
+def test_chooses_the_lowest_worse_off_error_within_the_episode():
+    inside, outside = [0.6, 0.42, 0.36, 0.30, 0.34, 0.6], [0.2, 0.42, 0.36, 0.33, 0.34, 0.2]
+    assert choose(inside, outside) == (30, True, "")  # Worse-off: 0.42, 0.36, 0.33, 0.34.
+    assert choose([*inside[:3], 0.28, *inside[4:]], [*outside[:3], 0.37, *outside[4:]])[0] == 40
+
+
+def test_search_ends_after_patience_steps_without_agreement():
+    apart, together = (0.6, 0.2), (0.3, 0.3)
+    better = (0.25, 0.25)
+    for failures, expected in ((9, 110), (10, 10)):
+        along = [apart, together, *[apart] * failures, better, apart]
+        assert choose(*zip(*along, strict=True))[:2] == (expected, True)
+    along = [apart, together, *[apart] * 3, better, apart]
+    assert choose(*zip(*along, strict=True), patience=3)[0] == 10
+    assert choose(*zip(*along, strict=True), patience=4)[0] == 50
+
+
+def test_any_number_of_steps_without_agreement_may_come_first():
+    along = [*[(0.6, 0.2)] * 30, (0.3, 0.3), (0.6, 0.2)]
+    assert choose(*zip(*along, strict=True))[:2] == (300, True)
+
+
+def test_agreement_before_the_risk_beats_a_constant_is_refused():
+    inside, outside = [0.5, 0.6, 0.4, 0.3, 0.6], [0.5, 0.2, 0.2, 0.3, 0.1]
+    assert choose(inside, outside, [0.69, 0.6, 0.6, 0.6, 0.5]) == (30, True, "")
+    assert choose(inside, outside, [0.69, 0.6, 0.6, 0.67, 0.5])[:2] == (40, False)
+    assert choose(inside, outside, [0.70, 0.6, 0.6, 0.67, 0.5], margin=0.04)[:2] == (30, True)
+
+
+def test_no_step_better_than_a_constant_leaves_the_last_step():
+    assert choose([0.3] * 3, [0.3] * 3, [0.7] * 3) == (20, False, "")
+
+
+def test_considers_no_step_before_min_step():
+    inside, outside = [0.3, 0.6, 0.35, 0.6], [0.3, 0.2, 0.35, 0.2]
+    assert choose(inside, outside)[0] == 0
+    assert choose(inside, outside, min_step=1)[0] == 20
+    assert choose(inside, outside, min_step=30)[:2] == (30, False)
+
+
+def test_step_that_was_kept_but_not_measured_is_refused():
+    made = make_outputs([0.3, 0.3], [0.3, 0.3])
+    curves = make_curves(LOW[:2])
+    assert groups_agree(curves[curves["step"] < 10], "", made).step == 0
+
+
+@pytest.mark.parametrize("rule", [groups_agree, inner_groups_agree])
+def test_uncertified_groups_leave_the_choice_to_agreeing_risks_and_say_so(rule):
+    curves = pd.concat(
+        [make_curves([0.6, 0.5]), make_curves([0.5] * 3, spread=0.1).query("step == 20")]
+    )
+    choice = rule(curves, "", make_outputs([0.6, 0.6, 0.3], [0.3] * 3, members=(40, 40)))
+    fallback = risks_agree(curves)
+    assert choice[:2] == fallback[:2] == (10, True)
+    pd.testing.assert_series_equal(choice.statistic, fallback.statistic)
+    assert choice.note.startswith("not identifiable from these environments: the rows that")
+    assert "as frequent in each (20.0 %, 20.0 %); 'risks agree' chose instead" in choice.note
+
+
+def test_certificate_of_an_inner_step_counts_at_its_own_step():
+    made = make_outputs([0.3, 0.3], [0.3, 0.3])
+    split = made.splits["validation"]
+    raised = split.raised.clone()
+    raised[0] = torch.arange(len(split.y)) % 5 == 0  # As frequent in each environment.
+    made = replace(made, splits={"validation": replace(split, raised=raised)})
+    assert inner_groups_agree(make_curves(LOW[:2]), "", made)[:2] == (10, True)
+
+
+@pytest.mark.parametrize("rule", [groups_agree, inner_groups_agree])
+def test_missing_outputs_say_how_to_keep_them(rule):
+    with pytest.raises(
+        OptionError,
+        match=r"Expected the outputs of the run beside its results, got none\. Train with "
+        r"keep_outputs=\('train', 'validation'\)\.",
+    ):
+        rule(make_curves(LOW[:2]))
+
+
+@pytest.mark.parametrize("rule", [groups_agree, inner_groups_agree])
+def test_outputs_of_training_rows_alone_are_refused(rule):
+    made = make_outputs([0.3, 0.3], [0.3, 0.3], splits=("train",))
+    with pytest.raises(
+        OptionError,
+        match=r"Expected outputs for validation rows, found none\. Keep that split's\.",
+    ):
+        rule(make_curves(LOW[:2]), "", made)
+
+
+def without(made, field):
+    splits = {name: replace(split, **{field: None}) for name, split in made.splits.items()}
+    return replace(made, splits=splits)
+
+
+def test_missing_reference_is_told_of_the_rule_that_needs_none():
+    made = without(make_outputs([0.3, 0.3], [0.3, 0.3]), "reference")
+    curves = make_curves(LOW[:2])
+    with pytest.raises(
+        OptionError,
+        match=r"Expected the outputs of a reference ERM, found none\. Pass "
+        r"outputs\.with_reference\(\.\.\.\), or use the rule 'inner-step-groups-agree'\.",
+    ):
+        groups_agree(curves, "", made)
+    assert inner_groups_agree(curves, "", made)[:2] == (0, True)
+
+
+def test_inner_step_reads_splits_that_say_what_it_raises():
+    made = make_outputs([0.3, 0.3], [0.3, 0.3], splits=("train", "validation"))
+    made.splits["train"] = replace(made.splits["train"], raised=None)
+    with pytest.raises(
+        OptionError,
+        match=r"Expected outputs that say which rows' loss an inner step raises, found none for "
+        r"train, validation\. Read the split 'validation'\.",
+    ):
+        groups_agree(make_curves(LOW[:2]), "", made, source="inner-step")
+
+
+def test_validation_rows_alone_are_enough():
+    both = make_outputs([0.3, 0.6], [0.3, 0.2], splits=("train", "validation"))
+    alone = make_outputs([0.3, 0.6], [0.3, 0.2])
+    curves = make_curves(LOW[:2])
+    one, two = (groups_agree(curves, "", made) for made in (both, alone))
+    assert one[:2] == two[:2]
+    # Twice the rows: the bound is sqrt(2) narrower.
+    assert one.bound.to_numpy() * np.sqrt(2) == pytest.approx(two.bound.to_numpy())
+
+
+def test_worst_group_is_the_error_of_the_worse_off_at_the_chosen_step():
+    curves = make_curves(LOW[:3])
+    for splits in (("validation",), ("train", "validation")):
+        made = make_outputs([0.6, 0.3, 0.6], [0.2, 0.35, 0.2], splits=splits)
+        assert worst_group(curves, made) == pytest.approx(0.35)
+
+
+def test_worst_group_is_none_without_agreement_or_certificate():
+    curves = make_curves(LOW[:3])
+    assert worst_group(curves, make_outputs([0.6] * 3, [0.2] * 3)) is None
+    assert worst_group(curves, make_outputs([0.3] * 3, [0.3] * 3, members=(40, 40))) is None
