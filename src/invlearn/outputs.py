@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invlearn.errors import OptionError
 from invlearn.losses import Loss
 
 
@@ -63,6 +64,15 @@ class Outputs:
     loss: Loss
     steps: tuple[int, ...]
     splits: Mapping[str, SplitOutputs]
+
+    def at(self, step: int) -> dict[str, Tensor]:
+        """Outputs {split: [n, k]} at one evaluated step: a reference for other runs."""
+        if step not in self.steps:
+            raise OptionError(
+                f"Expected an evaluated step, got {step}. Evaluated: "
+                f"{', '.join(str(s) for s in self.steps)}."
+            )
+        return {name: split.z[self.steps.index(step)] for name, split in self.splits.items()}
 
     def with_reference(self, reference: Mapping[str, Tensor]) -> Outputs:
         """The same with a reference ERM's outputs {split: [n, k]}."""

@@ -11,12 +11,14 @@ import pytest
 
 from invlearn.errors import EnvironmentsError, InvlearnError, OptionError, UnknownNameError
 from invlearn.experiments import compare as module
-from invlearn.experiments.compare import ORACLE_SUFFIX, Request, compare
+from invlearn.experiments.compare import Request, compare
 from invlearn.experiments.methods import METHODS, get_method
 from invlearn.experiments.recipes import Recipe, get_recipe
 from invlearn.experiments.request import describe_rule
+from invlearn.experiments.selecting import select_all
 from invlearn.objectives import get_objective
 from invlearn.reports import layout
+from invlearn.reports.layout import ORACLE_SUFFIX
 from invlearn.selection import RULES
 from invlearn.training import PenaltySchedule
 
@@ -218,9 +220,14 @@ def made_up(oracle):
     )
 
 
+def selected(curves, recipe):
+    runs = curves.groupby(["objective", "trial"], sort=False)
+    return [select_all(run, None, recipe, "p_e=0.9") for _, run in runs]
+
+
 @pytest.mark.parametrize("oracle", [True, False])
 def test_trap_results_of_an_oracle_recipe_say_so_in_every_selection(oracle, done):
-    results, _ = module._select(done.curves, made_up(oracle), "p_e=0.9")
+    results = pd.concat([one.results for one in selected(done.curves, made_up(oracle))])
     labels = set(results["selection"])
     assert labels
     if oracle:
@@ -248,7 +255,7 @@ def test_trap_the_irm_papers_recipe_is_an_oracle():
 def test_rules_that_fell_back_are_listed_with_their_trials(done):
     curves = done.curves.copy()
     curves.loc[curves["metric"] == "constant_risk", "value"] = 0.0  # Nothing can beat it.
-    _, unsatisfied = module._select(curves, made_up(False), "p_e=0.9")
+    unsatisfied = module._by_method(selected(curves, made_up(False)), "unsatisfied")
     assert unsatisfied == [
         {"selection": "risks-agree", "objective": name, "trials": [0, 1]} for name in TINY.methods
     ]

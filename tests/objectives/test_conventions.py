@@ -426,14 +426,25 @@ def test_objectives_are_found_by_name_and_pass_through_as_instances():
 @pytest.mark.parametrize("value", [-1.0, -math.inf, math.inf, math.nan])
 def test_negative_infinite_and_nan_weights_are_refused_by_name(name, value):
     objective = OBJECTIVES[name]
-    (field,) = objective.Hyper._fields
-    with pytest.raises(
-        OptionError,
-        match=rf"Expected {field} of {objective.title} to be a finite number, 0 or more, "
-        rf"got {value}\. A negative weight would reward",
-    ):
-        objective.check(objective.Hyper(value))
-    objective.check(objective.Hyper(0.0))
+    for field in objective.Hyper._fields:
+        with pytest.raises(
+            OptionError,
+            match=rf"Expected {field} of {objective.title} to be a finite number, 0 or more, "
+            rf"got {value}\. A negative weight would reward",
+        ):
+            objective.check(objective.Hyper(**{field: value}))
+
+
+@pytest.mark.parametrize("name", [n for n, o in OBJECTIVES.items() if o.Hyper._fields])
+def test_weights_of_zero_are_allowed_but_an_inner_step_of_none_is_not(name):
+    objective = OBJECTIVES[name]
+    for field in objective.Hyper._fields:
+        hyper = objective.Hyper(**{field: 0.0})
+        if field != "inner_lr":
+            objective.check(hyper)
+            continue
+        with pytest.raises(OptionError, match=r"Expected a positive inner_lr .*, got 0\.0\. With"):
+            objective.check(hyper)
 
 
 @pytest.mark.parametrize(

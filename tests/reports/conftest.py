@@ -142,3 +142,51 @@ def experiment() -> Experiment:
 @pytest.fixture
 def build() -> Callable[..., Experiment]:
     return make
+
+
+NOTE = (
+    "not identifiable from these environments: the rows are as frequent in each "
+    "({share} %); 'last' chose instead"
+)
+
+
+@pytest.fixture
+def statistics(experiment) -> pd.DataFrame:
+    """What two rules read in the experiment; the headline's crosses zero in IRMv1 and V-REx."""
+    rows = []
+    for objective in LEVELS:
+        for trial in range(3):
+            for step in STEPS:
+                flat = objective in {"erm", "erm-grayscale"}
+                value = 0.9 if flat else 0.9 - 0.006 * step + 0.01 * trial
+                chosen = step == (200 if flat else 150)
+                rows.append((objective, trial, "risks-agree", step, value, 0.02, chosen))
+                rows.append((objective, trial, "other", step, 0.5, 0.1, step == 0))
+    columns = ["objective", "trial", "selection", "step", "value", "bound", "chosen"]
+    experiment.summary["selections"][0]["statistic"] = "error here, less error there"
+    experiment.summary["unsatisfied"] = [
+        {"selection": "risks-agree", "objective": "erm", "trials": [0, 1, 2]},
+        {"selection": "risks-agree", "objective": "vrex", "trials": [1]},
+    ]
+    experiment.summary["notes"] = [
+        {"selection": "risks-agree", "objective": "erm-grayscale", "trials": [t], "note": note}
+        for t, note in enumerate(NOTE.format(share=27 + t) for t in range(3))
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.fixture
+def similarity() -> pd.DataFrame:
+    """Similarities of both kinds, of two methods."""
+    rows = []
+    for method, drop, name in (("irmv1", 0.6, "output"), ("vrex", 0.1, "features")):
+        for trial in range(3):
+            for e in TRAINING:
+                for layer, level in {"layers.0": 0.99, "layers.1": 0.97, "layers.2": 0.55}.items():
+                    value = level - 0.03 * trial * (1 - level) - 0.05 * drop
+                    rows.append((method, trial, "inner-step", layer, e, value))
+            for i, e in enumerate(TESTS[1:], start=1):
+                value = 1 - drop * i / 8 - 0.02 * trial
+                rows.append((method, trial, "representation", name, e, value))
+    columns = ["objective", "trial", "kind", "layer", "environment", "value"]
+    return pd.DataFrame(rows, columns=columns)

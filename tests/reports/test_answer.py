@@ -93,6 +93,21 @@ def test_unsatisfied_runs_are_said(build):
     assert "In 1 run no step satisfied the rule" in words(ask(experiment))
 
 
+def test_notes_are_said(experiment, statistics):
+    assert (
+        "In 3 runs (ERM, grayscale) the rule said “not identifiable from these environments”: the "
+        "rows are as frequent in each; 'last' chose instead."
+    ) in ask(experiment).sentences
+    more = experiment.summary["notes"][0] | {"objective": "irmv1"}
+    plain = {"selection": "risks-agree", "objective": "erm", "trials": [2], "note": "plain"}
+    other = plain | {"selection": "last", "note": "of another rule"}
+    experiment.summary["notes"] += [more, plain, other]
+    said = words(ask(experiment))
+    assert "In 4 runs (3 of ERM, grayscale and 1 of IRMv1) the rule said “not identifiable" in said
+    assert said.endswith("In 1 run (ERM) the rule said “plain”.")
+    assert "another rule" not in said
+
+
 @pytest.mark.parametrize("trials", [1, 3])
 def test_regression_lower_is_better(build, trials):
     experiment = build({"erm": ERM, "irmv1": GOOD}, trials=trials, regression=True)

@@ -5,16 +5,22 @@ from html.parser import HTMLParser
 
 import pytest
 
+from invlearn.errors import OptionError
 from invlearn.reports import write_report
 from invlearn.reports.html import render
 
 PIXEL = b"\x89PNG not a real one"
 NAMES = ("by_environment", "training_curves", "agreement")
+LEVELS = ("inner_step_similarity", "representation_similarity")
 
 
-def page(experiment, figures=NAMES) -> str:
+def page(experiment, figures=NAMES, statistics=None) -> str:
     drawn = dict.fromkeys(figures, PIXEL)
-    return render(experiment.results, experiment.curves, experiment.summary, drawn)
+    return render(experiment.results, experiment.curves, experiment.summary, drawn, statistics)
+
+
+def texts(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split()).replace("&#39;", "'")
 
 
 class Outline(HTMLParser):
@@ -41,8 +47,11 @@ def outline(text: str) -> Outline:
     return found
 
 
-def test_the_page_is_self_contained_and_accessible(experiment):
-    tags = outline(page(experiment)).tags
+def test_the_page_is_self_contained_and_accessible(experiment, statistics):
+    figures = ("by_environment", "training_curves", "selection_statistic", *LEVELS)
+    text = page(experiment, figures, statistics)
+    tags = outline(text).tags
+    assert [tag for tag, _ in tags].count("img") == 5
     assert ("html", {"lang": "en"}) in tags
     assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}
     for tag, attributes in tags:
@@ -58,7 +67,7 @@ def test_the_page_is_self_contained_and_accessible(experiment):
     assert anchors <= identifiers
     count = [tag for tag, _ in tags]
     assert count.count("caption") == count.count("table") == 6
-    assert "url(" not in page(experiment)
+    assert "url(" not in text
 
 
 def test_the_answer_comes_before_the_tables(experiment):
@@ -152,6 +161,69 @@ def test_how_to_run_again(experiment):
     assert "60 evaluated steps" in text
 
 
+def test_the_rules_statistic(experiment, statistics):
+    text = page(experiment, ("selection_statistic",), statistics)
+    assert text.index('id="curves"') < text.index("<figure>") < text.index('id="words"')
+    assert 'href="#curves"' in text
+    assert (
+        "What “Risks agree” sees: error here, less error there, one thin line per trial. In the "
+        "grey band (the trials' mean) it is small enough for the rule. Where it changes sign "
+        "between two steps, the one nearer to zero may count although it lies outside. Filled "
+        "marks are the chosen steps; crosses, where no step satisfied the rule and the last was "
+        "taken. Only training environments were read."
+    ) in texts(text)
+    (alt,) = re.findall(r'alt="([^"]*)"', text)
+    assert alt.startswith(
+        "Small line charts, one per method: error here, less error there against the training "
+        "step, with the rule's band and the chosen steps. Risks agree. ERM: step 200; no step "
+        "satisfied the rule in 3 of 3 trials. IRMv1: step 150."
+    )
+    assert "<img" not in page(experiment, ("selection_statistic",))
+
+
+def test_the_statistic_of_an_oracle(experiment, statistics):
+    experiment.summary["recipe"]["oracle"] = True
+    statistics["value"] = statistics["value"].abs()
+    text = texts(page(experiment, ("selection_statistic",), statistics))
+    assert "Oracle: the test environment was looked at while choosing." in text
+    assert "Only training environments were read" not in text
+    assert "changes sign" not in text
+
+
+def test_notes(experiment, statistics):
+    text = page(experiment)
+    note = (
+        "ERM, grayscale, trials 0, 1, 2: not identifiable from these environments: the rows are "
+        "as frequent in each (trial 0: 27 %; trial 1: 28 %; trial 2: 29 %); 'last' chose instead."
+    )
+    assert texts(text).count(note) == 1
+    assert note in texts(text[text.index('id="results"') : text.index('id="rules"')])
+    assert "In 3 runs (ERM, grayscale) the rule said" in texts(text[: text.index('id="results"')])
+
+
+def test_the_two_levels(experiment):
+    text = page(experiment, LEVELS)
+    outline(text)
+    assert '<a href="#levels">What the two levels do</a>' in text
+    assert '<h2 id="levels">What the two levels do</h2>' in text
+    said = texts(text)
+    assert "an inner step adapts the model to one training environment" in said
+    assert "Similarity (PWCCA) is 1 where one representation is a linear map of the other" in said
+    assert "How much the inner step changes each layer." in said
+    assert "The same rows, seen in another environment." in said
+    experiment.summary["headline"] = "oracle"
+    heading = re.search(r'<h2 id="levels">(.*?)</h2>', page(experiment, LEVELS), flags=re.DOTALL)
+    assert heading is not None
+    assert "oracle: looked at the test environment" in heading[1]
+
+
+def test_one_level_only(experiment):
+    text = page(experiment, ("representation_similarity",))
+    assert '<h2 id="levels">How the representations change</h2>' in text
+    assert "inner step" not in texts(text)
+    assert 'id="levels"' not in page(experiment)
+
+
 def test_figures_that_are_missing_are_left_out(experiment):
     text = page(experiment, figures=())
     assert "<img" not in text
@@ -172,3 +244,22 @@ def test_write_report(experiment, tmp_path):
     first = path.read_bytes()
     assert write_report(*args).read_bytes() == first
     outline(first.decode())
+
+
+def test_write_report_with_everything(experiment, statistics, similarity, tmp_path):
+    args = (experiment.results, experiment.curves, experiment.summary, tmp_path)
+    path = write_report(*args, statistics, similarity)
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == [
+        "by_environment.png",
+        "inner_step_similarity.png",
+        "representation_similarity.png",
+        "selection_statistic.png",
+        "training_curves.png",
+    ]
+    text = path.read_text()
+    outline(text)
+    assert text.count("<img") == 5
+    with pytest.raises(OptionError, match=r"^Expected statistics .* missing: bound\."):
+        write_report(*args, statistics.drop(columns="bound"))
+    with pytest.raises(OptionError, match=r"^Expected similarities .*; missing: kind\."):
+        write_report(*args, None, similarity.drop(columns="kind"))

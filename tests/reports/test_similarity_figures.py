@@ -8,10 +8,14 @@ import pytest
 
 from invlearn.errors import OptionError
 from invlearn.reports.drawing import png
-from invlearn.reports.similarity import inner_step_similarity, representation_similarity
+from invlearn.reports.figures import draw_all
+from invlearn.reports.similarity import (
+    draw_similarity,
+    inner_step_similarity,
+    representation_similarity,
+)
 
-LAYERS = {"layers.0": 0.99, "layers.1": 0.97, "layers.2": 0.55}
-TESTS = [f"p_e={p / 10:.1f}" for p in range(1, 10)]
+LAYERS = ["layers.0", "layers.1", "layers.2"]
 
 
 @pytest.fixture
@@ -20,19 +24,8 @@ def summary(experiment):
 
 
 @pytest.fixture
-def table():
-    rows = []
-    for method, drop, name in (("irmv1", 0.6, "output"), ("vrex", 0.1, "features")):
-        for trial in range(3):
-            for e in ("p_e=0.1", "p_e=0.2"):
-                for layer, level in LAYERS.items():
-                    value = level - 0.03 * trial * (1 - level) - 0.05 * drop
-                    rows.append((method, trial, "inner-step", layer, e, value))
-            for i, e in enumerate(TESTS[1:], start=1):
-                value = 1 - drop * i / 8 - 0.02 * trial
-                rows.append((method, trial, "representation", name, e, value))
-    columns = ["objective", "trial", "kind", "layer", "environment", "value"]
-    return pd.DataFrame(rows, columns=columns)
+def table(similarity):
+    return similarity
 
 
 def title(figure):
@@ -50,7 +43,7 @@ def bars(container):
 def test_inner_step(table, summary):
     figure = inner_step_similarity(table, summary)
     ax = figure.axes[0]
-    assert [label.get_text() for label in ax.get_xticklabels()] == list(LAYERS)
+    assert [label.get_text() for label in ax.get_xticklabels()] == LAYERS
     assert ax.get_xlabel() == "layer, from the input to the output"
     assert ax.get_ylabel() == "PWCCA similarity"
     assert ax.get_ylim() == (0, 1.05)
@@ -70,7 +63,9 @@ def test_inner_step(table, summary):
 def test_representation(table, summary):
     figure = representation_similarity(table, summary)
     ax = figure.axes[0]
-    assert ax.get_xlabel() == "test environment compared with p_e=0.1 (p_e)"
+    assert ax.get_xlabel() == (
+        "test environment compared with p_e=0.1 (p_e: how often colour disagrees with the label)"
+    )
     assert legend(figure) == ["IRMv1: output", "V-REx: features"]
     assert title(figure) == (
         "Similarity of the representations in p_e=0.1 and in other test environments "
@@ -121,6 +116,17 @@ def test_one_value_has_no_bar_and_nan_is_left_out(draw, table, summary):
     values = figure.axes[0].containers[0].lines[0].get_ydata().astype(float)
     assert np.isfinite(values).all()
     assert png(figure)
+
+
+def test_only_the_kinds_that_were_measured(table, experiment):
+    summary, both = experiment.summary, ["inner_step_similarity", "representation_similarity"]
+    assert list(draw_similarity(table, summary)) == both
+    assert list(draw_similarity(table[table["kind"] == "inner-step"], summary)) == both[:1]
+    assert draw_similarity(table.head(0), summary) == {}
+    drawn = draw_all(experiment.results, experiment.curves, summary, None, table)
+    assert list(drawn)[-2:] == both
+    with pytest.raises(OptionError, match="missing: kind"):
+        draw_similarity(table.drop(columns="kind"), summary)
 
 
 @pytest.mark.parametrize("draw", [inner_step_similarity, representation_similarity])

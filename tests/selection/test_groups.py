@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import chi2, chi2_contingency
-from selection.made import make_curves, make_outputs
 
 from invlearn.errors import OptionError
 from invlearn.losses import get_loss
 from invlearn.outputs import Outputs, SplitOutputs
 from invlearn.selection import certify, groups_agree, risks_agree, worst_group
 from invlearn.selection.groups import LEVEL, gaps, reference_group
+from selection.made import make_curves, make_outputs
 
 LOW = [0.5] * 60
 """Risks well below a constant predictor's 0.7."""
@@ -132,11 +132,8 @@ def test_weights_count_like_repeated_rows_in_the_means():
     weighted = tiny(
         "logistic", y, z, reference, environment=[0] * 5, weights=[1.0, 2.0, 3.0, 1.0, 1.0]
     )
-    repeated = tiny(
-        "logistic",
-        *([column[i] for i in twice] for column in (y, z, reference)),
-        environment=[0] * 8,
-    )
+    again = [[column[i] for i in twice] for column in (y, z, reference)]
+    repeated = tiny("logistic", *again, environment=[0] * 8)
     one, other = (gaps(o, "reference", ["train"]) for o in (weighted, repeated))
     assert one.difference == pytest.approx(other.difference)
     assert one.worst == pytest.approx(other.worst)

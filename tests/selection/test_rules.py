@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selection.made import make_outputs
-
 from invlearn.errors import OptionError, UnknownNameError
 from invlearn.selection import RULES, applicable, get_rule, risks_agree, select
+from selection.made import make_outputs
 
 STEPS = (0, 10, 20, 30)
 HONEST = [rule.name for rule in RULES.values() if not rule.oracle]

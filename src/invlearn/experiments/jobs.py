@@ -153,9 +153,7 @@ def reference_outputs(plan: Plan, benchmark: Benchmark, seed: int) -> dict[str, 
         short, benchmark, benchmark.train, training_sets(benchmark), seed, keep_outputs=True
     )
     assert run.outputs is not None
-    step = lowest_validation_risk(run.curves).step
-    at = run.outputs.steps.index(step)
-    return {name: split.z[at] for name, split in run.outputs.splits.items()}
+    return run.outputs.at(lowest_validation_risk(run.curves).step)
 
 
 def without_shortcut(benchmark: Benchmark) -> Benchmark:

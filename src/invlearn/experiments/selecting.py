@@ -62,7 +62,9 @@ def select_all(
         trial,
         tuple(rule.name for rule in rules),
         results.loc[shown, list(RESULT_COLUMNS)].reset_index(drop=True),
-        pd.concat([pd.DataFrame(columns=STATISTIC_COLUMNS), *statistics])[STATISTIC_COLUMNS],
+        pd.concat(statistics)[STATISTIC_COLUMNS]
+        if statistics
+        else pd.DataFrame(columns=STATISTIC_COLUMNS),
         unsatisfied,
         notes,
     )

@@ -146,7 +146,7 @@ def _crosses(drawn: pd.DataFrame) -> bool:
 
 def _rows(statistics: pd.DataFrame, rule: Rule) -> pd.DataFrame:
     """Take one rule's rows, numbers as numbers; what is not finite is missing."""
-    mine = statistics[statistics["selection"] == rule.name]
+    mine = statistics[statistics["selection"] == rule.name].reset_index(drop=True)
     if mine.empty:
         raise OptionError(
             f"Expected the statistic of the rule '{rule.name}' along the steps, found none. "

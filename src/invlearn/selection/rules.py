@@ -163,11 +163,16 @@ def mean_table(curves: pd.DataFrame, split: str, metric: str) -> pd.Series:
 
 
 def agreeing_steps(statistic: pd.Series, bound: pd.Series) -> npt.NDArray[np.bool_]:
-    """Steps [T] whose statistic lies within its bound, or nearest to a change of its sign."""
-    value = statistic.to_numpy()
-    near = np.abs(value) < bound.to_numpy()
-    for t in np.flatnonzero(value[1:] * value[:-1] < 0):
-        near[t if abs(value[t]) < abs(value[t + 1]) else t + 1] = True
+    """Steps [T] whose statistic lies within its bound, or near it beside a change of sign.
+
+    Of the two evaluations on either side of zero the nearer one counts, if it lies within three
+    bounds: a statistic that leaps from side to side agrees nowhere.
+    """
+    value, limit = np.abs(statistic.to_numpy()), bound.to_numpy()
+    near = value < limit
+    for t in np.flatnonzero(statistic.to_numpy()[1:] * statistic.to_numpy()[:-1] < 0):
+        nearer = t if value[t] < value[t + 1] else t + 1
+        near[nearer] |= value[nearer] < 3 * limit[nearer]
     return np.asarray(near)
 
 
