@@ -238,6 +238,7 @@ def test_trap_results_of_an_oracle_recipe_say_so_in_every_selection(oracle, done
     summary = {
         **done.summary,
         "selections": [describe_rule(rule) for rule in RULES.values()],
+        "headline": "risks-agree",
         "recipe": {**done.summary["recipe"], "oracle": oracle},
     }
     shown = layout.rules(results, summary)

@@ -109,7 +109,7 @@ def table():
 def test_runs_come_back_bit_for_bit(tmp_path):
     store = Store.check(tmp_path / "out", PLAN, resume=False)
     store.begin(PLAN)
-    store.save_run("erm-000", table(), ("a warning, “quoted”",), 1 / 3)
+    store.save_run("erm-000", table(), None, ("a warning, “quoted”",), 1 / 3)
     again = Store.check(tmp_path / "out", PLAN, resume=True)
     curves, messages, seconds = again.load_run("erm-000")
     pd.testing.assert_frame_equal(curves, table(), check_exact=True)
@@ -142,7 +142,7 @@ def test_written_files_are_readable_by_others(tmp_path):
 def test_finish_drops_the_unfinished_and_nothing_else(tmp_path):
     store = Store.check(tmp_path, PLAN, resume=False)
     store.begin(PLAN)
-    store.save_run("erm-000", table(), (), 1.0)
+    store.save_run("erm-000", table(), None, (), 1.0)
     store.write("results.csv", "a")
     store.finish()
     assert held(tmp_path) == ["results.csv"]
@@ -176,7 +176,7 @@ def test_other_files_of_the_folder_are_left_alone(tmp_path):
 def test_damaged_run_is_named(tmp_path):
     store = Store.check(tmp_path, PLAN, resume=False)
     store.begin(PLAN)
-    store.save_run("erm-000", table(), (), 1.0)
+    store.save_run("erm-000", table(), None, (), 1.0)
     (tmp_path / ".invlearn-unfinished" / "erm-000.run.json").write_text("{")
     with pytest.raises(OutputError, match=r"Expected JSON in .*erm-000.* it is damaged"):
         store.load_run("erm-000")

@@ -25,6 +25,13 @@ def parts(batch, objective):
     return inner, outer
 
 
+def call(model, parameters, x):
+    """functional_call, which mixes up a module that is used under two names if it ties."""
+    modules = [module for _, module in model.named_modules(remove_duplicate=False)]
+    once = len(modules) == len(set(modules))
+    return functional_call(model, parameters, (x,), tie_weights=once)
+
+
 def total(objective, batch, model, hyper, risk):
     """Σ L + λ std(L), differentiable in the model's parameters through the inner steps.
 
@@ -42,7 +49,7 @@ def total(objective, batch, model, hyper, risk):
         at = dict(theta)
         for _ in range(objective.inner_steps):
             x, y, w = inner[i]
-            value = risk(functional_call(model, at, (x,)), y, w)
+            value = risk(call(model, at, x), y, w)
             grads = torch.autograd.grad(
                 value,
                 [at[name] for name in adapted],
@@ -62,7 +69,7 @@ def total(objective, batch, model, hyper, risk):
     losses = []
     for i, j in pairs:
         x, y, w = outer[j]
-        losses.append(risk(functional_call(model, ends[i], (x,)), y, w))
+        losses.append(risk(call(model, ends[i], x), y, w))
     losses = torch.stack(losses)
     deviation = losses - losses.mean()
     std = torch.sqrt((deviation**2).mean())

@@ -100,7 +100,9 @@ class MetaIRM(Objective):
         if self.rate not in ("fixed", "curvature", "normalised"):
             raise unknown_name("inner rate", self.rate, ["fixed", "curvature", "normalised"])
         for name, value in (("inner_steps", self.inner_steps), ("pairs", self.pairs)):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if (name, value) == ("pairs", None):
+                continue
+            if not isinstance(value, int) or value < 1:
                 raise OptionError(
                     f"Expected {name} of meta-IRM to be a whole number of 1 or more, got {value!r}."
                 )

@@ -175,9 +175,9 @@ def groups_agree(
 
     A step agrees when its difference of errors lies within 1.96 standard errors of zero, or
     within three times that where zero lies between it and its neighbour's and it is the nearer
-    of the two; its risk has to beat a constant predictor's clearly. Among the last agreeing steps (those after which
-    fewer than `patience` others come before the next) the one is taken where the larger of the
-    two groups' errors is lowest.
+    of the two; its risk has to beat a constant predictor's clearly. Among the last agreeing
+    steps (those after which fewer than `patience` others come before the next) the one is taken
+    where the larger of the two groups' errors is lowest.
 
     Parameters
     ----------

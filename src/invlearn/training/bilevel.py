@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from invlearn.environments import Environments
-from invlearn.errors import DivergenceError
+from invlearn.errors import DivergenceError, OptionError
 from invlearn.losses import Loss
 from invlearn.objectives.base import State, Terms
 from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
@@ -81,7 +81,13 @@ def meta_step(
 
     first = [risk(inner, i, 0) for i in range(len(inner))]
     risks, starts = zip(*(r.gradient(theta) for r in first), strict=True)
-    if state is not None:
+    asked = hyper.inner_lr
+    if objective.rate == "curvature":
+        if state is None:
+            raise OptionError(
+                "Expected the state of meta-IRM, which holds the curvature, got None. Pass what "
+                "objective.init(n_envs, like) or the step before returned."
+            )
         state = _measure_curvature(state, objective, first, theta, starts)
         hyper = hyper._replace(inner_lr=hyper.inner_lr / float(state[1]))
     paths, ends = [], []
@@ -102,7 +108,7 @@ def meta_step(
         outer_risk = risk(outer, j, -1)
         value, gradient = outer_risk.gradient(ends[i]) if keep else (outer_risk.value(ends[i]), {})
         if not bool(torch.isfinite(value)):
-            raise DivergenceError(_diverged(inner.names[i], hyper.inner_lr))
+            raise DivergenceError(_diverged(inner.names[i], asked))
         losses.append(value)
         gradients.append(gradient)
 
@@ -125,7 +131,7 @@ def meta_step(
                 for name, p in product.items():
                     back[name] -= p
         if not all(math.isfinite(float(b.sum())) for b in back.values()):
-            raise DivergenceError(_diverged(inner.names[i], hyper.inner_lr))
+            raise DivergenceError(_diverged(inner.names[i], asked))
         for name, b in back.items():
             total[name] += b
     add_gradient(model, total)
@@ -153,9 +159,9 @@ def _measure_curvature(
         names = objective.adapted(list(theta))
         found = [curvature(r, names, theta, g) for r, g in zip(risks, gradients, strict=True)]
         measured = sum(found) / len(found)
-        first = first or max(measured, 1e-6)
-        # Where the risk is flat or bends down, the rate has to stay finite.
-        last = max(measured, CURVATURE_FLOOR * first)
+        first = first or max(abs(measured), 1e-6)
+        # Where the risk is flat, the rate has to stay finite; where it bends down, its size counts.
+        last = max(abs(measured), CURVATURE_FLOOR * first)
     return torch.tensor([steps + 1, last, first], dtype=torch.float64)
 
 

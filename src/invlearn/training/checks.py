@@ -64,10 +64,15 @@ def collapse(
     # A custom loss has no known constant: infinity.
     if constant == float("inf") or risk < (1 - COLLAPSE_MARGIN) * constant:
         return []
+    remedy = "Lower the learning rate, or train for more steps."
+    if "penalty_weight" in objective.Hyper._fields:
+        remedy = (
+            "Lower the penalty weight, let it set in later (PenaltySchedule start) or more gently, "
+            "or train for more steps."
+        )
     text = (
         f"{objective.title} collapsed: its training risk {risk:.4f} is no better than "
-        f"the best constants' {constant:.4f}. Lower the penalty weight, let it set "
-        "in later (PenaltySchedule start) or more gently, or train for more steps."
+        f"the best constants' {constant:.4f}. {remedy}"
     )
     warnings.warn(text, CollapseWarning, stacklevel=3)
     return [text]

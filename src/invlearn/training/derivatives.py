@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from invlearn.environments import Environments
+from invlearn.errors import OptionError
 from invlearn.features import Features
 from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
@@ -22,6 +24,35 @@ from invlearn.training.means import replayed
 
 Parameters = dict[str, Tensor]
 """Parameters by name, and whatever has their shapes: gradients, directions."""
+
+
+_CHECKED_ROWS = 64
+"""Rows on which the two ways to a Hessian product are compared."""
+
+_FORWARD_SERVES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""For each model seen: whether forward mode gives its Hessian products."""
+
+
+def _names(model: nn.Module) -> dict[str, str]:
+    """Every place that holds a trainable parameter, and the name it is known by.
+
+    A module used twice has one place; a parameter tied between two modules has two.
+    """
+    known = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
+    return {
+        f"{prefix}.{name}" if prefix else name: known[id(p)]
+        for prefix, module in model.named_modules()
+        for name, p in module.named_parameters(recurse=False)
+        if id(p) in known
+    }
+
+
+def call(model: nn.Module, parameters: Mapping[str, Tensor], x: Features) -> Tensor:
+    """Outputs of the model with other parameters."""
+    # torch ties by itself, but then swaps a module that is used twice back to the wrong tensor.
+    placed = {place: parameters[name] for place, name in _names(model).items()}
+    z: Tensor = functional_call(model, placed, (x,), tie_weights=False)
+    return z
 
 
 def trainable(model: nn.Module) -> Parameters:
@@ -59,6 +90,15 @@ class Risk:
     micro_batch: int | None = None
     seed: int | None = None
 
+    def __post_init__(self) -> None:
+        start, stop = self.rows.offsets[self.environment : self.environment + 2]
+        if self.rows.weights is not None and not float(self.rows.weights[start:stop].sum()) > 0:
+            raise OptionError(
+                "Expected a positive sum of row weights in every mean of a step, got 0 in "
+                f"environment '{self.rows.names[self.environment]}'. Raise batch_size, or drop "
+                "rows of weight 0."
+            )
+
     def value(self, parameters: Parameters) -> Tensor:
         """R_e at these parameters: a scalar in float64, without a graph."""
         total = torch.zeros((), dtype=torch.float64)
@@ -83,18 +123,38 @@ class Risk:
         """H_e v, rows of all parameters; v may leave out parameters, whose part is then zero.
 
         The gradient of the directional derivative Σ ⟨∇_z ℓ, ż⟩, whose ż comes from forward
-        mode: no graph of gradients is built but over the outputs. Where the model has an
-        operation whose forward-mode derivative torch lacks, or cannot differentiate again,
-        reverse mode is used twice.
+        mode: no graph of gradients is built but over the outputs. Some operations have no
+        forward-mode derivative in torch, or one that cannot be differentiated again, or one
+        whose derivative is wrong (layer norm's takes its mean and deviation as constants); so
+        the first product of a model is computed both ways, and where they differ, reverse mode
+        is used twice from then on.
         """
         sums = _zeros(parameters)
         for part in self._parts():
-            try:
-                product = self._forward_then_reverse(part, parameters, direction)
-            except RuntimeError:
-                product = self._reverse_twice(part, parameters, direction)
-            _add(sums, product)
+            if self.model not in _FORWARD_SERVES:
+                serves = self._forward_serves(part, parameters, direction)
+                if serves is not None:
+                    _FORWARD_SERVES[self.model] = serves
+            forward = _FORWARD_SERVES.get(self.model, False)
+            product = self._forward_then_reverse if forward else self._reverse_twice
+            _add(sums, product(part, parameters, direction))
         return sums
+
+    def _forward_serves(
+        self, part: slice, parameters: Parameters, direction: Mapping[str, Tensor]
+    ) -> bool | None:
+        few = slice(part.start, min(part.stop, part.start + _CHECKED_ROWS))
+        try:
+            got = self._forward_then_reverse(few, parameters, direction)
+        except RuntimeError:
+            return False
+        wanted = self._reverse_twice(few, parameters, direction)
+        size = torch.stack([w.norm() for w in wanted]).norm()
+        apart = torch.stack([(g - w).norm() for g, w in zip(got, wanted, strict=True)]).norm()
+        if not bool(size > 0):
+            return None  # Nothing to tell by; the next product will.
+        exact = 1e-3 if size.dtype != torch.float64 else 1e-8
+        return bool(apart <= exact * size)
 
     def _forward_then_reverse(
         self, part: slice, parameters: Parameters, direction: Mapping[str, Tensor]
@@ -133,8 +193,7 @@ class Risk:
     def _outputs(self, part: slice, parameters: Parameters) -> Tensor:
         x: Features = self.rows.x[part]
         with nullcontext() if self.seed is None else replayed(self.seed + part.start):
-            z: Tensor = functional_call(self.model, parameters, (x,))
-        return z
+            return call(self.model, parameters, x)
 
     def _share(self, part: slice, z: Tensor) -> Tensor:
         """The part's share of the risk, from its outputs."""

@@ -97,6 +97,8 @@ class Engine:
                 "only some rows at a time. Use group or layer norm"
                 + ("." if apart else ", or micro_batch=None.")
             )
+        if isinstance(objective, MetaIRM):
+            objective.adapted(list(trainable(model)))  # Complains of a name that fits nothing.
         self.model = model
         self.loss = loss
         self.objective = objective

@@ -37,8 +37,8 @@ def random_folds(sizes: tuple[int, ...], folds: int, generator: torch.Generator)
     if min(sizes) < folds:
         raise OptionError(
             f"Expected at least {folds} rows of every environment in each step, got {min(sizes)}: "
-            f"the unbiased penalty splits them into {folds} parts. Raise batch_size, or use "
-            "estimator='full'."
+            f"they are split into {folds} parts. Raise batch_size, or choose the variant without a "
+            "split: estimator='full' (IRMv1), rows='shared' (meta-IRM)."
         )
     parts = []
     for size in sizes:

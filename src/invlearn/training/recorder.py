@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.evaluation import forward, measure
@@ -17,7 +16,7 @@ from invlearn.features import Features
 from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
 from invlearn.outputs import Outputs, SplitOutputs
-from invlearn.training.derivatives import Parameters, Risk, trainable
+from invlearn.training.derivatives import Parameters, Risk, call, trainable
 from invlearn.training.means import seeded_generator
 
 COLUMNS = ["environment", "split", "metric", "value", "step"]
@@ -165,7 +164,7 @@ def _outputs_along(
             part = x[a : a + rows_at_a_time]
             with forward_ad.dual_level():
                 dual = {n: with_tangent(p, direction[n]) for n, p in theta.items()}
-                z, z_dot = tangent_of(functional_call(model, dual, (part,)))
+                z, z_dot = tangent_of(call(model, dual, part))
             values.append(z)
             tangents.append(torch.zeros_like(z) if z_dot is None else z_dot)
     return torch.cat(values), torch.cat(tangents)

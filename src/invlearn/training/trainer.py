@@ -261,10 +261,10 @@ class Trainer:
             with replayed(seeded_generator(self.seed, _LAYERS, step).initial_seed()):
                 terms, self.state = self.engine.step(batch, hyper, start_state)
             if not bool(torch.isfinite(terms.total)):
-                raise DivergenceError(
-                    "the objective is not a finite number. Lower the learning rate or the "
-                    "penalty weight, or use at_anneal='rescale'"
-                )
+                remedy = "Lower the learning rate"
+                if not math.isnan(weight):
+                    remedy += " or the penalty weight, or use at_anneal='rescale'"
+                raise DivergenceError(f"the objective is not a finite number. {remedy}")
             return scale * (float(terms.total) + self._finish_gradient(scale))
 
         self.optimizer.step(closure)
