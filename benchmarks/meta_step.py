@@ -36,9 +36,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
@@ -79,7 +79,7 @@ def make_environments(rows: int) -> Environments:
 
 
 def make_model() -> MLP:
-    """This library's model: the same weights at every call."""
+    """The library's model, with the same weights at every call."""
     return MLP(2 * PIXELS, (HIDDEN,), generator=torch.Generator().manual_seed(0))
 
 
@@ -164,6 +164,7 @@ class TorchOptStep(DoubleBackwardStep):
     """The same with TorchOpt's inner optimizer, DropGrad as a transformation before SGD."""
 
     def meta_losses(self, generator: torch.Generator) -> list[Tensor]:
+        """L_12 and L_21, with the graph of their inner steps."""
         import torchopt
 
         losses = []
@@ -200,8 +201,6 @@ VARIANTS: dict[str, Callable[[Environments], Step]] = {
     META: lambda rows: LibraryStep("meta-irm", rows),
     PLAIN: lambda rows: DoubleBackwardStep(True, rows),
     "double backward, same model": lambda rows: DoubleBackwardStep(False, rows),
-}
-TORCHOPT: dict[str, Callable[[Environments], Step]] = {
     "TorchOpt, dense": lambda rows: TorchOptStep(True, rows),
     "TorchOpt, same model": lambda rows: TorchOptStep(False, rows),
 }
@@ -246,42 +245,44 @@ def measure_time(steps: dict[str, Step], repeats: int) -> tuple[dict[str, list[f
 def measure_memory(name: str, rows: int, threads: int) -> float:
     """MiB that one step of a variant adds to this process; call it in a fresh one."""
     torch.set_num_threads(threads)
-    step = (VARIANTS | TORCHOPT)[name](make_environments(SMALL))
+    step = VARIANTS[name](make_environments(SMALL))
     step.step(0)
     step.load(make_environments(rows))
     with suppress(OSError, AttributeError):  # Other C libraries have no such call.
         ctypes.CDLL(None).malloc_trim(0)
-    with peak_memory() as peak:
-        step.step(1)
-    return peak[0] / 2**20
+    return rise(lambda: step.step(1)) / 2**20
 
 
-@contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """Afterwards the list holds the bytes by which resident memory rose inside, at most.
+def rise(call: Callable[[], object]) -> float:
+    """Bytes by which resident memory rises, at most, during a call.
 
-    Linux keeps the peak itself; elsewhere a thread looks at it every few milliseconds.
+    Linux keeps the peak itself; elsewhere a thread looks every few milliseconds.
     """
-    peak: list[float] = []
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
-        before, done, seen = resident(), threading.Event(), [0.0]
+        return watched_rise(call)
+    before = status("VmRSS")
+    call()
+    return status("VmHWM") - before
 
-        def watch() -> None:
-            while not done.wait(0.005):
-                seen.append(resident())
 
-        thread = threading.Thread(target=watch)
-        thread.start()
-        yield peak
+def watched_rise(call: Callable[[], object]) -> float:
+    """The same, from looking at it time and again: a shorter peak is missed."""
+    seen, done = [resident()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            seen.append(resident())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        call()
+    finally:
         done.set()
         thread.join()
-        peak.append(max([*seen, resident()]) - before)
-        return
-    before = status("VmRSS")
-    yield peak
-    peak.append(status("VmHWM") - before)
+    return max([*seen, resident()]) - seen[0]
 
 
 def status(field: str) -> float:
@@ -300,7 +301,9 @@ def resident() -> float:
     return 1024 * float(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-def measure(rows: int, names: list[str], repeats: int, children: int, threads: int) -> dict:
+def measure(
+    rows: int, names: list[str], repeats: int, children: int, threads: int
+) -> dict[str, Any]:
     """All figures at one number of rows per environment."""
     # The children first: they start while this process holds little.
     mib: dict[str, list[float]] = {name: [] for name in names}
@@ -309,7 +312,7 @@ def measure(rows: int, names: list[str], repeats: int, children: int, threads: i
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
                 mib[name].append(child.submit(measure_memory, name, rows, threads).result())
     environments = make_environments(rows)
-    steps = {name: (VARIANTS | TORCHOPT)[name](environments) for name in names}
+    steps = {name: VARIANTS[name](environments) for name in names}
     seconds, apart = measure_time(steps, repeats)
     found: dict[str, dict[str, float]] = {}
     for name in names:
@@ -319,10 +322,8 @@ def measure(rows: int, names: list[str], repeats: int, children: int, threads: i
             "seconds_over_plain": ratio(seconds[name], seconds[PLAIN]),
         }
         if children:
-            found[name]["extra_memory_mib"] = statistics.median(mib[name])
-            found[name]["memory_over_plain"] = statistics.median(mib[name]) / statistics.median(
-                mib[PLAIN]
-            )
+            extra, plain = (statistics.median(mib[n]) for n in (name, PLAIN))
+            found[name] |= {"extra_memory_mib": extra, "memory_over_plain": extra / plain}
     return {"variants": found, "largest_relative_gradient_difference": apart}
 
 
@@ -360,7 +361,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     torchopt = torchopt_version()
-    names = [*VARIANTS, *(TORCHOPT if torchopt else ())]
+    names = [name for name in VARIANTS if torchopt or not name.startswith("TorchOpt")]
     record: dict[str, Any] = {"rows_per_environment": {}}
     for rows in args.rows:
         found = measure(rows, names, args.repeats, args.children, args.threads)
