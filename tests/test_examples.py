@@ -44,13 +44,15 @@ def test_irmv1_ends_at_the_causal_weights(linear_sem):
     assert distance(linear_sem.learn(ERM(), steps=2000, lr=0.1)) > 0.3
 
 
-def test_readme_example_runs():
+def test_readme_examples_run():
     text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    code = text.split("```python\n")[1].split("```")[0].replace("steps=500", "steps=110")
+    first, second = (part.split("```")[0] for part in text.split("```python\n")[1:])
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(600, 3)), columns=["age", "dose", "scan"])
     frame["ill"] = (frame["age"] + rng.normal(size=600) > 0).astype(int)
     frame["hospital"] = rng.choice(["north", "south", "west"], 600)
     scope = {"frame": frame}
-    exec(code, scope)
+    exec(first.replace("steps=500", "steps=110"), scope)
     assert set(scope["run"].curves["environment"]) == {"north", "south", "west"}
+    exec(second.replace("steps=500", "steps=60"), scope)
+    assert "not identifiable" in scope["run"].choice.note

@@ -3,19 +3,22 @@
 The public interface on one screen:
 
 - `Environments`: rows that belong to named environments, validated and split.
-- `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA.
+- `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM.
 - `LOSSES`, `get_loss`: squared, logistic, softmax.
-- `Trainer`, `Settings`, `PenaltySchedule`: train any `torch.nn.Module`.
+- `Trainer`, `Settings`, `PenaltySchedule`, `Stopping`: train any `torch.nn.Module`.
 - `DATASETS`, `load`: benchmarks whose shortcut is known.
 - `evaluate`, `RULES`: measure in every environment; choose a step, honestly or as an oracle.
+- `pwcca`, `activations`: how alike two representations are.
 - `compare`, `Request`: all of it at once, with a report.
 """
 
 from invlearn.datasets import DATASETS, load
+from invlearn.diagnostics import activations, pwcca
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import (
     CollapseWarning,
     DataFileError,
+    DivergenceError,
     DivergenceWarning,
     EnvironmentsError,
     InvlearnError,
@@ -29,8 +32,8 @@ from invlearn.features import ChannelImages
 from invlearn.losses import LOSSES, get_loss
 from invlearn.models import MLP
 from invlearn.objectives import OBJECTIVES, get_objective
-from invlearn.selection import RULES
-from invlearn.training import PenaltySchedule, Run, Settings, Trainer
+from invlearn.selection import RULES, lowest_validation_risk
+from invlearn.training import PenaltySchedule, Run, Settings, Stopping, Trainer
 
 __all__ = [
     "DATASETS",
@@ -42,6 +45,7 @@ __all__ = [
     "CollapseWarning",
     "Comparison",
     "DataFileError",
+    "DivergenceError",
     "DivergenceWarning",
     "Environments",
     "EnvironmentsError",
@@ -53,11 +57,15 @@ __all__ = [
     "Request",
     "Run",
     "Settings",
+    "Stopping",
     "Trainer",
     "UnknownNameError",
+    "activations",
     "compare",
     "evaluate",
     "get_loss",
     "get_objective",
     "load",
+    "lowest_validation_risk",
+    "pwcca",
 ]
