@@ -36,7 +36,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -153,10 +153,14 @@ class DoubleBackwardStep:
             losses.append(self.risk(1 - i, adapted))
         return losses
 
-    def risk(self, i: int, parameters: dict[str, Tensor] | None = None) -> Tensor:
+    def risk(self, i: int, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         """Mean loss on one environment, at the model's or at other parameters."""
         x, y = self.parts[i]
-        z = self.model(x) if parameters is None else functional_call(self.model, parameters, (x,))
+        z = (
+            self.model(x)
+            if parameters is None
+            else functional_call(self.model, dict(parameters), (x,))
+        )
         return F.binary_cross_entropy_with_logits(z[:, 0], y)
 
 
