@@ -1,11 +1,16 @@
 """Selection rules on made rows whose invariant part and shortcut are known.
 
-Every case draws training environments, validation rows from the same, and one environment that
-nobody trains on, in which the shortcut is reversed. A small perceptron is trained with meta-IRM
-(its defaults) and with V-REx; a reference ERM is trained for half as many steps on the same rows
-and taken at its lowest validation risk. Every rule chooses a step of the same runs; the figure is
-the accuracy (a regression: the risk) in the reversed environment at that step. 'oracle' reads
-that environment and bounds the rest; 'erm' is the reference itself.
+Every case draws training environments, validation rows of the same, and two fresh environments:
+one whose shortcut is as in training on average, and one whose shortcut is reversed. A predictor
+is trained with meta-IRM (its defaults) and with V-REx, and every rule chooses a step of the same
+runs. The score of a step is the lower accuracy of the two fresh environments (a regression: the
+higher risk), which neither following the shortcut nor betting against it can raise. 'best' is
+the step of the best score, which no user can know; 'ERM' is the reference where its validation
+risk is lowest.
+
+The reference is an ERM trained for half as many steps. 'groups-agree' reads it where its
+validation risk is lowest; 'groups-agree, certified step' reads it at the step at which its errors'
+frequency differs most between the training environments.
 
     python benchmarks/group_rule.py [--seeds 8] [--cases NAME ...] [--out FILE]
 """
@@ -17,94 +22,106 @@ import json
 import shlex
 import sys
 import time
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
 
+from invlearn.datasets.base import Benchmark
 from invlearn.environments import Environments, EvaluationSet
+from invlearn.experiments.jobs import train_plan, training_sets
 from invlearn.experiments.provenance import provenance
-from invlearn.models import MLP
-from invlearn.objectives.base import Objective
-from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.experiments.recipes import Plan
+from invlearn.objectives.erm import ERM, ERMHyper
+from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
 from invlearn.objectives.vrex import VREx, VRExHyper
-from invlearn.selection import get_rule
-from invlearn.training import PenaltySchedule, Run, Settings, Trainer
+from invlearn.outputs import Outputs
+from invlearn.selection import Choice, certify, get_rule
+from invlearn.training import PenaltySchedule, Run, Settings
 
-RULES = ("groups-agree", "inner-step-groups-agree", "risks-agree", "last", "oracle")
+CERTIFIED = "groups-agree, certified step"
+RULES = ("groups-agree", CERTIFIED, "inner-step-groups-agree", "risks-agree", "last")
 SHAPE = 10
 """Features of the invariant part."""
+
+Labels = npt.NDArray[np.int64]
+Rows = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Rows whose label a shape tells up to label noise, and shortcuts tell by environment.
+    """Rows whose label a shape tells up to label noise, and shortcuts up to their corruption.
 
-    A class k of K is drawn (the first with probability `first`, if given), then a point around
-    that class's centre. With probability `noise` the label is another class. A shortcut shows
-    the label, or with probability `corruption` another class.
+    One of k shapes is drawn (the first with probability `first`), and a point near its centre.
+    The label is the shape, or with probability `noise` another class. A shortcut shows the label,
+    or with probability `corruption` another class.
 
-    corruption [E][shortcuts]: of the training environments; noise [E]: label noise.
+    corruption [E][shortcuts], noise [E]: of the training environments.
     """
 
     corruption: tuple[tuple[float, ...], ...]
     noise: tuple[float, ...]
     k: int = 2
     first: float | None = None
-    rows: int = 800
+    rows: int = 500
 
     @property
     def loss(self) -> str:
         return "logistic" if self.k == 2 else "softmax"
 
-    def sample(self, e: int | None, rows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Rows of environment e, or of the reversed one: features and labels."""
-        noise = float(np.mean(self.noise)) if e is None else self.noise[e]
-        shortcuts = (0.9,) * len(self.corruption[0]) if e is None else self.corruption[e]
+    def sample(self, e: int | str, rows: int, rng: np.random.Generator) -> Rows:
+        """Features and labels of training environment e, or of a fresh one."""
+        mean = np.mean(self.corruption, axis=0)
+        fresh = {"as trained": mean, "reversed": np.full(len(mean), 0.9)}
+        corruption = self.corruption[e] if isinstance(e, int) else fresh[e]
+        noise = self.noise[e] if isinstance(e, int) else float(np.mean(self.noise))
         first = 1 / self.k if self.first is None else self.first
         share = [first, *[(1 - first) / (self.k - 1)] * (self.k - 1)]
         shape = rng.choice(self.k, rows, p=share)
-        centres = np.random.default_rng(7).standard_normal((self.k, SHAPE)) / 1.2
-        parts = [0.4 * (centres[shape] + 0.6 * rng.standard_normal((rows, SHAPE)))]
-        y = _another(shape, noise, self.k, rng)
-        for p in shortcuts:
-            parts.append(2 * np.eye(self.k)[_another(y, p, self.k, rng)])
+        centers = np.random.default_rng(7).standard_normal((self.k, SHAPE))
+        parts = [0.33 * centers[shape] + 0.24 * rng.standard_normal((rows, SHAPE))]
+        y = _corrupted(shape, noise, self.k, rng)
+        size = 2.5 * np.sqrt(self.k / 2)
+        parts += [size * np.eye(self.k)[_corrupted(y, p, self.k, rng)] for p in corruption]
         return torch.from_numpy(np.concatenate(parts, 1)).float(), torch.from_numpy(y)
 
 
-def _another(
-    labels: np.ndarray[Any, Any], p: float, k: int, rng: np.random.Generator
-) -> np.ndarray[Any, Any]:
+def _corrupted(labels: Labels, p: float, k: int, rng: np.random.Generator) -> Labels:
     """The labels, each replaced by another class with probability p."""
     shift = (rng.random(len(labels)) < p) * rng.integers(1, k, len(labels))
-    return (labels + shift) % k
+    return np.asarray((labels + shift) % k)
 
 
 @dataclass(frozen=True)
 class Regression:
-    """y = Σ x / sqrt(d) + noise_e; one more feature is y + spread_e times noise, or −y + noise."""
+    """y = Σ x / sqrt(d) + noise_e ε; one more feature is an effect: y + spread_e η.
+
+    In the reversed environment the effect is −y + η.
+    """
 
     spread: tuple[float, ...]
     noise: tuple[float, ...]
-    rows: int = 800
+    rows: int = 500
+    k: int = 1
     loss: str = "squared"
-    k: int = 2
 
-    def sample(self, e: int | None, rows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Rows of environment e, or of the reversed one: features and targets."""
-        noise = float(np.mean(self.noise)) if e is None else self.noise[e]
-        spread = float(np.mean(self.spread)) if e is None else self.spread[e]
+    def sample(self, e: int | str, rows: int, rng: np.random.Generator) -> Rows:
+        """Features and targets of training environment e, or of a fresh one."""
+        known = isinstance(e, int)
+        noise, spread = (v[e] if known else np.mean(v) for v in (self.noise, self.spread))
         x = rng.standard_normal((rows, SHAPE))
         y = x.sum(1) / SHAPE**0.5 + noise * rng.standard_normal(rows)
-        effect = (-y if e is None else y) + spread * rng.standard_normal(rows)
-        features = np.concatenate([x, effect[:, None]], 1)
+        effect = (-y if e == "reversed" else y) + spread * rng.standard_normal(rows)
+        features = 0.6 * np.concatenate([x, effect[:, None]], 1)
         return torch.from_numpy(features).float(), torch.from_numpy(y).float()
+
+
+Case = Classes | Regression
 
 
 def one(*corruption: float) -> tuple[tuple[float, ...], ...]:
@@ -112,36 +129,200 @@ def one(*corruption: float) -> tuple[tuple[float, ...], ...]:
     return tuple((p,) for p in corruption)
 
 
-CASES: dict[str, Classes | Regression] = {
-    "E=2": Classes(one(0.1, 0.2), (0.25,) * 2),
-    "E=3": Classes(one(0.1, 0.2, 0.3), (0.25,) * 3),
-    "E=5": Classes(one(0.05, 0.1, 0.15, 0.2, 0.25), (0.25,) * 5),
-    "5 classes": Classes(one(0.1, 0.25), (0.3,) * 2, k=5),
-    "2 shortcuts, equal": Classes(((0.1, 0.1), (0.2, 0.2)), (0.25,) * 2),
-    "2 shortcuts, unequal": Classes(((0.1, 0.2), (0.2, 0.3)), (0.25,) * 2),
+CASES: dict[str, Case] = {
+    "2 environments": Classes(one(0.05, 0.25), (0.25,) * 2),
+    "3 environments": Classes(one(0.05, 0.15, 0.25), (0.25,) * 3),
+    "5 environments": Classes(one(0.05, 0.1, 0.15, 0.2, 0.25), (0.25,) * 5, rows=300),
+    "5 classes": Classes(one(0.05, 0.3), (0.25,) * 2, k=5, rows=1000),
+    "2 equal shortcuts": Classes(((0.05, 0.05), (0.25, 0.25)), (0.25,) * 2),
+    "2 unequal shortcuts": Classes(((0.05, 0.15), (0.25, 0.35)), (0.25,) * 2),
+    "weak shortcut": Classes(one(0.15, 0.35), (0.15,) * 2),
+    "rare class": Classes(one(0.05, 0.25), (0.2,) * 2, first=0.9),
+    "60 rows": Classes(one(0.05, 0.25), (0.25,) * 2, rows=60),
     "no shortcut": Classes(((), ()), (0.25,) * 2),
-    "label noise only": Classes(((), ()), (0.15, 0.35)),
-    "equal shortcut": Classes(one(0.15, 0.15), (0.25,) * 2),
-    "equal shortcut, label noise": Classes(one(0.15, 0.15), (0.15, 0.35)),
-    "imbalanced": Classes(one(0.1, 0.2), (0.1,) * 2, first=0.85),
-    "weak shortcut": Classes(one(0.2, 0.3), (0.15,) * 2),
-    "small": Classes(one(0.1, 0.3), (0.25,) * 2, rows=60),
-    "regression": Regression((0.3, 1.0), (1.0, 1.0)),
+    "no shortcut, unequal label noise": Classes(((), ()), (0.15, 0.35)),
+    "equal corruption": Classes(one(0.15, 0.15), (0.25,) * 2),
+    "equal corruption, unequal label noise": Classes(one(0.15, 0.15), (0.15, 0.35)),
+    "regression": Regression((0.5, 2.0), (1.0, 1.0)),
     "regression, unequal noise": Regression((0.5, 0.5), (0.5, 1.5)),
 }
 
 
-@dataclass(frozen=True)
-class Method:
-    objective: Objective
-    hyper: Any
-    settings: Callable[[int], Settings]
+def make(case: Case, seed: int) -> Benchmark:
+    """The case's rows of one seed."""
+    rng = np.random.default_rng(seed)
+    names = {f"e{e}": e for e in range(len(case.noise))}
+
+    def rows(count: int) -> Environments:
+        return Environments.from_parts({n: case.sample(e, count, rng) for n, e in names.items()})
+
+    fresh = {name: case.sample(name, 2000, rng) for name in ("as trained", "reversed")}
+    return Benchmark(
+        name="made",
+        train=rows(case.rows),
+        validation=rows(case.rows // 2),
+        test=EvaluationSet.from_environments(Environments.from_parts(fresh), "test"),
+        target="reversed",
+        loss=case.loss,
+        n_outputs=1 if case.k <= 2 else case.k,
+    )
+
+
+def plans(case: Case) -> dict[str, Plan]:
+    """How each method trains on the case: a linear predictor in a regression."""
+    linear = isinstance(case, Regression)
+    hidden = () if linear else (256,)
+    settings = Settings(steps=160, lr=2e-2 if linear else 2e-3, l2=0.0 if linear else 1e-3)
+    later = PenaltySchedule("step", start=40, before=1.0, at_anneal="rescale")
+    weight = VRExHyper(1e2 if linear else 1e3)
+    return {
+        "ERM": Plan(ERM(), ERMHyper(), hidden, replace(settings, steps=80)),
+        "meta-IRM": Plan(MetaIRM(), MetaIRMHyper(), hidden, settings),
+        "V-REx": Plan(VREx(), weight, hidden, replace(settings, schedule=later)),
+    }
+
+
+def train(case: Case, seed: int) -> dict[str, Run]:
+    """A run of each method."""
+    data = make(case, seed)
+    sets = [*training_sets(data), data.test]
+    return {
+        method: train_plan(plan, data, data.train, sets, seed, keep_outputs=True)
+        for method, plan in plans(case).items()
+    }
+
+
+def scores(curves: pd.DataFrame) -> pd.Series:
+    """By step: the lower accuracy of the two fresh environments, or the higher risk."""
+    test = curves[curves["split"] == "test"]
+    accuracy = test[test["metric"] == "accuracy"].groupby("step")["value"].min()
+    if len(accuracy):
+        return accuracy
+    return test[test["metric"] == "risk"].groupby("step")["value"].max()
+
+
+def references(run: Run) -> dict[str, dict[str, Tensor]]:
+    """The ERM's outputs at the step of its lowest validation risk, and at the certified step."""
+    kept = run.outputs
+    assert kept is not None
+    lowest = get_rule("lowest-validation-risk").choose(run.curves, "", None).step
+    certified = int(np.argmax([_certificate(kept, t) for t in range(len(kept.steps))]))
+    return {
+        "groups-agree": _at(kept, kept.steps.index(lowest)),
+        CERTIFIED: _at(kept, certified),
+    }
+
+
+def _at(kept: Outputs, t: int) -> dict[str, Tensor]:
+    return {name: split.z[t] for name, split in kept.splits.items()}
+
+
+def _certificate(kept: Outputs, t: int) -> float:
+    """Chi-squared of how frequent the errors at evaluation t are in the environments."""
+    parts = list(kept.splits.values())
+    errors = torch.cat([part.errors(kept.loss, part.z[t]) for part in parts])
+    group = errors > (0.5 if kept.loss.classification else errors.median())
+    environment = torch.cat([part.environment for part in parts])
+    return certify(group, environment, len(parts[0].names)).statistic
+
+
+def choose(run: Run, reference: dict[str, dict[str, Tensor]], rule: str) -> Choice:
+    """What a rule chooses in a run."""
+    assert run.outputs is not None
+    outputs = run.outputs
+    if rule in reference:
+        outputs = outputs.with_reference(reference[rule])
+    return get_rule("groups-agree" if rule == CERTIFIED else rule).choose(run.curves, "", outputs)
+
+
+def measure(case: Case, seed: int) -> list[dict[str, Any]]:
+    """Every rule's choice in every run of one seed."""
+    runs = train(case, seed)
+    erm = runs.pop("ERM")
+    reference = references(erm)
+    lowest = get_rule("lowest-validation-risk").choose(erm.curves, "", None).step
+    out: list[dict[str, Any]] = []
+    for method, run in runs.items():
+        by_step = scores(run.curves)
+        best = by_step.idxmax() if isinstance(case, Classes) else by_step.idxmin()
+        fixed = {"best": (best, by_step[best]), "ERM": (lowest, scores(erm.curves)[lowest])}
+        for rule in RULES:
+            choice = choose(run, reference, rule)
+            out.append(
+                {
+                    "method": method,
+                    "rule": rule,
+                    "step": choice.step,
+                    "score": float(by_step[choice.step]),
+                    "certified": not choice.note,
+                    "satisfied": choice.satisfied,
+                }
+            )
+        out += [
+            {"method": method, "rule": rule, "step": int(step), "score": float(value)}
+            for rule, (step, value) in fixed.items()
+        ]
+    return [{"seed": seed, **row} for row in out]
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean and population deviation of the score; shares of runs certified and unsatisfied."""
+    keys = ["case", "method", "rule"]
+    grouped = rows.groupby(keys, sort=False)
+    return pd.DataFrame(
+        {
+            "mean": grouped["score"].mean(),
+            "std": grouped["score"].std(ddof=0),
+            "certified": grouped["certified"].mean(),
+            "unsatisfied": 1 - grouped["satisfied"].mean(),
+        }
+    ).reset_index()
+
+
+def printed(table: pd.DataFrame) -> str:
+    """A Markdown table: mean ± deviation, '(certified, unsatisfied)' in % for group rules."""
+    lines = ["| case | method | " + " | ".join([*RULES, "best", "ERM"]) + " |"]
+    lines.append("| --- | --- |" + " --- |" * (len(RULES) + 2))
+    for (case, method), part in table.groupby(["case", "method"], sort=False):
+        scale = 1 if isinstance(CASES[str(case)], Regression) else 100
+        cells = []
+        for row in part.itertuples():
+            digits = 2 if scale == 1 else 1
+            text = f"{scale * row.mean:.{digits}f} ± {scale * row.std:.{digits}f}"
+            if "groups" in str(row.rule):
+                text += f" ({100 * row.certified:.0f}, {100 * row.unsatisfied:.0f})"
+            cells.append(text)
+        lines.append(f"| {case} | {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
+    """Train, choose, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    source = provenance(shlex.join(["python", "benchmarks/group_rule.py", *sys.argv[1:]]))
+    torch.set_num_threads(1)
+    started = time.process_time()
+    rows = []
+    for name in args.cases:
+        for seed in range(args.seeds):
+            rows += [{"case": name, **row} for row in measure(CASES[name], seed)]
+        print(f"{time.process_time() - started:.0f} s of processor time: {name}", file=sys.stderr)
+    frame = pd.DataFrame(rows).astype({"certified": float, "satisfied": float})
+    table = summary(frame)
+    print(printed(table))
+    record = {
+        "summary": json.loads(table.to_json(orient="records")),
+        "runs": json.loads(frame.to_json(orient="records")),
+        "seeds": args.seeds,
+        "processor_seconds": time.process_time() - started,
+        **source,
+    }
+    if args.out is not None:
+        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

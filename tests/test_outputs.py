@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from invlearn.errors import OptionError
 from invlearn.losses import get_loss
 from invlearn.outputs import Outputs, SplitOutputs
 
@@ -64,6 +65,24 @@ def test_bytes_do_not_depend_on_the_memory_layout():
     )
     back = Outputs.from_bytes(kept.to_bytes(), get_loss("softmax"))
     assert torch.equal(back.splits["train"].z, split.z)
+
+
+def test_outputs_at_a_step_are_those_of_every_split():
+    splits = {"train": make_split(rows=20), "validation": make_split(seed=1)}
+    kept = Outputs(get_loss("logistic"), (0, 10, 15), splits)
+    found = kept.at(10)
+    assert list(found) == ["train", "validation"]
+    for name, split in splits.items():
+        assert torch.equal(found[name], split.z[1])
+        assert torch.equal(kept.with_reference(found).splits[name].reference, split.z[1])
+
+
+def test_step_that_was_not_evaluated_is_refused():
+    kept = Outputs(get_loss("logistic"), (0, 10, 15), {"train": make_split()})
+    with pytest.raises(
+        OptionError, match=r"Expected an evaluated step, got 5\. Evaluated: 0, 10, 15\."
+    ):
+        kept.at(5)
 
 
 def test_reference_is_added_in_the_precision_of_the_outputs():
