@@ -32,8 +32,8 @@ RULES: dict[str, Rule] = {
             "groups agree",
             "The last steps at which rows that a reference ERM gets wrong have the same error as "
             "the others (training and validation rows), while the risk clearly beats a "
-            "constant predictor's; among them the one with the lowest error in the worse-off "
-            "group. The environments have to certify the groups: the reference's errors must "
+            "constant predictor's; among them the one where the errors are nearest. "
+            "The environments have to certify the groups: the reference's errors must "
             "not be equally frequent in each.",
             groups_agree,
             needs="validation",

@@ -29,6 +29,8 @@ LEVEL = 1e-3
 NORMAL = 1.96
 """Two-sided 5 % point of the normal distribution."""
 
+_MISLED = {"reference": "mislead the reference", "inner-step": "a pooled step hurts"}
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -171,13 +173,13 @@ def groups_agree(
     patience: int = 10,
     min_step: int = 0,
 ) -> Choice:
-    """The last steps at which the groups' errors agree; the one best for the worse-off group.
+    """The last steps at which the groups' errors agree; the one where they do most nearly.
 
     A step agrees when its difference of errors lies within 1.96 standard errors of zero, or
     within three times that where zero lies between it and its neighbour's and it is the nearer
     of the two; its risk has to beat a constant predictor's clearly. Among the last agreeing
-    steps (those after which fewer than `patience` others come before the next) the one is taken
-    where the larger of the two groups' errors is lowest.
+    steps (with fewer than `patience` others in a row between them) the one is taken whose
+    difference is nearest to zero.
 
     Parameters
     ----------
@@ -194,7 +196,7 @@ def groups_agree(
     margin : float
         Share by which the mean validation risk has to beat the best constant's.
     patience : int
-        Evaluations in a row without agreement that end the search, once there was some.
+        So many evaluations in a row without agreement set the last agreeing steps apart.
     min_step : int
         Earlier steps are not considered.
 
@@ -226,16 +228,19 @@ def groups_agree(
             shares = ", ".join(f"{100 * f:.1f} %" for f in found.certificate.frequencies)
             fallback = risks_agree(curves, target, margin=margin, min_step=min_step)
             return fallback._replace(
-                note="not identifiable from these environments: the rows that mislead the "
-                f"reference are as frequent in each ({shares}); 'risks agree' chose instead"
+                statistic=None,
+                bound=None,
+                note="not identifiable from these environments: no difference was found in how "
+                f"often they hold the rows that {_MISLED[source]} ({shares}); 'risks agree' "
+                "chose instead",
             )
         return Choice(int(steps[-1]), False, statistic, bound)
     good = agreeing_steps(statistic, bound) & allowed & found.certified
     episode = _last_episode(good, patience)
     if not len(episode):
         return Choice(int(steps[-1]), False, statistic, bound)
-    best = episode[int(np.argmin(found.worst[episode]))]
-    return Choice(int(steps[best]), True, statistic, bound)
+    best = episode[int(np.argmin(np.abs(found.difference[episode])))]
+    return Choice(int(steps[best]), True, statistic, bound, latest=int(steps[episode[-1]]))
 
 
 def worst_group(curves: pd.DataFrame, outputs: Outputs, *, margin: float = 0.05) -> float | None:
@@ -253,9 +258,7 @@ def worst_group(curves: pd.DataFrame, outputs: Outputs, *, margin: float = 0.05)
 
 
 def _last_episode(good: npt.NDArray[np.bool_], patience: int) -> npt.NDArray[np.intp]:
-    """Positions that hold, up to the first `patience` failures in a row after one that does."""
+    """Positions that hold, after the last stretch of at least `patience` that do not."""
     places = np.flatnonzero(good)
-    if not len(places):
-        return places
-    ends = np.flatnonzero(np.diff(places) > patience)
-    return places[: ends[0] + 1] if len(ends) else places
+    starts = np.flatnonzero(np.diff(places) > patience)
+    return places[starts[-1] + 1 :] if len(starts) else places

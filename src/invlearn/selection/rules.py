@@ -19,7 +19,7 @@ class Choice(NamedTuple):
 
     step; satisfied: whether the rule's condition held there; statistic: by step, if it has
     one; bound: what the statistic's size has to stay below, by step; note: what the user
-    should know.
+    should know; latest: the last step at which the condition held, if that is another.
     """
 
     step: int
@@ -27,6 +27,7 @@ class Choice(NamedTuple):
     statistic: pd.Series | None = None
     bound: pd.Series | None = None
     note: str = ""
+    latest: int | None = None
 
 
 @dataclass(frozen=True)
