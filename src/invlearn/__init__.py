@@ -32,7 +32,7 @@ from invlearn.features import ChannelImages
 from invlearn.losses import LOSSES, get_loss
 from invlearn.models import MLP
 from invlearn.objectives import OBJECTIVES, get_objective
-from invlearn.selection import RULES, lowest_validation_risk
+from invlearn.selection import RULES, reference_step
 from invlearn.training import PenaltySchedule, Run, Settings, Stopping, Trainer
 
 __all__ = [
@@ -66,6 +66,6 @@ __all__ = [
     "get_loss",
     "get_objective",
     "load",
-    "lowest_validation_risk",
     "pwcca",
+    "reference_step",
 ]

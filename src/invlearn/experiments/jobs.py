@@ -25,7 +25,7 @@ from invlearn.experiments.recipes import Plan, get_recipe
 from invlearn.features import width
 from invlearn.models import MLP
 from invlearn.outputs import Outputs
-from invlearn.selection import lowest_validation_risk
+from invlearn.selection import reference_step
 from invlearn.training import Run, Trainer
 from invlearn.training.means import seeded_generator
 
@@ -144,8 +144,8 @@ def train_plan(
 def reference_outputs(plan: Plan, benchmark: Benchmark, seed: int) -> dict[str, Tensor]:
     """Outputs {split: [n, k]} of a reference ERM on training and validation rows.
 
-    It is trained for half of its plan's steps and taken where its mean validation risk is
-    lowest: a quick predictor that leans on whatever predicts.
+    It is trained for half of its plan's steps and taken where its errors depend most on the
+    environment: a quick predictor that leans on whatever predicts.
     """
     settings = replace(plan.settings, steps=max(plan.settings.steps // 2, 1))
     short = replace(plan, settings=settings)
@@ -153,7 +153,7 @@ def reference_outputs(plan: Plan, benchmark: Benchmark, seed: int) -> dict[str, 
         short, benchmark, benchmark.train, training_sets(benchmark), seed, keep_outputs=True
     )
     assert run.outputs is not None
-    return run.outputs.at(lowest_validation_risk(run.curves).step)
+    return run.outputs.at(reference_step(run.outputs))
 
 
 def without_shortcut(benchmark: Benchmark) -> Benchmark:

@@ -13,7 +13,13 @@ import pandas as pd
 
 from invlearn.errors import unknown_name
 from invlearn.outputs import Outputs
-from invlearn.selection.groups import Certificate, certify, groups_agree, worst_group
+from invlearn.selection.groups import (
+    Certificate,
+    certify,
+    groups_agree,
+    reference_step,
+    worst_group,
+)
 from invlearn.selection.rules import (
     Choice,
     Rule,
@@ -133,6 +139,7 @@ __all__ = [
     "leave_one_environment_out",
     "lowest_validation_risk",
     "oracle",
+    "reference_step",
     "risks_agree",
     "select",
     "worst_group",

@@ -20,6 +20,7 @@ from scipy.stats import chi2, chi2_contingency
 from torch import Tensor
 
 from invlearn.errors import OptionError
+from invlearn.losses import Loss
 from invlearn.outputs import Outputs, SplitOutputs
 from invlearn.selection.rules import Choice, agreeing_steps, mean_table, risks_agree
 
@@ -93,6 +94,36 @@ class Gaps:
     certificate: Certificate
 
 
+def reference_step(outputs: Outputs) -> int:
+    """The step of a reference ERM whose errors depend most on the environment.
+
+    A reference that was trained longer errs on hard rows too, on which any predictor errs, and
+    the groups' errors no longer agree where the shortcut is out of use. Of its steps the one with
+    the largest certificate holds the shortcut's rows most purely.
+
+    Parameters
+    ----------
+    outputs : Outputs
+        Of the reference itself, with the rows that the groups are to be made of.
+    """
+    parts = list(outputs.splits.values())
+    environment = torch.cat([part.environment for part in parts])
+    found = [
+        certify(
+            torch.cat([_errs(part, outputs.loss, part.z[t]) for part in parts]),
+            environment,
+            len(parts[0].names),
+        ).statistic
+        for t in range(len(outputs.steps))
+    ]
+    return outputs.steps[int(np.argmax(found))]
+
+
+def _errs(split: SplitOutputs, loss: Loss, z: Tensor) -> Tensor:
+    errors = split.errors(loss, z)
+    return errors > (0.5 if loss.classification else float(errors.median()))
+
+
 def reference_group(split: SplitOutputs, outputs: Outputs) -> Tensor:
     """Rows [n] on which the reference ERM errs (a regression: more than on the median row)."""
     if split.reference is None:
@@ -100,8 +131,7 @@ def reference_group(split: SplitOutputs, outputs: Outputs) -> Tensor:
             "Expected the outputs of a reference ERM, found none. Pass "
             "outputs.with_reference(...), or use the rule 'inner-step-groups-agree'."
         )
-    errors = split.errors(outputs.loss, split.reference)
-    return errors > (0.5 if outputs.loss.classification else float(errors.median()))
+    return _errs(split, outputs.loss, split.reference)
 
 
 def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
