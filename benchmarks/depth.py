@@ -136,7 +136,7 @@ def main() -> None:
     for trial in range(args.seeds):
         seed = trial_seed(11, trial)
         benchmark = load(args.dataset, seed=seed)
-        erm = get_recipe(args.dataset, "default").plan(get_method("erm"))
+        erm = get_recipe(args.dataset, oracle=False).plan(get_method("erm"))
         reference = reference_outputs(erm, benchmark, seed)
         for variant in VARIANTS:
             row = run(variant, benchmark, reference, seed, args.steps)

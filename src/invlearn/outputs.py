@@ -28,7 +28,7 @@ class SplitOutputs:
     y : Tensor [n] or [n, k]
         Targets.
     z : Tensor [T, n, k]
-        Outputs; half precision is enough for what is read from them.
+        Outputs, in half precision for a classification.
     weights : Tensor [n], or None
         Row weights.
     raised : Tensor [T, n], bool, or None
@@ -76,10 +76,16 @@ class Outputs:
 
     def with_reference(self, reference: Mapping[str, Tensor]) -> Outputs:
         """The same with a reference ERM's outputs {split: [n, k]}."""
-        splits = {
-            name: replace(split, reference=reference[name].to(split.z.dtype))
-            for name, split in self.splits.items()
-        }
+        splits = {}
+        for name, split in self.splits.items():
+            z = reference.get(name)
+            if z is None or z.shape != split.z.shape[1:]:
+                got = "none" if z is None else f"shape {tuple(z.shape)}"
+                raise OptionError(
+                    f"Expected a reference's outputs for the split '{name}' of shape "
+                    f"{tuple(split.z.shape[1:])}, got {got}. Keep the same splits in both runs."
+                )
+            splits[name] = replace(split, reference=z.to(split.z.dtype))
         return replace(self, splits=splits)
 
     def to_bytes(self) -> bytes:

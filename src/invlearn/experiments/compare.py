@@ -190,6 +190,10 @@ def _resolve(request: Request) -> tuple[Recipe, list[Method], Benchmark]:
     """Everything the request names, looked up; every complaint comes from here."""
     if request.trials < 1:
         raise OptionError(f"Expected at least one trial, got {request.trials}.")
+    if request.similarity < 0:
+        raise OptionError(
+            f"Expected to compare representations in 0 or more trials, got {request.similarity}."
+        )
     if request.seed < 0:
         raise OptionError(f"Expected a seed of 0 or more, got {request.seed}.")
     if not request.methods:
@@ -243,6 +247,8 @@ def _similarity(
         for job in jobs
         if job.trial < request.similarity and not get_method(job.method).reference
     ]
+    if not chosen:
+        return None
     tables: list[pd.DataFrame] = []
 
     def done(table: pd.DataFrame) -> None:

@@ -198,9 +198,9 @@ def run_all(
     context = multiprocessing.get_context("spawn")
     workers = min(processes, len(items))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_worker) as pool:
-        futures = [pool.submit(function, item) for item in items]
         try:
-            for future in as_completed(futures):
+            # No name for the list: a future holds its result for as long as it is referred to.
+            for future in as_completed([pool.submit(function, item) for item in items]):
                 done(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

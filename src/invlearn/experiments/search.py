@@ -4,9 +4,8 @@ The test set is never evaluated here, so nothing in the outcome can have been ch
 There are two scores.
 
 'worst-group': the error of the worse-off of the two groups at the step that the rule 'groups
-agree' chooses, averaged over trials. A predictor whose errors agree between rows with and
-without the shortcut has that error in any environment, whatever the shortcut does there. A
-setting with a trial in which no step agrees comes after all others.
+agree' chooses, averaged over trials. If the groups are the shortcut's and nothing else changes, a
+predictor whose errors agree between them has that error in every environment. A setting with a trial in which no step agrees comes after all others.
 
 'late-risk': a setting's validation risks are averaged over the last quarter of its steps and
 over its trials, which evens out the luck of a single step and of a single draw of rows. Among
@@ -187,7 +186,7 @@ def search(
     if score not in SCORES:
         raise unknown_name("score", score, SCORES)
     source, clock = provenance(command), time.monotonic()
-    chosen = [get_method(name) for name in methods]
+    chosen = [get_method(name) for name in dict.fromkeys(methods)]
     base = get_recipe(dataset, recipe, oracle=False)
     options = dict(dataset_options or {})
     _validation(load(dataset, seed=trial_seed(seed, 0), **options)).require(2, "The search's rule")
@@ -252,7 +251,7 @@ def search(
         "draws": draws,
         "trials": trials,
         "seed": seed,
-        "best": {name: best(table, name, score) for name in methods},
+        "best": {method.name: best(table, method.name, score) for method in chosen},
         "provenance": source | {"seconds": round(time.monotonic() - clock, 1), "jobs": jobs},
     }
     store.write("search.csv", table.to_csv(index=False, float_format="%.8g"))

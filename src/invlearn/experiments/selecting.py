@@ -8,10 +8,8 @@ import pandas as pd
 
 from invlearn.experiments.recipes import Recipe
 from invlearn.outputs import Outputs
-from invlearn.reports.layout import ORACLE_SUFFIX, RESULT_COLUMNS
+from invlearn.reports.layout import ORACLE_SUFFIX, RESULT_COLUMNS, STATISTIC_COLUMNS
 from invlearn.selection import applicable, select
-
-STATISTIC_COLUMNS = ["objective", "trial", "selection", "step", "value", "bound", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,9 @@ def select_all(
         trial,
         tuple(rule.name for rule in rules),
         results.loc[shown, list(RESULT_COLUMNS)].reset_index(drop=True),
-        pd.concat(statistics)[STATISTIC_COLUMNS]
+        pd.concat(statistics)[list(STATISTIC_COLUMNS)]
         if statistics
-        else pd.DataFrame(columns=STATISTIC_COLUMNS),
+        else pd.DataFrame(columns=list(STATISTIC_COLUMNS)),
         unsatisfied,
         notes,
     )

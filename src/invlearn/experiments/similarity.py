@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invlearn.datasets import load
 from invlearn.datasets.base import Benchmark
@@ -23,7 +23,7 @@ from invlearn.experiments.methods import get_method
 from invlearn.experiments.recipes import Plan, get_recipe
 from invlearn.losses import get_loss
 from invlearn.objectives.meta_irm import MetaIRM
-from invlearn.training.bilevel import inner_step
+from invlearn.training.bilevel import adapt
 from invlearn.training.derivatives import Risk, trainable
 
 ROWS = 5000
@@ -45,10 +45,10 @@ def measure_similarity(chosen: Chosen) -> pd.DataFrame:
     -------
     DataFrame
         Columns objective, trial, kind, layer, environment, value. Of kind 'inner-step' (meta-IRM
-        only): each layer before and after an inner step, without noise, on a training
+        only): each layer before and after the inner steps, without noise, on a training
         environment, over validation rows. Of kind 'representation': the classifier's input in
         the first test environment against that in each other; row by row the same images.
-        A comparison that says nothing (a constant layer) is left out.
+        Where PWCCA says nothing (a constant layer, fewer rows than units), the value is NaN.
     """
     job = chosen.job
     seed = trial_seed(job.seed, job.trial)
@@ -75,15 +75,12 @@ def _inner_steps(
     loss, theta = get_loss(benchmark.loss), trainable(model)
     for e, name in enumerate(benchmark.train.names):
         risk = Risk(model, loss, benchmark.train, e, micro_batch=2500)
-        after = inner_step(risk, objective, plan.hyper, theta)
+        after = adapt(risk, objective, plan.hyper, theta)
         start, stop = validation.offsets[e : e + 2]
         x = validation.x[start : min(stop, start + ROWS)]
         before, moved = activations(model, x), activations(model, x, parameters=after)
         for layer in before:
-            try:
-                yield "inner-step", layer, name, pwcca(before[layer], moved[layer])
-            except OptionError:
-                continue
+            yield "inner-step", layer, name, _pwcca(before[layer], moved[layer])
 
 
 def _representations(
@@ -95,7 +92,11 @@ def _representations(
     every = representation(model, test.x)
     first = every[test.rows[0][:ROWS]]
     for name, rows in zip(test.names[1:], test.rows[1:], strict=True):
-        try:
-            yield "representation", "representation", name, pwcca(first, every[rows[:ROWS]])
-        except OptionError:
-            continue
+        yield "representation", "representation", name, _pwcca(first, every[rows[:ROWS]])
+
+
+def _pwcca(a: Tensor, b: Tensor) -> float:
+    try:
+        return pwcca(a, b)
+    except OptionError:
+        return float("nan")

@@ -90,6 +90,9 @@ class Store:
     def _plan(self) -> Path:
         return self._work / "plan.json"
 
+    def _outputs(self, key: str) -> Path:
+        return self._work / f"{key}.npz"
+
     def _run(self, key: str) -> Path:
         return self._work / f"{key}.run.json"
 
@@ -111,6 +114,7 @@ class Store:
         if outputs is not None:
             self.write(f"{_WORK}/{key}.npz", outputs.to_bytes())
         record = {
+            "outputs": outputs is not None,
             "messages": list(messages),
             "seconds": seconds,
             "curves": {name: curves[name].tolist() for name in curves.columns},
@@ -123,11 +127,13 @@ class Store:
         if not path.exists():
             return None
         record = _read(path)
+        if record["outputs"] and not self._outputs(key).exists():
+            return None
         return pd.DataFrame(record["curves"]), tuple(record["messages"]), record["seconds"]
 
     def load_outputs(self, key: str, loss: Loss) -> Outputs | None:
         """The outputs of a run kept earlier, if it has some."""
-        path = self._work / f"{key}.npz"
+        path = self._outputs(key)
         return Outputs.from_bytes(path.read_bytes(), loss) if path.exists() else None
 
     def save_row(self, key: str, row: Mapping[str, Any]) -> None:
@@ -156,6 +162,7 @@ class Store:
 
     def finish(self, *, keep_outputs: bool = False) -> None:
         """Drop what only an unfinished comparison needs; the outputs too, unless asked."""
+        self._plan.unlink(missing_ok=True)  # From here on the folder is finished.
         if keep_outputs:
             (self.folder / "outputs").mkdir(exist_ok=True)
             for path in self._work.glob("*.npz"):

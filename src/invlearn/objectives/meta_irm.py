@@ -57,8 +57,8 @@ class MetaIRM(Objective):
         What α is. 'fixed': the rate, as in the paper. 'curvature': a number without unit,
         divided by the risks' mean curvature gᵢᵀHᵢgᵢ / ‖gᵢ‖² along their gradients, which is
         measured again every ten steps and not differentiated; below 1 the inner step stops
-        short of the environment's own minimum along its gradient, above it passes it. Deep
-        networks need this: their curvature grows several times over while they learn.
+        short of the environment's own minimum along its gradient, above it passes it. Made
+        for deep networks, whose curvature may grow several times over while they learn.
         'normalised': the inner gradient is divided by its Euclidean norm, which is
         differentiated too; α is then a length.
 

@@ -165,14 +165,22 @@ def _measure_curvature(
     return torch.tensor([steps + 1, last, first], dtype=torch.float64)
 
 
-def inner_step(
+def adapt(
     risk: Risk, objective: MetaIRM, hyper: MetaIRMHyper, parameters: Parameters
 ) -> Parameters:
-    """θ' after one inner step on a risk, without DropGrad's noise: for looking at it."""
-    quiet = hyper._replace(dropgrad=0.0)
-    return _inner_step(
-        objective, quiet, parameters, risk.gradient(parameters)[1], torch.Generator()
-    )[1]
+    """θ' after the inner steps on a risk, without DropGrad's noise: for looking at it.
+
+    Under ``rate="curvature"`` the rate follows this risk's curvature at the parameters.
+    """
+    hyper = hyper._replace(dropgrad=0.0)
+    gradient = risk.gradient(parameters)[1]
+    if objective.rate == "curvature":
+        found = abs(curvature(risk, objective.adapted(list(parameters)), parameters, gradient))
+        hyper = hyper._replace(inner_lr=hyper.inner_lr / max(found, 1e-6))
+    at = parameters
+    for _ in range(objective.inner_steps):
+        at = _inner_step(objective, hyper, at, risk.gradient(at)[1], torch.Generator())[1]
+    return at
 
 
 def _inner_step(

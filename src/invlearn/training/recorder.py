@@ -11,6 +11,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from invlearn.environments import Environments, EvaluationSet
+from invlearn.errors import OptionError
 from invlearn.evaluation import forward, measure
 from invlearn.features import Features
 from invlearn.kernels import tangent_of, with_tangent
@@ -48,6 +49,13 @@ class Recorder:
         self.evaluations = tuple(evaluations)
         self.loss = loss
         self.keep = tuple(keep)
+        present = [data.split for data in evaluations]
+        for split in self.keep if not isinstance(keep, str) else [keep]:
+            if present.count(split) != 1 or isinstance(keep, str):
+                raise OptionError(
+                    "Expected keep_outputs to name splits with one evaluation set each, got "
+                    f"{keep!r} with sets for {present}. Pass a tuple such as ('validation',)."
+                )
         self.pooled = _some_rows(environments) if "validation" in self.keep else None
         self.rows: list[dict[str, Any]] = []
         self.steps: list[int] = []
@@ -55,18 +63,27 @@ class Recorder:
         self.raised: list[Tensor] = []
 
     def measure(self, model: nn.Module, step: int) -> None:
-        """Measure at a step; a second time at the same step is left out."""
+        """Measure at a step, all of it or (interrupted) nothing; a second time is left out."""
         if self.steps and self.steps[-1] == step:
             return
-        self.steps.append(step)
+        rows: list[dict[str, Any]] = []
+        kept: dict[str, Tensor] = {}
+        raised: list[Tensor] = []
         for data in self.evaluations:
             z = forward(model, data.x)
-            self.rows += [{**m._asdict(), "step": step} for m in measure(z, data, self.loss)]
+            rows += [{**m._asdict(), "step": step} for m in measure(z, data, self.loss)]
             if data.split in self.keep:
-                rows = torch.cat(data.rows)
-                self.kept[data.split].append(z[rows].to(torch.float16))
+                picked = torch.cat(data.rows)
+                # Signs and probabilities survive half precision, a regression's outputs do not.
+                half = self.loss.classification
+                kept[data.split] = z[picked].to(torch.float16 if half else z.dtype)
                 if data.split == "validation":
-                    self.raised.append(self._raised(model, data, rows))
+                    raised.append(self._raised(model, data, picked))
+        self.steps.append(step)
+        self.rows += rows
+        self.raised += raised
+        for split, outputs in kept.items():
+            self.kept[split].append(outputs)
 
     def _raised(self, model: nn.Module, data: EvaluationSet, rows: Tensor) -> Tensor:
         assert self.pooled is not None
@@ -75,6 +92,8 @@ class Recorder:
         try:
             down = _pooled_descent(model, self.loss, self.pooled)
             z, z_dot = _outputs_along(model, down, data.x)
+        except NotImplementedError:  # Some operation has no forward-mode derivative: no groups.
+            return torch.zeros(len(rows), dtype=torch.bool)
         finally:
             for module, training in modes.items():
                 module.training = training

@@ -17,17 +17,17 @@ Snapshot = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Stopping:
-    """Stop once the rule's step lies some evaluations back; keep that step's model.
+    """Stop once a rule has not agreed for some evaluations; keep the model of its step.
 
-    Any selection rule serves, so a run stops where the same rule would have chosen among
-    all its steps, had they been trained.
+    The rules are those that choose among all steps of a finished run. A run that stops has not
+    seen where the rule might have agreed again later; a larger `patience` looks further.
 
     Parameters
     ----------
     rule : Rule or str
         For one with options of its own, ``replace(rule, choose=partial(risks_agree, ...))``.
     patience : int
-        Evaluations after the chosen step before training stops.
+        Evaluations in a row at which the rule does not hold before training stops.
     min_steps : int
         Training goes on at least so long.
     reference : {'train' or 'validation': Tensor [n, k]}, optional
@@ -56,6 +56,12 @@ class Stopping:
                 "Expected a rule that reads validation rows of the training environments to stop "
                 f"by, '{rule.name}' does not. Use 'groups-agree' or 'risks-agree'."
             )
+        if rule.name == "groups-agree" and self.reference is None:
+            raise OptionError(
+                "Expected the outputs of a reference ERM to stop by 'groups-agree', got none. Pass "
+                "reference=erm.outputs.at(reference_step(erm.outputs)), or use "
+                "'inner-step-groups-agree'."
+            )
         if self.patience < 1 or self.min_steps < 0:
             raise OptionError(
                 f"Expected patience of 1 or more and min_steps of 0 or more, got {self.patience} "
@@ -77,23 +83,32 @@ class Stopper:
 
     def look(self, recorder: Recorder, snapshot: Snapshot) -> bool:
         """Apply the rule after an evaluation; True if training is to stop."""
-        steps, rule = recorder.steps, self.stopping.get()
-        outputs = recorder.outputs if rule.reads_outputs else None
-        if outputs is not None and self.stopping.reference is not None:
-            outputs = outputs.with_reference(self.stopping.reference)
-        choice = rule.choose(recorder.curves, "", outputs)
-        self.choice = choice
+        self.snapshots[recorder.steps[-1]] = snapshot
+        choice, steps = self.choose(recorder), recorder.steps
+        if choice.satisfied and choice.step not in self.snapshots:
+            raise OptionError(
+                f"The rule '{self.stopping.get().name}' came back to step {choice.step}, whose "
+                "model it had passed over. Stop by a rule whose choice moves forward."
+            )
         # The next choice is this one, or the last two steps if the statistic changes its sign.
         kept = {choice.step, *steps[-2:]}
-        self.snapshots[steps[-1]] = snapshot
         self.snapshots = {step: s for step, s in self.snapshots.items() if step in kept}
-        behind = sum(step > choice.step for step in steps)
+        latest = choice.step if choice.latest is None else choice.latest
+        behind = sum(step > latest for step in steps)
         return (
             choice.satisfied
             and behind >= self.stopping.patience
             and steps[-1] >= self.stopping.min_steps
-            and choice.step in self.snapshots
         )
+
+    def choose(self, recorder: Recorder) -> Choice:
+        """Apply the rule to what was recorded."""
+        rule = self.stopping.get()
+        outputs = recorder.outputs if rule.reads_outputs else None
+        if outputs is not None and self.stopping.reference is not None:
+            outputs = outputs.with_reference(self.stopping.reference)
+        self.choice = rule.choose(recorder.curves, "", outputs)
+        return self.choice
 
     def restore(self, model: nn.Module) -> bool:
         """Put the chosen step's parameters into the model, if the rule was satisfied there."""
@@ -104,9 +119,9 @@ class Stopper:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """The models kept; the choice follows from what was recorded."""
-        return {"snapshots": dict(self.snapshots)}
+        """The choice so far and the models kept."""
+        return {"choice": self.choice, "snapshots": dict(self.snapshots)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.snapshots = dict(state["snapshots"])
+        self.choice, self.snapshots = state["choice"], dict(state["snapshots"])

@@ -58,8 +58,8 @@ class Run:
     outputs : Outputs or None
         What was kept of the predictions.
     choice : Choice or None
-        What the stopping rule chose, with its statistic along the steps; the model is that of
-        its step if it was satisfied.
+        What the stopping rule chose, with its statistic along the steps. Once training is over,
+        the model is that of its step if it was satisfied.
     """
 
     model: nn.Module
@@ -166,7 +166,7 @@ class Trainer:
         self.optimizer = self.settings.make_optimizer(model)
         self.state = self.objective.init(len(environments), parameter.detach().to(torch.float64))
         self.step = 0
-        self._over = False
+        self._ended = ""  # The reason, once a stopping rule's model was put in place.
         self._history: list[dict[str, float]] = []
 
     def run(self, *, until: int | None = None, progress: bool = False) -> Run:
@@ -181,8 +181,9 @@ class Trainer:
         progress : bool
             Show a progress bar on the error output, if that is a terminal.
         """
-        last = self.step if self._over else self.settings.steps if until is None else until
-        reason, cause, messages = "finished", "", []
+        last = self.settings.steps if until is None else until
+        last = self.step if self._ended else last
+        reason, cause, messages = self._ended or "finished", "", []
         finite, finite_step = _copy(self.model), self.step
         steps: Iterable[int] = range(self.step, last)
         console = Console(stderr=True)
@@ -205,25 +206,27 @@ class Trainer:
             reason = "interrupted"
         except DivergenceError as error:
             reason, cause = "diverged", str(error)
-        self._over = reason == "stopped" or self.step >= self.settings.steps
-        if reason in ("finished", "interrupted"):
+        if reason in ("finished", "interrupted") and not self._ended:
             if reason == "interrupted" or last >= self.settings.steps:
                 self.recorder.measure(self.model, self.step)
                 if self.stopper is not None:
                     self.stopper.look(self.recorder, _copy(self.model))
             if not self._finite():
                 reason, cause = "diverged", "a parameter or a risk is not a finite number"
-        choice = None if self.stopper is None else self.stopper.choice
         if reason == "diverged":
             self.model.load_state_dict(finite)
             self.recorder.drop_after(finite_step)
             messages.append(
                 f"{self.objective.title} diverged at step {self.step}: {cause}. "
-                f"The model is the one of step {finite_step}."
+                f"The model is the one of step {self._fall_back(finite_step)}."
             )
             warnings.warn(messages[-1], DivergenceWarning, stacklevel=2)
-        elif not (self._over and self._restore()) and self.step == self.settings.steps:
-            messages += collapse(self.objective, self.loss, self.environments, self._last_risks())
+        elif reason == "stopped" or self.step >= self.settings.steps:
+            if self.stopper is not None and self.stopper.restore(self.model):
+                self._ended = reason
+            elif self.step == self.settings.steps:
+                risks = self._last_risks()
+                messages += collapse(self.objective, self.loss, self.environments, risks)
         return Run(
             self.model,
             pd.DataFrame(self._history),
@@ -232,12 +235,16 @@ class Trainer:
             self.step,
             tuple(messages),
             self.recorder.outputs,
-            choice,
+            None if self.stopper is None else self.stopper.choice,
         )
 
-    def _restore(self) -> bool:
-        """Leave the model of the step that the stopping rule chose, if training is over."""
-        return self.stopper is not None and self.stopper.restore(self.model)
+    def _fall_back(self, finite_step: int) -> int:
+        """After a divergence: the step a stopping rule chooses among what is left, or the last."""
+        if self.stopper is not None and self.recorder.steps:
+            choice = self.stopper.choose(self.recorder)
+            if self.stopper.restore(self.model):
+                return choice.step
+        return finite_step
 
     def _update(self, step: int) -> None:
         settings, schedule = self.settings, self.settings.schedule
@@ -320,7 +327,7 @@ class Trainer:
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "objective": copy.deepcopy(self.state),
             "step": self.step,
-            "over": self._over,
+            "ended": self._ended,
             "history": list(self._history),
             "recorder": self.recorder.state_dict(),
             "stopper": None if self.stopper is None else self.stopper.state_dict(),
@@ -331,7 +338,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.state = copy.deepcopy(state["objective"])
-        self.step, self._over = state["step"], state["over"]
+        self.step, self._ended = state["step"], state["ended"]
         self._history = list(state["history"])
         self.recorder.load_state_dict(state["recorder"])
         if self.stopper is not None and state["stopper"] is not None:
