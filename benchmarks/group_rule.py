@@ -72,6 +72,7 @@ class Classes:
 
     @property
     def loss(self) -> str:
+        """Name of the loss."""
         return "logistic" if self.k == 2 else "softmax"
 
     def sample(self, e: int | str, rows: int, rng: np.random.Generator) -> Rows:

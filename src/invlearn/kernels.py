@@ -37,6 +37,13 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
+def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
+    """``a.T @ b``; oneDNN copies its transposed first operand, so the narrower one goes there."""
+    if b.shape[1] < a.shape[1]:
+        return _product(b.t(), a.t()).t()
+    return _product(a.t(), b.t())
+
+
 def _packed(matrix: Tensor) -> Tensor:
     return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
@@ -57,7 +64,7 @@ class _Linear(torch.autograd.Function):
             return grad @ weight, grad.t() @ x, grad.sum(0) if ctx.needs_input_grad[2] else None
         return (
             _product(grad, weight.t()) if ctx.needs_input_grad[0] else None,
-            _product(grad.t(), x.t()) if ctx.needs_input_grad[1] else None,
+            _transposed_product(grad, x) if ctx.needs_input_grad[1] else None,
             grad.sum(0) if ctx.needs_input_grad[2] else None,
         )
 
@@ -93,6 +100,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not tangents:
         return out
     return with_tangent(out, tangents[0] if len(tangents) == 1 else tangents[0] + tangents[1])
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), in place; a dual number's is not, because torch would copy it several times."""
+    value, tangent = tangent_of(x)
+    if tangent is None:
+        return value.relu_()
+    out = value.relu()
+    return with_tangent(out, torch.ops.aten.threshold_backward(tangent, out.detach(), 0))
 
 
 def with_tangent(tensor: Tensor, tangent: Tensor) -> Tensor:

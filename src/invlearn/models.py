@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from invlearn.errors import OptionError
 from invlearn.features import ChannelImages, Features
-from invlearn.kernels import linear
+from invlearn.kernels import linear, relu
 
 
 class Linear(nn.Linear):
@@ -87,7 +87,7 @@ class MLP(nn.Module):
         *hidden, last = self.layers
         h = x
         for layer in hidden:
-            h = layer(h).relu_()
+            h = relu(layer(h))
         out: Tensor = last(h)
         return out
 

@@ -226,21 +226,19 @@ def test_chooses_the_step_nearest_a_change_of_sign(inside, expected):
     assert choose(inside, [0.4, 0.4, 0.4]) == (expected, True, "")
 
 
-def test_chooses_the_lowest_worse_off_error_within_the_episode():
-    inside, outside = [0.6, 0.42, 0.36, 0.30, 0.34, 0.6], [0.2, 0.42, 0.36, 0.33, 0.34, 0.2]
-    assert choose(inside, outside) == (30, True, "")  # Worse-off: 0.42, 0.36, 0.33, 0.34.
-    assert choose([*inside[:3], 0.28, *inside[4:]], [*outside[:3], 0.37, *outside[4:]])[0] == 40
+def test_chooses_the_nearest_to_zero_among_the_last_agreeing_steps():
+    inside, outside = [0.6, 0.42, 0.36, 0.34, 0.36, 0.6], [0.2, 0.44, 0.37, 0.30, 0.34, 0.2]
+    assert choose(inside, outside) == (20, True, "")  # Apart by 0.02, 0.01, 0.04, 0.02.
 
 
-def test_search_ends_after_patience_steps_without_agreement():
-    apart, together = (0.6, 0.2), (0.3, 0.3)
-    better = (0.25, 0.25)
-    for failures, expected in ((9, 110), (10, 10)):
-        along = [apart, together, *[apart] * failures, better, apart]
+def test_the_last_agreement_counts_once_patience_sets_it_apart():
+    apart, first, second = (0.6, 0.2), (0.3, 0.3), (0.35, 0.34)
+    for failures, expected in ((9, 10), (10, 120)):
+        along = [apart, first, *[apart] * failures, second, apart]
         assert choose(*zip(*along, strict=True))[:2] == (expected, True)
-    along = [apart, together, *[apart] * 3, better, apart]
-    assert choose(*zip(*along, strict=True), patience=3)[0] == 10
-    assert choose(*zip(*along, strict=True), patience=4)[0] == 50
+    along = [apart, first, *[apart] * 3, second, apart]
+    assert choose(*zip(*along, strict=True), patience=3)[0] == 50
+    assert choose(*zip(*along, strict=True), patience=4)[0] == 10
 
 
 def test_any_number_of_steps_without_agreement_may_come_first():
@@ -261,6 +259,7 @@ def test_no_step_better_than_a_constant_leaves_the_last_step():
 
 def test_considers_no_step_before_min_step():
     inside, outside = [0.3, 0.6, 0.35, 0.6], [0.3, 0.2, 0.35, 0.2]
+    inside[2] = 0.36  # Step 0 agrees more nearly.
     assert choose(inside, outside)[0] == 0
     assert choose(inside, outside, min_step=1)[0] == 20
     assert choose(inside, outside, min_step=30)[:2] == (30, False)
@@ -280,9 +279,10 @@ def test_uncertified_groups_leave_the_choice_to_agreeing_risks_and_say_so(rule):
     choice = rule(curves, "", make_outputs([0.6, 0.6, 0.3], [0.3] * 3, members=(40, 40)))
     fallback = risks_agree(curves)
     assert choice[:2] == fallback[:2] == (10, True)
-    pd.testing.assert_series_equal(choice.statistic, fallback.statistic)
-    assert choice.note.startswith("not identifiable from these environments: the rows that")
-    assert "as frequent in each (20.0 %, 20.0 %); 'risks agree' chose instead" in choice.note
+    assert choice.statistic is None  # The fallback's has other units.
+    assert choice.note.startswith("not identifiable from these environments: no difference was")
+    assert "(20.0 %, 20.0 %); 'risks agree' chose instead" in choice.note
+    assert ("reference" in choice.note) == (rule is groups_agree)
 
 
 def test_certificate_of_an_inner_step_counts_at_its_own_step():
@@ -363,3 +363,80 @@ def test_worst_group_is_none_without_agreement_or_certificate():
     curves = make_curves(LOW[:3])
     assert worst_group(curves, make_outputs([0.6] * 3, [0.2] * 3)) is None
     assert worst_group(curves, make_outputs([0.3] * 3, [0.3] * 3, members=(40, 40))) is None
+
+
+TILT = np.linspace(-1.5, 1.5, 31)
+"""How much each step's predictor leans on the shortcut: not at all at step 150."""
+
+
+def known_truth(corruption, *, k=2, noise=0.25, lean=TILT, rows=4000, seed=0):
+    """A path of predictors from betting against a shortcut to following it.
+
+    Rows of E environments: a shape that is the label but for label noise, seen dimly, and a
+    shortcut that is the label but for its `corruption` [E] (None: there is no shortcut). The
+    reference follows the shortcut (or the shape, if there is none).
+    """
+    rng = np.random.default_rng(seed)
+    n_envs = len(corruption)
+    environment = np.repeat(np.arange(n_envs), rows)
+
+    def flipped(labels, p):
+        return (labels + (rng.random(len(labels)) < p) * rng.integers(1, k, len(labels))) % k
+
+    shape = rng.integers(0, k, n_envs * rows)
+    label_noise = np.broadcast_to(noise, n_envs)[environment]
+    y = flipped(shape, label_noise)
+    seen = np.eye(k)[shape] + 0.3 * rng.standard_normal((len(y), k))
+    shown = np.zeros_like(seen)
+    if corruption[0] is not None:
+        shown = np.eye(k)[flipped(y, np.array(corruption)[environment])]
+    z = np.stack([seen + tilt * shown for tilt in lean])
+    reference = 0.1 * seen + shown
+    if k == 2:
+        z, reference = z[..., 1:] - z[..., :1], reference[:, 1:] - reference[:, :1]
+    split = SplitOutputs(
+        names=tuple(f"e{e}" for e in range(n_envs)),
+        environment=torch.from_numpy(environment),
+        y=torch.from_numpy(y),
+        z=torch.from_numpy(z).half(),
+        reference=torch.from_numpy(reference).half(),
+    )
+    loss = get_loss("logistic" if k == 2 else "softmax")
+    steps = tuple(range(0, 10 * len(z), 10))
+    return Outputs(loss, steps, {"validation": split})
+
+
+@pytest.mark.parametrize("lean", [TILT, TILT[::-1]], ids=["to", "from"])
+@pytest.mark.parametrize(
+    ("corruption", "k"),
+    [((0.05, 0.25), 2), ((0.05, 0.15, 0.25), 2), ((0.1, 0.25), 5), ((0.1, 0.2, 0.3), 5)],
+)
+def test_finds_the_predictor_that_leaves_the_shortcut_alone(corruption, k, lean):
+    outputs = known_truth(corruption, k=k, lean=lean)
+    curves = make_curves([0.5] * len(lean), environments=len(corruption))
+    choice = groups_agree(curves, "", outputs)
+    assert choice.satisfied
+    assert choice.note == ""
+    assert abs(choice.step - 150) <= 20
+    found = gaps(outputs, "reference", ["validation"])
+    assert found.certificate.frequencies == pytest.approx(corruption, abs=0.02)
+
+
+@pytest.mark.parametrize("n_envs", [2, 3])
+def test_without_a_shortcut_it_says_not_identifiable(n_envs):
+    outputs = known_truth((None,) * n_envs)
+    choice = groups_agree(make_curves(LOW[:31], environments=n_envs), "", outputs)
+    assert choice.note.startswith("not identifiable from these environments")
+    assert choice.step == risks_agree(make_curves(LOW[:31], environments=n_envs)).step
+
+
+def test_equally_strong_shortcut_in_every_environment_is_not_identifiable():
+    choice = groups_agree(make_curves(LOW[:31]), "", known_truth((0.15, 0.15)))
+    assert choice.note.startswith("not identifiable from these environments")
+
+
+def test_unequal_label_noise_is_certified_but_no_step_agrees():
+    outputs = known_truth((None, None), noise=(0.15, 0.35))
+    assert gaps(outputs, "reference", ["validation"]).certificate.holds
+    choice = groups_agree(make_curves(LOW[:31]), "", outputs)
+    assert (choice.satisfied, choice.note) == (False, "")

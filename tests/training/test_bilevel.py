@@ -27,7 +27,7 @@ from invlearn.losses import Custom, get_loss
 from invlearn.models import MLP
 from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
 from invlearn.training import Batch, Engine, Settings, Trainer
-from invlearn.training.bilevel import CURVATURE_EVERY, CURVATURE_FLOOR, inner_step
+from invlearn.training.bilevel import CURVATURE_EVERY, CURVATURE_FLOOR, adapt
 from invlearn.training.derivatives import Risk, trainable
 from invlearn.training.means import random_folds
 from reference import meta, naive
@@ -412,9 +412,9 @@ def test_an_inner_step_to_look_at_has_no_noise(rows, model):
     data, net = rows(), model()
     at, risk = trainable(net), Risk(net, get_loss("logistic"), data, 1)
     gradient = risk.gradient(at)[1]
-    whole = inner_step(risk, MetaIRM(), EVERYTHING, at)
+    whole = adapt(risk, MetaIRM(), EVERYTHING, at)
     assert distance(whole, {n: p - 0.7 * gradient[n] for n, p in at.items()}) == 0
-    last = inner_step(risk, MetaIRM(adapts=("last",), rate="normalised"), EVERYTHING, at)
+    last = adapt(risk, MetaIRM(adapts=("last",), rate="normalised"), EVERYTHING, at)
     moved = {n: last[n] - p for n, p in at.items()}
     assert math.sqrt(dot(moved, moved)) == pytest.approx(0.7, rel=1e-12)
     assert [n for n, m in moved.items() if m.any()] == ["layers.2.weight", "layers.2.bias"]

@@ -155,7 +155,8 @@ def test_trap_fewer_rows_than_folds_are_refused(sizes, folds, least):
     with pytest.raises(
         OptionError,
         match=rf"at least {folds} rows of every environment in each step, got {least}: .*"
-        rf"into {folds} parts\. Raise batch_size, or use estimator='full'",
+        rf"into {folds} parts\. Raise batch_size, or choose the variant without a "
+        r"split: estimator='full'",
     ):
         random_folds(sizes, folds, generator())
 

@@ -356,8 +356,7 @@ def test_divergence_ends_with_a_warning_and_a_finite_model(learnable, net):
     assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
     text = (
         f"ERM diverged at step {run.steps}: the objective is not a finite number. Lower the "
-        "learning rate or the penalty weight, or use at_anneal='rescale'. "
-        "The model is the one of step 20."
+        "learning rate. The model is the one of step 20."
     )
     assert run.messages == (text,)
     assert [str(w.message) for w in caught] == [text]

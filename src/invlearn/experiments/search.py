@@ -5,7 +5,8 @@ There are two scores.
 
 'worst-group': the error of the worse-off of the two groups at the step that the rule 'groups
 agree' chooses, averaged over trials. If the groups are the shortcut's and nothing else changes, a
-predictor whose errors agree between them has that error in every environment. A setting with a trial in which no step agrees comes after all others.
+predictor whose errors agree between them has that error in every environment. A setting with a
+trial in which no step agrees has no score.
 
 'late-risk': a setting's validation risks are averaged over the last quarter of its steps and
 over its trials, which evens out the luck of a single step and of a single draw of rows. Among
