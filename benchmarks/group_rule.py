@@ -87,7 +87,7 @@ class Classes:
         centers = np.random.default_rng(7).standard_normal((self.k, SHAPE))
         parts = [0.33 * centers[shape] + 0.24 * rng.standard_normal((rows, SHAPE))]
         y = _corrupted(shape, noise, self.k, rng)
-        size = 2.5 * np.sqrt(self.k / 2)
+        size = 2 * np.sqrt(self.k / 2)
         parts += [size * np.eye(self.k)[_corrupted(y, p, self.k, rng)] for p in corruption]
         return torch.from_numpy(np.concatenate(parts, 1)).float(), torch.from_numpy(y)
 
