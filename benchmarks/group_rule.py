@@ -5,12 +5,11 @@ one whose shortcut is as in training on average, and one whose shortcut is rever
 is trained with meta-IRM (its defaults) and with V-REx, and every rule chooses a step of the same
 runs. The score of a step is the lower accuracy of the two fresh environments (a regression: the
 higher risk), which neither following the shortcut nor betting against it can raise. 'best' is
-the step of the best score, which no user can know; 'ERM' is the reference where its validation
-risk is lowest.
+the step of the best score, which no user can know.
 
-The reference is an ERM trained for half as many steps. 'groups-agree' reads it where its
-validation risk is lowest; 'groups-agree, certified step' reads it at the step at which its errors'
-frequency differs most between the training environments.
+The reference is an ERM trained for half as many steps and taken where its errors depend most on
+the environment, as `compare` does. 'groups-agree, lowest risk' takes it where its validation risk
+is lowest instead; 'ERM' is the score of that one.
 
     python benchmarks/group_rule.py [--seeds 8] [--cases NAME ...] [--out FILE]
 """
@@ -40,12 +39,11 @@ from invlearn.experiments.recipes import Plan
 from invlearn.objectives.erm import ERM, ERMHyper
 from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
 from invlearn.objectives.vrex import VREx, VRExHyper
-from invlearn.outputs import Outputs
-from invlearn.selection import Choice, certify, get_rule
+from invlearn.selection import Choice, get_rule, lowest_validation_risk, reference_step
 from invlearn.training import PenaltySchedule, Run, Settings
 
-CERTIFIED = "groups-agree, certified step"
-RULES = ("groups-agree", CERTIFIED, "inner-step-groups-agree", "risks-agree", "last")
+LOWEST = "groups-agree, lowest risk"
+RULES = ("groups-agree", LOWEST, "inner-step-groups-agree", "risks-agree", "last")
 SHAPE = 10
 """Features of the invariant part."""
 
@@ -203,28 +201,12 @@ def scores(curves: pd.DataFrame) -> pd.Series:
 
 
 def references(run: Run) -> dict[str, dict[str, Tensor]]:
-    """The ERM's outputs at the step of its lowest validation risk, and at the certified step."""
-    kept = run.outputs
-    assert kept is not None
-    lowest = get_rule("lowest-validation-risk").choose(run.curves, "", None).step
-    certified = int(np.argmax([_certificate(kept, t) for t in range(len(kept.steps))]))
+    """The ERM's outputs at either step, by the name of the rule that reads them."""
+    assert run.outputs is not None
     return {
-        "groups-agree": _at(kept, kept.steps.index(lowest)),
-        CERTIFIED: _at(kept, certified),
+        "groups-agree": run.outputs.at(reference_step(run.outputs)),
+        LOWEST: run.outputs.at(lowest_validation_risk(run.curves).step),
     }
-
-
-def _at(kept: Outputs, t: int) -> dict[str, Tensor]:
-    return {name: split.z[t] for name, split in kept.splits.items()}
-
-
-def _certificate(kept: Outputs, t: int) -> float:
-    """Chi-squared of how frequent the errors at evaluation t are in the environments."""
-    parts = list(kept.splits.values())
-    errors = torch.cat([part.errors(kept.loss, part.z[t]) for part in parts])
-    group = errors > (0.5 if kept.loss.classification else errors.median())
-    environment = torch.cat([part.environment for part in parts])
-    return certify(group, environment, len(parts[0].names)).statistic
 
 
 def choose(run: Run, reference: dict[str, dict[str, Tensor]], rule: str) -> Choice:
@@ -233,7 +215,7 @@ def choose(run: Run, reference: dict[str, dict[str, Tensor]], rule: str) -> Choi
     outputs = run.outputs
     if rule in reference:
         outputs = outputs.with_reference(reference[rule])
-    return get_rule("groups-agree" if rule == CERTIFIED else rule).choose(run.curves, "", outputs)
+    return get_rule("groups-agree" if rule == LOWEST else rule).choose(run.curves, "", outputs)
 
 
 def measure(case: Case, seed: int) -> list[dict[str, Any]]:
@@ -241,7 +223,7 @@ def measure(case: Case, seed: int) -> list[dict[str, Any]]:
     runs = train(case, seed)
     erm = runs.pop("ERM")
     reference = references(erm)
-    lowest = get_rule("lowest-validation-risk").choose(erm.curves, "", None).step
+    lowest = lowest_validation_risk(erm.curves).step
     out: list[dict[str, Any]] = []
     for method, run in runs.items():
         by_step = scores(run.curves)

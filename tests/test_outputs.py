@@ -105,6 +105,23 @@ def test_reference_may_hold_splits_that_were_not_kept():
 
 
 @pytest.mark.parametrize(
+    ("reference", "got"),
+    [
+        ({"train": torch.zeros(9, 1)}, "none"),
+        ({"validation": torch.zeros(8, 1)}, r"shape \(8, 1\)"),
+    ],
+)
+def test_reference_of_other_rows_is_refused(reference, got):
+    kept = Outputs(get_loss("logistic"), (0, 1, 2), {"validation": make_split(full=False)})
+    with pytest.raises(
+        OptionError,
+        match=r"Expected a reference's outputs for the split 'validation' of shape \(9, 1\), "
+        rf"got {got}\. Keep the same splits in both runs\.",
+    ):
+        kept.with_reference(reference)
+
+
+@pytest.mark.parametrize(
     ("loss", "y", "z", "expected"),
     [
         ("logistic", [0, 1, 1], [[-1.0], [-1.0], [2.0]], [0, 1, 0]),

@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.errors import DivergenceWarning
+from invlearn.errors import DivergenceWarning, OptionError
 from invlearn.evaluation import forward
 from invlearn.losses import get_loss
 from invlearn.training import Settings, Trainer
@@ -45,6 +45,7 @@ def test_kept_outputs_are_what_evaluation_sees(loss, rows, model):
     net = model(loss)
     recorder = Recorder(data, sets_of(data, validation), get_loss(loss), BOTH)
     expected = {"train": [], "validation": []}
+    # A regression's errors are differences of outputs and targets, which half precision ruins.
     kind = torch.float64 if loss == "squared" else torch.float16
     for step in (0, 5):
         recorder.measure(net, step)
@@ -161,16 +162,39 @@ def test_same_step_is_measured_once(rows, model):
     assert recorder.outputs.splits["train"].z.shape[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("keep", "splits"),
+    [
+        (("validaton",), ("train", "validation")),
+        ("validation", ("train", "validation")),
+        (("validation",), ("train",)),
+        (("validation",), ("validation", "validation")),
+    ],
+)
+def test_splits_to_keep_have_to_be_there_once(keep, splits, rows):
+    data = rows()
+    sets = [EvaluationSet.from_environments(data, split) for split in splits]
+    with pytest.raises(
+        OptionError,
+        match=r"Expected keep_outputs to name splits with one evaluation set each, got .* "
+        r"with sets for \[.*\]\. Pass a tuple such as \('validation',\)\.",
+    ):
+        Recorder(data, sets, get_loss("logistic"), keep)
+
+
 class Moody(nn.Module):
-    """A model whose outputs, buffers and random numbers differ in training mode."""
+    """A model that counts calls, draws random numbers and gives other outputs in training mode."""
 
     def __init__(self, net):
         super().__init__()
-        self.net, self.norm, self.drop = net, nn.BatchNorm1d(4), nn.Dropout(0.5)
-        self.double()
+        self.net, self.drop = net, nn.Dropout(0.5)
+        self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, x):
-        return self.net(self.drop(self.norm(x)))
+        if self.training:
+            self.calls += 1
+            x = x * torch.rand(())
+        return self.net(self.drop(x))
 
 
 def test_measuring_leaves_modes_parameters_gradients_and_random_numbers_alone(rows, model):
@@ -212,6 +236,39 @@ def test_modes_are_restored_when_measuring_fails(rows, model):
     with pytest.raises(RuntimeError, match="no memory"):
         recorder.measure(net, 0)
     assert all(module.training for module in net.modules())
+    # Nothing of it was recorded, so it can be measured again.
+    assert recorder.outputs is None
+    assert recorder.curves.empty
+    recorder.measure(net, 0)
+    assert recorder.outputs.steps == (0,)
+
+
+def test_model_without_forward_mode_has_no_rows_raised(rows, model):
+    class Reverse(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x.clone()
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad
+
+    class Net(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return Reverse.apply(self.net(x))
+
+    data = rows()
+    recorder = Recorder(data, sets_of(data, rows(seed=1)), get_loss("logistic"), BOTH)
+    recorder.measure(Net(model()), 0)
+    assert not recorder.outputs.splits["validation"].raised.any()
 
 
 def trainer_of(net, data, validation, *, loss="logistic", **settings):
