@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -151,3 +153,9 @@ def test_halves_are_drawn_anew_at_every_step_of_the_full_batch():
 def test_trap_a_batch_too_small_to_be_halved_is_refused():
     with pytest.raises(OptionError, match=r"at least 2 rows of every environment .* got 1.*Raise"):
         draw_batch(numbered((20, 31)), Settings(batch_size=1), 2, 0, 0)
+
+
+@pytest.mark.parametrize("averaging", [-0.1, 1.0, math.nan])
+def test_a_decay_outside_its_range(averaging):
+    with pytest.raises(OptionError, match=rf"averaging of 0 or more .* got {averaging}"):
+        Settings(averaging=averaging)

@@ -600,3 +600,62 @@ def test_evaluation_targets_of_another_kind_are_refused(learnable, net):
 def test_model_without_parameters_is_refused(learnable):
     with pytest.raises(OptionError, match="trainable parameters, got none"):
         Trainer(torch.nn.Identity(), learnable(), "erm", "logistic")
+
+
+def averaged_by_hand(learnable, net, decay):
+    """The raw parameters' moving average at every step, from a run that keeps none."""
+    raw = trainer_of(net(), learnable(), batch_size=16)
+    averages = [parameters(raw)]
+    for step in range(1, raw.settings.steps + 1):
+        raw.run(until=step)
+        last = parameters(raw)
+        # The average starts at the parameters after the first update.
+        averages.append(
+            last
+            if step == 1
+            else [decay * a + (1 - decay) * p for a, p in zip(averages[-1], last, strict=True)]
+        )
+    return raw, averages
+
+
+def test_the_average_is_what_is_measured_and_returned(learnable, net):
+    data = learnable()
+    raw, averages = averaged_by_hand(learnable, net, 0.7)
+    trainer = trainer_of(net(), data, batch_size=16, averaging=0.7)
+    run = trainer.run()
+    for got, want in zip(parameters(trainer), parameters(raw), strict=True):
+        assert torch.equal(got, want)  # Training itself goes on as without it.
+    for got, want in zip(run.model.parameters(), averages[-1], strict=True):
+        torch.testing.assert_close(got.detach(), want, rtol=1e-12, atol=1e-12)
+    risk = run.curves.query("metric == 'risk' and step == 4")["value"].tolist()
+    model = net()
+    for p, value in zip(model.parameters(), averages[4], strict=True):
+        p.data.copy_(value)
+    with torch.no_grad():
+        logits = {name: (model(x)[:, 0], y.double()) for name, x, y in data}
+    risks = [float(F.binary_cross_entropy_with_logits(*pair)) for pair in logits.values()]
+    assert risk == pytest.approx(risks, rel=1e-10)
+
+
+def test_a_resumed_run_goes_on_with_its_average(learnable, net):
+    data = learnable()
+    whole = trainer_of(net(), data, averaging=0.7).run()
+    half = trainer_of(net(), data, averaging=0.7)
+    half.run(until=4)
+    resumed = trainer_of(net(), data, averaging=0.7)
+    resumed.load_state_dict(half.state_dict())
+    run = resumed.run()
+    for got, want in zip(run.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(got, want)
+    pd.testing.assert_frame_equal(run.curves, whole.curves, check_exact=True)
+
+
+@pytest.mark.filterwarnings("ignore::invlearn.errors.DivergenceWarning")
+def test_an_average_that_diverged_is_that_of_the_last_finite_evaluation(learnable, net):
+    trainer = trainer_of(
+        net(), learnable(), "erm", steps=400, lr=1e30, averaging=0.9, optimizer="SGD"
+    )
+    run = trainer.run()
+    assert run.reason == "diverged"
+    assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
+    assert run.model is not trainer.model

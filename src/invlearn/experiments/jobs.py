@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -29,13 +30,15 @@ from invlearn.selection import reference_step
 from invlearn.training import Run, Trainer
 from invlearn.training.means import seeded_generator
 
+DatasetOptions = tuple[tuple[str, str | int | float | bool], ...]
+
 
 @dataclass(frozen=True)
 class Job:
     """One run: plain data, so that it can be sent to another process and compared."""
 
     dataset: str
-    dataset_options: tuple[tuple[str, str | int | float | bool], ...]
+    dataset_options: DatasetOptions
     recipe: str
     method: str
     trial: int
@@ -79,8 +82,8 @@ def run_job(job: Job) -> Outcome:
     run = train_plan(plan, benchmark, benchmark.train, sets, seed, keep_outputs=True)
     outputs = run.outputs
     if outputs is not None:
-        erm = recipe.plan(get_method("erm"), steps=job.steps)
-        outputs = outputs.with_reference(reference_outputs(erm, benchmark, seed))
+        options = (job.dataset, job.dataset_options, job.recipe, job.steps, seed, method.reference)
+        outputs = outputs.with_reference(shared_reference(*options))
     tables, messages = [run.curves], run.messages
     if job.leave_one_out:
         for name in benchmark.train.names:
@@ -153,7 +156,25 @@ def reference_outputs(plan: Plan, benchmark: Benchmark, seed: int) -> dict[str, 
         short, benchmark, benchmark.train, training_sets(benchmark), seed, keep_outputs=True
     )
     assert run.outputs is not None
-    return run.outputs.at(reference_step(run.outputs))
+    chosen = run.outputs.at(reference_step(run.outputs))
+    return {split: z.clone() for split, z in chosen.items()}  # Not a view of every step's.
+
+
+@lru_cache(maxsize=8)
+def shared_reference(
+    dataset: str,
+    dataset_options: DatasetOptions,
+    recipe: str,
+    steps: int | None,
+    seed: int,
+    shortcut_removed: bool = False,
+) -> dict[str, Tensor]:
+    """`reference_outputs` of a recipe's ERM: runs that share the data share it in a process."""
+    benchmark = load(dataset, seed=seed, **dict(dataset_options))
+    if shortcut_removed:
+        benchmark = without_shortcut(benchmark)
+    erm = get_recipe(dataset, recipe).plan(get_method("erm"), steps=steps)
+    return reference_outputs(erm, benchmark, seed)
 
 
 def without_shortcut(benchmark: Benchmark) -> Benchmark:

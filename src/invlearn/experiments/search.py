@@ -31,8 +31,8 @@ from invlearn.datasets.base import Benchmark, OptionValue
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.jobs import (
-    reference_outputs,
     run_all,
+    shared_reference,
     train_plan,
     training_sets,
     trial_seed,
@@ -66,7 +66,7 @@ class Trial:
     trial: int
     seed: int
     plan: Plan
-    reference: Plan
+    recipe: str
     score: str
     values: tuple[tuple[str, float], ...]
 
@@ -133,7 +133,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     row = {"objective": trial.method, "draw": trial.draw, "trial": trial.trial} | dict(trial.values)
     if groups:
         assert run.outputs is not None
-        reference = reference_outputs(trial.reference, benchmark, seed)
+        reference = shared_reference(trial.dataset, trial.dataset_options, trial.recipe, None, seed)
         outputs = run.outputs.with_reference(reference)
         choice = groups_agree(run.curves, "", outputs)
         return row | {"step": choice.step, "score": worst_group(run.curves, outputs)}
@@ -211,7 +211,7 @@ def search(
                     trial,
                     seed,
                     drawn,
-                    base.plan(get_method("erm")),
+                    base.name,
                     score,
                     tuple(values.items()),
                 )

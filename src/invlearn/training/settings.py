@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
@@ -40,6 +41,10 @@ class Settings:
         Of the objective's `penalty_weight`, where it has one.
     lr_factor : callable, optional
         Factor on `lr` at each step, a pure function of the step.
+    averaging : float
+        Decay in [0, 1) of an exponential moving average of the parameters. The model that is
+        measured, stopped by and returned is the average's; training goes on beneath it. 0 takes
+        the parameters themselves; 0.95 averages over about 20 steps.
     evaluate_every : int
         Steps between evaluations; the first (step 0) and the last are always evaluated.
     micro_batch : int, None or 'auto'
@@ -66,6 +71,7 @@ class Settings:
     l2: float = 0.0
     schedule: PenaltySchedule = field(default_factory=PenaltySchedule)
     lr_factor: Callable[[int], float] | None = None
+    averaging: float = 0.0
     evaluate_every: int = 10
     micro_batch: int | str | None = "auto"
     memory_budget: int = 2 << 30
@@ -85,6 +91,10 @@ class Settings:
             raise OptionError(
                 f"Expected a positive lr and l2 of 0 or more, got lr={self.lr}, l2={self.l2}."
             )
+        if not 0 <= self.averaging < 1:
+            raise OptionError(
+                f"Expected averaging of 0 or more and less than 1, got {self.averaging}."
+            )
         known = _optimizers()
         if self.optimizer not in known:
             raise unknown_name("optimizer", self.optimizer, known)
@@ -99,6 +109,13 @@ class Settings:
                 f"torch.optim.{self.optimizer} does not take "
                 f"{dict(self.optimizer_options)}: {error}."
             ) from error
+
+    def make_average(self, model: torch.nn.Module) -> AveragedModel | None:
+        """The moving average of the model's parameters, if there is to be one."""
+        if not self.averaging:
+            return None
+        average = get_ema_multi_avg_fn(self.averaging)  # type: ignore[no-untyped-call]
+        return AveragedModel(model, multi_avg_fn=average)
 
 
 def _optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:

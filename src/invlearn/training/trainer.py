@@ -43,7 +43,8 @@ class Run:
     Attributes
     ----------
     model : nn.Module
-        Trained in place; after a divergence, as it was at the last finite evaluation.
+        Trained in place, or with `Settings.averaging` the averaged copy; after a divergence, as
+        it was at the last finite evaluation.
     history : DataFrame
         A row per step: step, total, penalty, penalty_weight, and 'risk <environment>'.
     curves : DataFrame
@@ -164,6 +165,8 @@ class Trainer:
         check_rows(model, self.loss, self.objective, environments, evaluations)
         parameter = next(p for p in model.parameters() if p.requires_grad)
         self.optimizer = self.settings.make_optimizer(model)
+        self.average = self.settings.make_average(model)
+        self.predictor: nn.Module = model if self.average is None else self.average.module
         self.state = self.objective.init(len(environments), parameter.detach().to(torch.float64))
         self.step = 0
         self._ended = ""  # The reason, once a stopping rule's model was put in place.
@@ -184,7 +187,7 @@ class Trainer:
         last = self.settings.steps if until is None else until
         last = self.step if self._ended else last
         reason, cause, messages = self._ended or "finished", "", []
-        finite, finite_step = _copy(self.model), self.step
+        finite, finite_step = _copy(self.predictor), self.step
         steps: Iterable[int] = range(self.step, last)
         console = Console(stderr=True)
         if progress and console.is_terminal:
@@ -193,8 +196,8 @@ class Trainer:
             for step in steps:
                 measured = step % self.settings.evaluate_every == 0
                 if measured:
-                    self.recorder.measure(self.model, self.step)
-                    candidate = _copy(self.model)
+                    self.recorder.measure(self.predictor, self.step)
+                    candidate = _copy(self.predictor)
                     if self.stopper is not None and self.stopper.look(self.recorder, candidate):
                         reason = "stopped"
                         break
@@ -208,13 +211,13 @@ class Trainer:
             reason, cause = "diverged", str(error)
         if reason in ("finished", "interrupted") and not self._ended:
             if reason == "interrupted" or last >= self.settings.steps:
-                self.recorder.measure(self.model, self.step)
+                self.recorder.measure(self.predictor, self.step)
                 if self.stopper is not None:
-                    self.stopper.look(self.recorder, _copy(self.model))
+                    self.stopper.look(self.recorder, _copy(self.predictor))
             if not self._finite():
                 reason, cause = "diverged", "a parameter or a risk is not a finite number"
         if reason == "diverged":
-            self.model.load_state_dict(finite)
+            self.predictor.load_state_dict(finite)
             self.recorder.drop_after(finite_step)
             messages.append(
                 f"{self.objective.title} diverged at step {self.step}: {cause}. "
@@ -222,13 +225,13 @@ class Trainer:
             )
             warnings.warn(messages[-1], DivergenceWarning, stacklevel=2)
         elif reason == "stopped" or self.step >= self.settings.steps:
-            if self.stopper is not None and self.stopper.restore(self.model):
+            if self.stopper is not None and self.stopper.restore(self.predictor):
                 self._ended = reason
             elif self.step == self.settings.steps:
                 risks = self._last_risks()
                 messages += collapse(self.objective, self.loss, self.environments, risks)
         return Run(
-            self.model,
+            self.predictor,
             pd.DataFrame(self._history),
             self.recorder.curves,
             reason,
@@ -242,7 +245,7 @@ class Trainer:
         """After a divergence: the step a stopping rule chooses among what is left, or the last."""
         if self.stopper is not None and self.recorder.steps:
             choice = self.stopper.choose(self.recorder)
-            if self.stopper.restore(self.model):
+            if self.stopper.restore(self.predictor):
                 return choice.step
         return finite_step
 
@@ -275,6 +278,8 @@ class Trainer:
             return scale * (float(terms.total) + self._finish_gradient(scale))
 
         self.optimizer.step(closure)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         if terms is None:
             raise OptionError(f"torch.optim.{settings.optimizer} never evaluated the objective.")
         self._history.append(
@@ -317,13 +322,14 @@ class Trainer:
         """Whether the parameters and the last measured risks are finite numbers."""
         last = [r for r in self.recorder.rows if r["step"] == self.step and r["metric"] == "risk"]
         return all(math.isfinite(row["value"]) for row in last) and all(
-            bool(torch.isfinite(p).all()) for p in self.model.parameters()
+            bool(torch.isfinite(p).all()) for p in self.predictor.parameters()
         )
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs: parameters, optimizer, objective state, step, records."""
         return {
             "model": _copy(self.model),
+            "average": None if self.average is None else _copy(self.average),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "objective": copy.deepcopy(self.state),
             "step": self.step,
@@ -336,6 +342,8 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; schedules go on from its step."""
         self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.state = copy.deepcopy(state["objective"])
         self.step, self._ended = state["step"], state["ended"]
