@@ -195,3 +195,32 @@ def test_trap_search_refuses_what_it_could_not_search_honestly(
     with pytest.raises(InvlearnError, match=text):
         search(dataset, [method], tmp_path / "out", draws=1, trials=1, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_search_resumes_to_the_same_table(tmp_path):
+    asked = {"draws": 2, "trials": 2, "dataset_options": TINY}
+    whole = search("colored-digits", ["meta-irm"], tmp_path / "whole", **asked)
+
+    def stop(done, total, what):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "broken off"
+    with pytest.raises(KeyboardInterrupt):
+        search("colored-digits", ["meta-irm"], folder, progress=stop, **asked)
+    with pytest.raises(InvlearnError, match="Add --resume"):
+        search("colored-digits", ["meta-irm"], folder, **asked)
+    with pytest.raises(InvlearnError, match="another comparison"):
+        search("colored-digits", ["meta-irm"], folder, resume=True, **{**asked, "draws": 3})
+    seen = []
+    resumed = search(
+        "colored-digits",
+        ["meta-irm"],
+        folder,
+        resume=True,
+        progress=lambda done, total, what: seen.append(done),
+        **asked,
+    )
+    assert seen == [4]
+    pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["search.csv", "search.json"]

@@ -1,8 +1,9 @@
-"""Where a result comes from: version, machine, time."""
+"""Where a result comes from: version, commit, machine, time."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,11 +29,28 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def commit(root: Path = Path(__file__).parents[3]) -> str:
+    """The commit of a source tree, if it is one of git's; with '+' if its `src` was changed."""
+    if not (root / ".git").exists():
+        return ""
+    said = []
+    for arguments in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "src"]):
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+        said.append(done.stdout.strip())
+    return said[0] + ("+" if said[1] else "")
+
+
 def provenance(command: str) -> dict[str, str]:
-    """Command, versions, machine and the time now; to be called when the work starts."""
+    """Command, version, commit, machine and the time now; to be called when the work starts."""
     return {
         "command": command,
         "version": package_version(),
+        "commit": commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": f"{processor()}, {platform.system()} {platform.machine()}",

@@ -44,6 +44,7 @@ RULES: dict[str, Rule] = {
             groups_agree,
             needs="validation",
             reads_outputs=True,
+            min_environments=2,
             statistic="error where the reference errs, less error elsewhere",
         ),
         Rule(
@@ -54,6 +55,7 @@ RULES: dict[str, Rule] = {
             partial(groups_agree, source="inner-step", splits=("validation",)),
             needs="validation",
             reads_outputs=True,
+            min_environments=2,
             statistic="error where a pooled step hurts, less error elsewhere",
         ),
         Rule(
@@ -63,6 +65,7 @@ RULES: dict[str, Rule] = {
             "less than one standard error, while clearly beating a constant predictor.",
             risks_agree,
             needs="validation",
+            min_environments=2,
             statistic="standard deviation of validation risks",
         ),
         Rule(
@@ -114,7 +117,7 @@ def applicable(curves: pd.DataFrame, *, outputs: bool = False) -> list[Rule]:
         for rule in RULES.values()
         if (rule.needs is None or rule.needs in splits)
         and (outputs or not rule.reads_outputs)
-        and not (rule.name.endswith("-agree") and shared < 2)
+        and (rule.min_environments == 1 or shared >= rule.min_environments)
     ]
 
 

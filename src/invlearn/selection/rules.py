@@ -42,6 +42,8 @@ class Rule:
         Whether it reads the stored outputs beside the table.
     oracle : bool
         Whether it reads a test environment.
+    min_environments : int
+        How many training environments it compares at least.
     statistic : str
         What its statistic is, for a figure's axis; empty if there is none to show.
     """
@@ -53,6 +55,7 @@ class Rule:
     needs: str | None = None
     oracle: bool = False
     reads_outputs: bool = False
+    min_environments: int = 1
     statistic: str = ""
 
 
