@@ -39,11 +39,14 @@ from invlearn.experiments.recipes import Plan
 from invlearn.objectives.erm import ERM, ERMHyper
 from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
 from invlearn.objectives.vrex import VREx, VRExHyper
-from invlearn.selection import Choice, get_rule, lowest_validation_risk, reference_step
+from invlearn.selection import Choice, get_rule, groups_agree, lowest_validation_risk, reference_step
 from invlearn.training import PenaltySchedule, Run, Settings
 
 LOWEST = "groups-agree, lowest risk"
-RULES = ("groups-agree", LOWEST, "inner-step-groups-agree", "risks-agree", "last")
+ALIKE = "groups-agree, splits alike"
+VALIDATION = "groups-agree, validation"
+RULES = ("groups-agree", ALIKE, VALIDATION, LOWEST, "inner-step-groups-agree", "risks-agree", "last")
+AVERAGING = 0.9
 SHAPE = 10
 """Features of the invariant part."""
 
@@ -171,7 +174,7 @@ def plans(case: Case) -> dict[str, Plan]:
     """How each method trains on the case: a linear predictor in a regression."""
     linear = isinstance(case, Regression)
     hidden = () if linear else (256,)
-    settings = Settings(steps=160, lr=2e-2 if linear else 2e-3, l2=0.0 if linear else 1e-3)
+    settings = Settings(steps=160, lr=2e-2 if linear else 2e-3, l2=0.0 if linear else 1e-3, averaging=AVERAGING)
     later = PenaltySchedule("step", start=40, before=1.0, at_anneal="rescale")
     weight = VRExHyper(1e2 if linear else 1e3)
     return {
@@ -213,6 +216,10 @@ def choose(run: Run, reference: dict[str, dict[str, Tensor]], rule: str) -> Choi
     """What a rule chooses in a run."""
     assert run.outputs is not None
     outputs = run.outputs
+    if rule in (ALIKE, VALIDATION):
+        outputs = outputs.with_reference(reference["groups-agree"])
+        splits = ("validation",) if rule == VALIDATION else ("train", "validation")
+        return groups_agree(run.curves, "", outputs, splits=splits, alike=True)
     if rule in reference:
         outputs = outputs.with_reference(reference[rule])
     return get_rule("groups-agree" if rule == LOWEST else rule).choose(run.curves, "", outputs)

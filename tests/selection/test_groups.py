@@ -14,7 +14,13 @@ from scipy.stats import chi2, chi2_contingency
 from invlearn.errors import OptionError
 from invlearn.losses import get_loss
 from invlearn.outputs import Outputs, SplitOutputs
-from invlearn.selection import certify, groups_agree, reference_step, risks_agree, worst_group
+from invlearn.selection import (
+    certify,
+    groups_agree,
+    lowest_worst_group,
+    reference_step,
+    risks_agree,
+)
 from invlearn.selection.groups import gaps, reference_group
 from selection.made import make_curves, make_outputs
 
@@ -386,17 +392,31 @@ def test_validation_rows_alone_are_enough():
     assert one.bound.to_numpy() * np.sqrt(2) == pytest.approx(two.bound.to_numpy())
 
 
-def test_worst_group_is_the_error_of_the_worse_off_at_the_chosen_step():
-    curves = make_curves(LOW[:3])
+def test_lowest_worst_group_reads_validation_rows_alone():
+    curves = make_curves(LOW[:4])
     for splits in (("validation",), ("train", "validation")):
-        made = make_outputs([0.6, 0.3, 0.6], [0.2, 0.35, 0.2], splits=splits)
-        assert worst_group(curves, made) == pytest.approx(0.35)
+        made = make_outputs([0.6, 0.3, 0.34, 0.6], [0.2, 0.4, 0.35, 0.2], splits=splits)
+        choice = lowest_worst_group(curves, "", made)
+        assert (choice.step, choice.satisfied) == (20, True)
+        assert choice.statistic.tolist() == pytest.approx([0.6, 0.4, 0.35, 0.6])
+        assert choice.bound is None
 
 
-def test_worst_group_is_none_without_agreement_or_certificate():
-    curves = make_curves(LOW[:3])
-    assert worst_group(curves, make_outputs([0.6] * 3, [0.2] * 3)) is None
-    assert worst_group(curves, make_outputs([0.3] * 3, [0.3] * 3, members=(40, 40))) is None
+def test_lowest_worst_group_needs_no_crossing_and_a_risk_below_a_constants():
+    outputs = make_outputs([0.5, 0.3, 0.4], [0.1] * 3)
+    assert lowest_worst_group(make_curves(LOW[:3]), "", outputs).step == 10
+    assert lowest_worst_group(make_curves([LOW[0], 0.69, LOW[0]]), "", outputs).step == 20
+    never = lowest_worst_group(make_curves([0.69] * 3), "", outputs)
+    assert (never.step, never.satisfied) == (20, False)
+    assert lowest_worst_group(make_curves(LOW[:3]), "", outputs, min_step=15).step == 20
+
+
+def test_lowest_worst_group_leaves_it_to_agreeing_risks_without_a_certificate():
+    outputs = make_outputs([0.3] * 3, [0.3] * 3, members=(40, 40))
+    choice = lowest_worst_group(make_curves(LOW[:3]), "", outputs)
+    assert choice.step == risks_agree(make_curves(LOW[:3])).step
+    assert choice.note.startswith("not identifiable from these environments")
+    assert choice.statistic is None
 
 
 TILT = np.linspace(-1.5, 1.5, 31)

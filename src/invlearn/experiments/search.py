@@ -3,10 +3,10 @@
 The test set is never evaluated here, so nothing in the outcome can have been chosen on it.
 There are two scores.
 
-'worst-group': the error of the worse-off of the two groups at the step that the rule 'groups
-agree' chooses, averaged over trials. If the groups are the shortcut's and nothing else changes, a
-predictor whose errors agree between them has that error in every environment. A setting with a
-trial in which no step agrees has no score.
+'worst-group': the lowest error of the worse-off of the two groups along the steps, on validation
+rows (the rule 'lowest worst-group error'), averaged over trials. If the groups are the shortcut's
+and nothing else changes, no environment can do worse than that. A setting with a trial whose
+groups the environments do not certify, or that never beats a constant, has no score.
 
 'late-risk': a setting's validation risks are averaged over the last quarter of its steps and
 over its trials, which evens out the luck of a single step and of a single draw of rows. Among
@@ -42,7 +42,7 @@ from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import Plan, get_recipe
 from invlearn.experiments.store import Store
 from invlearn.objectives.base import Objective, Range
-from invlearn.selection import groups_agree, worst_group
+from invlearn.selection import lowest_worst_group
 
 SETTINGS_SPACE: dict[str, Range] = {
     "lr": Range(3.5e-4, 3e-3, log=True),
@@ -135,8 +135,10 @@ def run_trial(trial: Trial) -> dict[str, Any]:
         assert run.outputs is not None
         reference = shared_reference(trial.dataset, trial.dataset_options, trial.recipe, None, seed)
         outputs = run.outputs.with_reference(reference)
-        choice = groups_agree(run.curves, "", outputs)
-        return row | {"step": choice.step, "score": worst_group(run.curves, outputs)}
+        choice = lowest_worst_group(run.curves, "", outputs)
+        found = choice.statistic if choice.satisfied else None
+        score = None if found is None else float(found[choice.step])
+        return row | {"step": choice.step, "score": score}
     curves = run.curves[run.curves["split"] == "validation"]
     late = curves[curves["step"] > 0.75 * trial.plan.settings.steps]
     if late.empty:  # The run diverged: it counts as no better than a constant.

@@ -17,8 +17,8 @@ from invlearn.selection.groups import (
     Certificate,
     certify,
     groups_agree,
+    lowest_worst_group,
     reference_step,
-    worst_group,
 )
 from invlearn.selection.rules import (
     Choice,
@@ -57,6 +57,18 @@ RULES: dict[str, Rule] = {
             reads_outputs=True,
             min_environments=2,
             statistic="error where a pooled step hurts, less error elsewhere",
+        ),
+        Rule(
+            "lowest-worst-group",
+            "lowest worst-group error",
+            "The step at which the worse-off group errs least on validation rows: those that the "
+            "reference ERM gets wrong, or the others. The environments have to certify the "
+            "groups.",
+            lowest_worst_group,
+            needs="validation",
+            reads_outputs=True,
+            min_environments=2,
+            statistic="error of the worse-off group",
         ),
         Rule(
             "risks-agree",
@@ -141,9 +153,9 @@ __all__ = [
     "last_step",
     "leave_one_environment_out",
     "lowest_validation_risk",
+    "lowest_worst_group",
     "oracle",
     "reference_step",
     "risks_agree",
     "select",
-    "worst_group",
 ]

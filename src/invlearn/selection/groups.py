@@ -22,7 +22,7 @@ from torch import Tensor
 from invlearn.errors import OptionError
 from invlearn.losses import Loss
 from invlearn.outputs import Outputs, SplitOutputs
-from invlearn.selection.rules import Choice, agreeing_steps, mean_table, risks_agree
+from invlearn.selection.rules import Choice, agreeing_steps, mean_table, risks_agree, step_of
 
 LEVEL = 1e-3
 """Level of the test that the group is as frequent in every environment."""
@@ -237,6 +237,74 @@ def groups_agree(
         groups, the choice of the rule 'risks-agree' with a note; where no step agrees, the last
         step, with ``satisfied=False``.
     """
+    read = _read(curves, target, outputs, source, splits, margin, min_step)
+    if isinstance(read, Choice):
+        return read
+    found, allowed = read
+    steps = allowed.index
+    statistic = pd.Series(found.difference, index=steps)
+    bound = pd.Series(NORMAL * found.standard_error, index=steps)
+    episode = _last_episode(agreeing_steps(statistic, bound) & allowed.to_numpy(), patience)
+    if not len(episode):
+        return Choice(int(steps[-1]), False, statistic, bound)
+    best = episode[int(np.argmin(np.abs(found.difference[episode])))]
+    return Choice(int(steps[best]), True, statistic, bound, latest=int(steps[episode[-1]]))
+
+
+def lowest_worst_group(
+    curves: pd.DataFrame,
+    target: str = "",
+    outputs: Outputs | None = None,
+    *,
+    source: str = "reference",
+    splits: Sequence[str] = ("validation",),
+    margin: float = 0.05,
+    min_step: int = 0,
+) -> Choice:
+    """The step at which the worse-off of the two groups errs least, on validation rows.
+
+    A predictor that leans on what misled the reference errs more where it did, one that bets
+    against it errs more elsewhere. Unlike `groups_agree` this asks for no crossing, and how well
+    the predictor does counts. Training rows are not read: they would favor whatever was learnt
+    by heart.
+
+    Parameters
+    ----------
+    curves, target, outputs, source, splits, margin, min_step
+        See `groups_agree`.
+
+    Returns
+    -------
+    Choice
+        With the larger of the two errors along the steps. Where the environments do not certify
+        the groups, the choice of the rule 'risks-agree' with a note; where no step clearly
+        beats a constant predictor, the last step, with ``satisfied=False``.
+
+    References
+    ----------
+    Worst-group error is what GroupDRO (Sagawa et al., arXiv 1911.08731) minimises and what
+    Liu et al. (arXiv 2107.09044) select by, with groups that somebody labelled.
+    """
+    read = _read(curves, target, outputs, source, splits, margin, min_step)
+    if isinstance(read, Choice):
+        return read
+    found, allowed = read
+    statistic = pd.Series(found.worst, index=allowed.index)
+    if not allowed.any():
+        return Choice(int(allowed.index[-1]), False, statistic)
+    return Choice(step_of(statistic[allowed].idxmin()), True, statistic)
+
+
+def _read(
+    curves: pd.DataFrame,
+    target: str,
+    outputs: Outputs | None,
+    source: str,
+    splits: Sequence[str],
+    margin: float,
+    min_step: int,
+) -> tuple[Gaps, pd.Series] | Choice:
+    """The groups' errors and which steps may be chosen; what stands in if nothing is certified."""
     if outputs is None:
         raise OptionError(
             "Expected the outputs of the run beside its results, got none. Train with "
@@ -247,44 +315,21 @@ def groups_agree(
         raise OptionError("Expected outputs for validation rows, found none. Keep that split's.")
     found = gaps(outputs, source, present)
     steps = pd.Index(outputs.steps, name="step")
-    statistic = pd.Series(found.difference, index=steps)
-    bound = pd.Series(NORMAL * found.standard_error, index=steps)
     beats = mean_table(curves, "validation", "risk") <= (1 - margin) * mean_table(
         curves, "validation", "constant_risk"
     )
-    allowed = beats.reindex(steps).fillna(False).to_numpy() & (steps.to_numpy() >= min_step)
-    if not (found.certified & allowed).any():
-        if allowed.any():
-            shares = ", ".join(f"{100 * f:.1f} %" for f in found.certificate.frequencies)
-            fallback = risks_agree(curves, target, margin=margin, min_step=min_step)
-            return fallback._replace(
-                statistic=None,
-                bound=None,
-                note="not identifiable from these environments: no difference was found in how "
-                f"often they hold the rows that {_MISLED[source]} ({shares}); 'risks agree' "
-                "chose instead",
-            )
-        return Choice(int(steps[-1]), False, statistic, bound)
-    good = agreeing_steps(statistic, bound) & allowed & found.certified
-    episode = _last_episode(good, patience)
-    if not len(episode):
-        return Choice(int(steps[-1]), False, statistic, bound)
-    best = episode[int(np.argmin(np.abs(found.difference[episode])))]
-    return Choice(int(steps[best]), True, statistic, bound, latest=int(steps[episode[-1]]))
-
-
-def worst_group(curves: pd.DataFrame, outputs: Outputs, *, margin: float = 0.05) -> float | None:
-    """Error of the worse-off group at the step `groups_agree` chooses; None without one.
-
-    A score for settings that reads training environments only. The step is chosen on training
-    and validation rows; the error is that on the validation rows: on training rows, settings
-    that overfit would score best.
-    """
-    choice = groups_agree(curves, "", outputs, margin=margin)
-    if not choice.satisfied or choice.note:
-        return None
-    found = gaps(outputs, "reference", ["validation"])
-    return float(found.worst[outputs.steps.index(choice.step)])
+    allowed = beats.reindex(steps, fill_value=False) & (steps >= min_step)
+    if allowed.any() and not (found.certified & allowed).any():
+        shares = ", ".join(f"{100 * f:.1f} %" for f in found.certificate.frequencies)
+        fallback = risks_agree(curves, target, margin=margin, min_step=min_step)
+        return fallback._replace(
+            statistic=None,
+            bound=None,
+            note="not identifiable from these environments: no difference was found in how "
+            f"often they hold the rows that {_MISLED[source]} ({shares}); 'risks agree' "
+            "chose instead",
+        )
+    return found, allowed & found.certified
 
 
 def _last_episode(good: npt.NDArray[np.bool_], patience: int) -> npt.NDArray[np.intp]:

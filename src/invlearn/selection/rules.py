@@ -70,7 +70,8 @@ def table(curves: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
     return rows.pivot(index="step", columns="environment", values="value").sort_index()
 
 
-def _step(label: Hashable) -> int:
+def step_of(label: Hashable) -> int:
+    """A label of an index of steps, as a number."""
     return int(cast(int, label))
 
 
@@ -85,7 +86,7 @@ def lowest_validation_risk(
 ) -> Choice:
     """The step with the lowest mean validation risk over the training environments."""
     risk = table(curves, "validation", "risk").mean(axis=1)
-    return Choice(_step(risk.idxmin()), True, risk)
+    return Choice(step_of(risk.idxmin()), True, risk)
 
 
 def risks_agree(
@@ -195,7 +196,7 @@ def leave_one_environment_out(
             "Expected a step that every left-out run and the run itself reached, found none. "
             "Lower the learning rate or the penalty weight: a run diverged early."
         )
-    return Choice(_step(risk.idxmin()), True, risk)
+    return Choice(step_of(risk.idxmin()), True, risk)
 
 
 def oracle(curves: pd.DataFrame, target: str, outputs: Outputs | None = None) -> Choice:
@@ -204,6 +205,6 @@ def oracle(curves: pd.DataFrame, target: str, outputs: Outputs | None = None) ->
     best = rows[rows["metric"] == "accuracy"]
     if best.empty:
         worst = rows[rows["metric"] == "risk"].set_index("step")["value"]
-        return Choice(_step(worst.idxmin()), True, worst)
+        return Choice(step_of(worst.idxmin()), True, worst)
     accuracy = best.set_index("step")["value"]
-    return Choice(_step(accuracy.idxmax()), True, accuracy)
+    return Choice(step_of(accuracy.idxmax()), True, accuracy)
