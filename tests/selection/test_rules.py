@@ -12,7 +12,7 @@ from selection.made import make_outputs
 
 STEPS = (0, 10, 20, 30)
 HONEST = [rule.name for rule in RULES.values() if not rule.oracle]
-GROUPS = ["groups-agree", "inner-step-groups-agree"]
+GROUPS = ("groups-agree", "inner-step-groups-agree", "lowest-worst-group")
 
 
 def rows(split, metric, **values):

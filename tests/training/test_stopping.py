@@ -138,6 +138,7 @@ def test_a_rule_that_comes_back_is_refused(net, learnable):
         (lambda: Stopping("risks-agree", min_steps=-1), "min_steps of 0 or more, got 10 and -1"),
         (lambda: Stopping("risks-agreed"), "Did you mean 'risks-agree'"),
         (lambda: Stopping("groups-agree"), "outputs of a reference ERM to stop by 'groups-agree'"),
+        (lambda: Stopping("lowest-worst-group"), "ERM to stop by 'lowest-worst-group', got none"),
     ],
 )
 def test_bad_stopping_is_refused(build, text):

@@ -40,6 +40,8 @@ class Rule:
         The split it reads, beside none ('validation', 'held-out', 'test').
     reads_outputs : bool
         Whether it reads the stored outputs beside the table.
+    reads_reference : bool
+        Whether those have to hold a reference ERM's.
     oracle : bool
         Whether it reads a test environment.
     min_environments : int
@@ -55,6 +57,7 @@ class Rule:
     needs: str | None = None
     oracle: bool = False
     reads_outputs: bool = False
+    reads_reference: bool = False
     min_environments: int = 1
     statistic: str = ""
 

@@ -31,7 +31,8 @@ class Stopping:
     min_steps : int
         Training goes on at least so long.
     reference : {'train' or 'validation': Tensor [n, k]}, optional
-        Outputs of a reference ERM, for 'groups-agree'.
+        Outputs of a reference ERM, for the rules that read them: 'groups-agree',
+        'lowest-worst-group'.
 
     Raises
     ------
@@ -56,10 +57,10 @@ class Stopping:
                 "Expected a rule that reads validation rows of the training environments to stop "
                 f"by, '{rule.name}' does not. Use 'groups-agree' or 'risks-agree'."
             )
-        if rule.name == "groups-agree" and self.reference is None:
+        if rule.reads_reference and self.reference is None:
             raise OptionError(
-                "Expected the outputs of a reference ERM to stop by 'groups-agree', got none. Pass "
-                "reference=erm.outputs.at(reference_step(erm.outputs)), or use "
+                f"Expected the outputs of a reference ERM to stop by '{rule.name}', got none. "
+                "Pass reference=erm.outputs.at(reference_step(erm.outputs)), or use "
                 "'inner-step-groups-agree'."
             )
         if self.patience < 1 or self.min_steps < 0:
