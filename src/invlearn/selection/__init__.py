@@ -34,6 +34,19 @@ RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
         Rule(
+            "lowest-worst-group",
+            "lowest worst-group error",
+            "The step at which the worse-off group errs least on validation rows: those that the "
+            "reference ERM gets wrong, or the others. The environments have to certify the "
+            "groups.",
+            lowest_worst_group,
+            needs="validation",
+            reads_outputs=True,
+            reads_reference=True,
+            min_environments=2,
+            statistic="error of the worse-off group",
+        ),
+        Rule(
             "groups-agree",
             "groups agree",
             "The last steps at which rows that a reference ERM gets wrong have the same error as "
@@ -51,26 +64,13 @@ RULES: dict[str, Rule] = {
         Rule(
             "inner-step-groups-agree",
             "inner step's groups agree",
-            "The same with the groups of validation rows whose loss a small step down the pooled "
-            "risk's gradient raises or lowers: no reference model is needed.",
+            "'groups agree' with the groups of validation rows whose loss a small step down the "
+            "pooled risk's gradient raises or lowers: no reference model is needed.",
             partial(groups_agree, source="inner-step", splits=("validation",)),
             needs="validation",
             reads_outputs=True,
             min_environments=2,
             statistic="error where a pooled step hurts, less error elsewhere",
-        ),
-        Rule(
-            "lowest-worst-group",
-            "lowest worst-group error",
-            "The step at which the worse-off group errs least on validation rows: those that the "
-            "reference ERM gets wrong, or the others. The environments have to certify the "
-            "groups.",
-            lowest_worst_group,
-            needs="validation",
-            reads_outputs=True,
-            reads_reference=True,
-            min_environments=2,
-            statistic="error of the worse-off group",
         ),
         Rule(
             "risks-agree",
