@@ -110,6 +110,15 @@ def test_early_steps_do_not_squash_the_crossing(statistics, summary):
     assert height[1, 1] - height[0, 1] > 0.1
 
 
+def test_an_error_without_a_bound_is_drawn_where_it_comes_down_to(statistics, summary):
+    falling = statistics.assign(bound=np.nan, value=0.3 + 0.4 / (1 + statistics["step"]))
+    ax = panels(selection_statistic(falling, summary))["IRMv1"]
+    bottom, _ = ax.get_ylim()
+    assert 0.2 < bottom < 0.3 + 0.4 / (1 + falling["step"].max())
+    assert not describe(falling, summary).bounded
+    assert describe(statistics, summary).bounded
+
+
 def test_no_bound_no_band(statistics, summary):
     figure = selection_statistic(statistics.assign(bound=np.nan), summary)
     ax = panels(figure)["IRMv1"]

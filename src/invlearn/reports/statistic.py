@@ -25,12 +25,13 @@ class Words:
     """The figure in words.
 
     statistic: what is drawn; sentences: which steps are marked, by method; crosses: whether
-    the statistic has both signs.
+    the statistic has both signs; bounded: whether there is a band to stay in.
     """
 
     statistic: str
     sentences: tuple[str, ...]
     crosses: bool
+    bounded: bool
 
 
 def selection_statistic(
@@ -117,7 +118,7 @@ def describe(
                 parts.append(f"no step satisfied the rule in {lost} of {len(marks)} trials")
         parts += [_left_out(note) for note in said if note.objective == method.name]
         sentences.append(f"{method.title}: {'; '.join(parts) or 'no step'}.")
-    return Words(_name(rule), tuple(sentences), _crosses(drawn))
+    return Words(_name(rule), tuple(sentences), _crosses(drawn), bool(drawn["bound"].notna().any()))
 
 
 def _name(rule: Rule) -> str:
@@ -183,13 +184,14 @@ def _scale(ax: Axes, drawn: pd.DataFrame) -> None:
         return
     # Single steps far away would squash the rest.
     marks = drawn.loc[drawn["chosen"], "value"]
-    low = min(values.quantile(0.005), marks.min(), 0)
-    high = max(values.quantile(0.995), marks.max(), 0)
     band = float(drawn["bound"].quantile(0.9))
     if not band > 0:
+        low, high = min(values.min(), marks.min()), max(values.quantile(0.9), marks.max())
         pad = 0.06 * (high - low)
         ax.set_ylim(low - pad, high + pad)
         return
+    low = min(values.quantile(0.005), marks.min(), 0)
+    high = max(values.quantile(0.995), marks.max(), 0)
     low = min(low, -2 * band) if low < 0 else -0.15 * band
     high = max(high, 2 * band)
     decades = 10.0 ** np.arange(np.ceil(np.log10(1.3 * band)), np.log10(max(high, -low)) + 1)
