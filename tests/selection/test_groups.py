@@ -254,8 +254,8 @@ def test_chooses_the_step_nearest_a_change_of_sign(inside, expected):
 def test_leap_from_side_to_side_agrees_nowhere():
     assert choose([0.1, 0.9], [0.9, 0.1]) == (10, False, "")
     # The nearer side has to lie within three bounds, of about 0.12 each.
-    assert choose([0.2, 0.9], [0.5, 0.1])[1]
-    assert not choose([0.1, 0.9], [0.5, 0.1])[1]
+    assert choose([0.2, 0.9], [0.5, 0.1], min_step=0)[1]
+    assert not choose([0.1, 0.9], [0.5, 0.1], min_step=0)[1]
 
 
 def test_chooses_the_nearest_to_zero_among_the_last_agreeing_steps():
@@ -297,15 +297,15 @@ def test_no_step_better_than_a_constant_leaves_the_last_step():
 def test_considers_no_step_before_min_step():
     inside, outside = [0.3, 0.6, 0.35, 0.6], [0.3, 0.2, 0.35, 0.2]
     inside[2] = 0.36  # Step 0 agrees more nearly.
-    assert choose(inside, outside)[0] == 0
-    assert choose(inside, outside, min_step=1)[0] == 20
+    assert choose(inside, outside, min_step=0)[0] == 0
+    assert choose(inside, outside)[0] == 20  # Step 0 is the untrained model.
     assert choose(inside, outside, min_step=30)[:2] == (30, False)
 
 
 def test_step_that_was_kept_but_not_measured_is_refused():
     made = make_outputs([0.3, 0.3], [0.3, 0.3])
     curves = make_curves(LOW[:2])
-    assert groups_agree(curves[curves["step"] < 10], "", made).step == 0
+    assert groups_agree(curves[curves["step"] < 10], "", made, min_step=0).step == 0
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_missing_reference_is_told_of_the_rule_that_needs_none():
         r"outputs\.with_reference\(\.\.\.\), or use the rule 'inner-step-groups-agree'\.",
     ):
         groups_agree(curves, "", made)
-    assert inner_groups_agree(curves, "", made)[:2] == (0, True)
+    assert inner_groups_agree(curves, "", made)[:2] == (10, True)
 
 
 def test_inner_step_reads_splits_that_say_what_it_raises():

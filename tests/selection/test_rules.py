@@ -108,7 +108,7 @@ def test_trap_constant_predictor_is_excluded_although_its_risks_agree():
 
 def test_risks_agree_smooths_over_evaluations_up_to_the_current_one():
     curves = validation([0.6, 0.5, 0.4, 0.4], [0.6, 0.3, 0.4, 0.2])  # Spreads 0, 0.1, 0, 0.1.
-    choice = risks_agree(curves, threshold=0.04, smoothing=2)
+    choice = risks_agree(curves, threshold=0.04, smoothing=2, min_step=0)
     assert choice.statistic.tolist() == pytest.approx([0, 0.05, 0.05, 0.05])
     assert choice[:2] == (0, True)
     assert risks_agree(curves, threshold=0.04)[:2] == (20, True)

@@ -201,7 +201,7 @@ def groups_agree(
     splits: Sequence[str] = ("train", "validation"),
     margin: float = 0.05,
     patience: int = 10,
-    min_step: int = 0,
+    min_step: int = 1,
 ) -> Choice:
     """The last steps at which the groups' errors agree; the one where they do most nearly.
 
@@ -228,7 +228,7 @@ def groups_agree(
     patience : int
         So many evaluations in a row without agreement set the last agreeing steps apart.
     min_step : int
-        Earlier steps are not considered.
+        Earlier steps are not considered; step 0 is the untrained model.
 
     Returns
     -------
@@ -259,7 +259,7 @@ def lowest_worst_group(
     source: str = "reference",
     splits: Sequence[str] = ("validation",),
     margin: float = 0.05,
-    min_step: int = 0,
+    min_step: int = 1,
 ) -> Choice:
     """The step at which the worse-off of the two groups errs least, on validation rows.
 

@@ -100,7 +100,7 @@ def risks_agree(
     threshold: float | None = None,
     margin: float = 0.05,
     smoothing: int = 1,
-    min_step: int = 0,
+    min_step: int = 1,
     first: bool = False,
 ) -> Choice:
     """The last step at which the training environments' validation risks agree.
@@ -124,7 +124,7 @@ def risks_agree(
     smoothing : int
         Risks are averaged over so many evaluations, up to the current one.
     min_step : int
-        Earlier steps are not considered.
+        Earlier steps are not considered; step 0 is the untrained model.
     first : bool
         Take the first such step instead, as the paper's text may be read. A predictor crosses
         agreement early by chance: use `min_step` with it.
