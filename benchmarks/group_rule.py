@@ -8,7 +8,8 @@ higher risk), which neither following the shortcut nor betting against it can ra
 the step of the best score, which no user can know.
 
 The reference is an ERM trained for half as many steps and taken where its errors depend most on
-the environment, as `compare` does. 'groups-agree, lowest risk' takes it where its validation risk
+the environment. What is measured are moving averages of the parameters (decay 0.9), the
+reference's too. 'groups-agree, lowest risk' takes it where its validation risk
 is lowest instead; 'ERM' is the score of that one.
 
     python benchmarks/group_rule.py [--seeds 8] [--cases NAME ...] [--out FILE]

@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from invlearn.errors import EnvironmentsError, InvlearnError, OptionError, UnknownNameError
 from invlearn.experiments import compare as module
+from invlearn.experiments import jobs
 from invlearn.experiments.compare import Request, compare
 from invlearn.experiments.methods import METHODS, get_method
 from invlearn.experiments.recipes import Recipe, get_recipe
@@ -322,3 +324,19 @@ def test_summary_says_what_was_given_by_hand(tmp_path):
     summary = compare(request, tmp_path / "out", jobs=1).summary
     assert "Given by hand instead: irmv1.penalty_weight=3, steps=12." in summary["recipe"]["note"]
     assert summary["provenance"]["command"].startswith("invlearn compare colored-digits")
+
+
+def test_methods_of_a_trial_share_their_reference():
+    options = tuple(sorted(TINY.dataset_options.items()))
+    asked = (TINY.dataset, options, "default", 12, 5)
+    jobs.shared_reference.cache_clear()
+    shared = jobs.shared_reference(*asked)
+    assert jobs.shared_reference(*asked) is shared
+    benchmark = jobs.load(TINY.dataset, seed=5, **dict(options))
+    plan = jobs.get_recipe(TINY.dataset, "default").plan(jobs.get_method("erm"), steps=12)
+    for removed, data in ((False, benchmark), (True, jobs.without_shortcut(benchmark))):
+        expected = jobs.reference_outputs(plan, data, 5)
+        found = jobs.shared_reference(*asked, removed)
+        assert found.keys() == expected.keys() == {"train", "validation"}
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert jobs.shared_reference.cache_info().currsize == 2

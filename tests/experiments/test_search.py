@@ -19,6 +19,11 @@ TINY = {"rows_per_environment": 200, "validation_rows": 100, "test_rows": 50}
 
 
 @pytest.fixture(autouse=True)
+def no_reference_of_earlier_tests():
+    jobs.shared_reference.cache_clear()
+
+
+@pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
     """Twenty steps instead of the recipe's."""
     draw_plans = module.draw_plans
@@ -51,6 +56,7 @@ def test_search_writes_its_runs_and_the_best(tmp_path):
     summary = json.loads((tmp_path / "out" / "search.json").read_text())
     assert summary["best"]["irmv1"] == pytest.approx(best(table, "irmv1", "late-risk"))
     assert summary["provenance"]["command"] == "by hand"
+    assert summary["settings_before_drawing"]["vrex"]["steps"] == 400
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["search.csv", "search.json"]
 
 

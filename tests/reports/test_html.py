@@ -179,6 +179,11 @@ def test_the_rules_statistic(experiment, statistics):
         "satisfied the rule in 3 of 3 trials. IRMv1: step 150."
     )
     assert "<img" not in page(experiment, ("selection_statistic",))
+    unbounded = page(experiment, ("selection_statistic",), statistics.assign(bound=float("nan")))
+    assert "band" not in unbounded[unbounded.index("Small line charts") :].partition("</figure>")[0]
+    assert "one thin line per trial; values far above the rest are cut off. Filled" in texts(
+        unbounded
+    )
 
 
 def test_the_statistic_of_an_oracle(experiment, statistics):

@@ -394,8 +394,9 @@ def test_validation_rows_alone_are_enough():
 
 def test_lowest_worst_group_reads_validation_rows_alone():
     curves = make_curves(LOW[:4])
-    for splits in (("validation",), ("train", "validation")):
-        made = make_outputs([0.6, 0.3, 0.34, 0.6], [0.2, 0.4, 0.35, 0.2], splits=splits)
+    alone = make_outputs([0.6, 0.3, 0.34, 0.6], [0.2, 0.4, 0.35, 0.2])
+    by_heart = make_outputs([0.6, 0.3, 0.2, 0.0], [0.2, 0.3, 0.2, 0.0], splits=("train",))
+    for made in (alone, replace(alone, splits={**alone.splits, **by_heart.splits})):
         choice = lowest_worst_group(curves, "", made)
         assert (choice.step, choice.satisfied) == (20, True)
         assert choice.statistic.tolist() == pytest.approx([0.6, 0.4, 0.35, 0.6])
@@ -409,6 +410,25 @@ def test_lowest_worst_group_needs_no_crossing_and_a_risk_below_a_constants():
     never = lowest_worst_group(make_curves([0.69] * 3), "", outputs)
     assert (never.step, never.satisfied) == (20, False)
     assert lowest_worst_group(make_curves(LOW[:3]), "", outputs, min_step=15).step == 20
+
+
+def test_lowest_worst_group_waits_while_no_step_may_be_chosen():
+    outputs = make_outputs([0.5, 0.4, 0.6, 0.5, 0.45], [0.1] * 5)
+    choice = lowest_worst_group(make_curves([0.69, LOW[0], 0.69, 0.69, LOW[0]]), "", outputs)
+    assert (choice.step, choice.latest) == (10, 30)
+
+
+@pytest.mark.parametrize("side", [slice(None, 20), slice(20, None)])
+def test_lowest_worst_group_without_weight_on_one_side(side):
+    outputs = make_outputs([0.3] * 3, [0.2] * 3, sizes=(200,), members=(20,))
+    split = outputs.splits["validation"]
+    weights = torch.ones(200)
+    weights[side] = 0
+    two = replace(split, names=("a", "b"), environment=torch.arange(200) // 20 % 2, weights=weights)
+    choice = lowest_worst_group(
+        make_curves(LOW[:3]), "", replace(outputs, splits={"validation": two})
+    )
+    assert (choice.step, choice.satisfied) == (20, False)
 
 
 def test_lowest_worst_group_leaves_it_to_agreeing_risks_without_a_certificate():

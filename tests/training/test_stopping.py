@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from invlearn.environments import EvaluationSet
+from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import DivergenceWarning, OptionError
 from invlearn.objectives import get_objective
 from invlearn.selection import Choice, get_rule, lowest_validation_risk, reference_step
-from invlearn.training import Settings, Stopping, Trainer
+from invlearn.training import PenaltySchedule, Settings, Stopping, Trainer
 
 
 def trainer(net, learnable, stopping=None, steps=200, lr=0.05, objective="erm", **options):
@@ -118,6 +118,53 @@ def test_groups_agree_stops_with_a_reference(net, learnable):
     assert run.choice.step in set(run.curves["step"])
 
 
+@pytest.mark.parametrize("averaging", [0.0, 0.8])
+def test_lowest_worst_group_stops_on_certified_groups(net, averaging):
+    """A feature shows the label in the first environment more often than in the second."""
+
+    def rows(seed):
+        g = torch.Generator().manual_seed(seed)
+        parts = {}
+        for name, p in (("a", 0.05), ("b", 0.3)):
+            y = torch.randint(0, 2, (600,), generator=g)
+            shown = y ^ (torch.rand(600, generator=g) < p).long()
+            x = torch.randn(600, 3, generator=g, dtype=torch.float64)
+            x[:, 0] += (y - 0.5) * 1.5
+            x[:, 1] = 3.0 * (shown - 0.5)
+            parts[name] = (x, y)
+        return Environments.from_parts(parts)
+
+    train, validation = rows(0), rows(1)
+    sets = [EvaluationSet.from_environments(validation, "validation")]
+
+    def make(objective, stopping=None, **options):
+        settings = Settings(steps=120, lr=0.02, evaluate_every=5, averaging=averaging)
+        return Trainer(net(), train, objective, "logistic", settings=settings, evaluations=sets,
+                       stopping=stopping, **options)  # fmt: skip
+
+    erm = make("erm", keep_outputs=("validation",)).run()
+    reference = erm.outputs.at(reference_step(erm.outputs))
+    stopping = Stopping("lowest-worst-group", patience=3, reference=reference)
+    run = make("erm", stopping).run()
+    assert run.reason == "stopped"
+    assert (run.choice.satisfied, run.choice.note) == (True, "")
+    assert 0 < run.choice.step == run.choice.statistic[1:].idxmin() < run.steps
+    again = make("erm").run(until=run.choice.step)
+    assert torch.equal(parameters(run.model), parameters(again.model))
+
+
+def test_evaluations_before_a_scheduled_penalty_do_not_count(net, learnable):
+    first = replace(
+        get_rule("lowest-validation-risk"),
+        choose=lambda curves, target, outputs: Choice(0, True),
+    )
+    asked = Stopping(first, patience=2)
+    assert trainer(net, learnable, asked, objective="vrex").run().steps == 10
+    late = trainer(net, learnable, asked, objective="vrex")
+    late.settings = replace(late.settings, schedule=PenaltySchedule("step", start=40, before=1.0))
+    assert late.run().steps == 50
+
+
 def test_a_rule_that_comes_back_is_refused(net, learnable):
     rule = replace(
         get_rule("risks-agree"),
@@ -132,7 +179,7 @@ def test_a_rule_that_comes_back_is_refused(net, learnable):
 @pytest.mark.parametrize(
     ("build", "text"),
     [
-        (lambda: Stopping("oracle"), "'oracle' does not. Use 'groups-agree'"),
+        (lambda: Stopping("oracle"), "'oracle' does not. Use 'lowest-worst-group'"),
         (lambda: Stopping("last"), "'last' does not"),
         (lambda: Stopping("risks-agree", patience=0), "Expected patience of 1 or more"),
         (lambda: Stopping("risks-agree", min_steps=-1), "min_steps of 0 or more, got 10 and -1"),

@@ -650,6 +650,16 @@ def test_a_resumed_run_goes_on_with_its_average(learnable, net):
     pd.testing.assert_frame_equal(run.curves, whole.curves, check_exact=True)
 
 
+def test_a_state_without_the_average_is_refused(learnable, net):
+    with_it = trainer_of(net(), learnable(), averaging=0.7)
+    without = trainer_of(net(), learnable())
+    for mine, other in ((with_it, without), (without, with_it)):
+        before = parameters(mine)
+        with pytest.raises(OptionError, match=r"state of a run with.* Use the same Settings\.aver"):
+            mine.load_state_dict(other.state_dict())
+        assert all(torch.equal(a, b) for a, b in zip(before, parameters(mine), strict=True))
+
+
 @pytest.mark.filterwarnings("ignore::invlearn.errors.DivergenceWarning")
 def test_an_average_that_diverged_is_that_of_the_last_finite_evaluation(learnable, net):
     trainer = trainer_of(

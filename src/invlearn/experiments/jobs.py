@@ -160,14 +160,14 @@ def reference_outputs(plan: Plan, benchmark: Benchmark, seed: int) -> dict[str, 
     return {split: z.clone() for split, z in chosen.items()}  # Not a view of every step's.
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)  # A few bytes a row each.
 def shared_reference(
     dataset: str,
     dataset_options: DatasetOptions,
     recipe: str,
     steps: int | None,
     seed: int,
-    shortcut_removed: bool = False,
+    shortcut_removed: bool,
 ) -> dict[str, Tensor]:
     """`reference_outputs` of a recipe's ERM: runs that share the data share it in a process."""
     benchmark = load(dataset, seed=seed, **dict(dataset_options))

@@ -30,11 +30,14 @@ def processor() -> str:
 
 
 def commit(root: Path = Path(__file__).parents[3]) -> str:
-    """The commit of a source tree, if it is one of git's; with '+' if its `src` was changed."""
+    """The commit of a source tree, if it is one of git's; with '+' if its code was changed."""
     if not (root / ".git").exists():
         return ""
     said = []
-    for arguments in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "src"]):
+    for arguments in (
+        ["rev-parse", "--short=12", "HEAD"],
+        ["status", "--porcelain", "src", "benchmarks"],
+    ):
         try:
             done = subprocess.run(
                 ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True

@@ -5,8 +5,9 @@ There are two scores.
 
 'worst-group': the lowest error of the worse-off of the two groups along the steps, on validation
 rows (the rule 'lowest worst-group error'), averaged over trials. If the groups are the shortcut's
-and nothing else changes, no environment can do worse than that. A setting with a trial whose
-groups the environments do not certify, or that never beats a constant, has no score.
+and nothing else changes, a predictor errs no more than that in any environment; being the
+lowest of many steps on the rows it is measured on, the score is optimistic. A setting with a trial
+whose groups the environments do not certify, or that never beats a constant, has no score.
 
 'late-risk': a setting's validation risks are averaged over the last quarter of its steps and
 over its trials, which evens out the luck of a single step and of a single draw of rows. Among
@@ -230,7 +231,8 @@ def search(
             options,
             score,
             dict(ranges or {}),
-        ]
+        ],
+        "plans": {method.name: base.plan(method).describe() for method in chosen},
     }
     store = Store.check(out, record, resume=resume)
     store.begin(record)
@@ -254,6 +256,7 @@ def search(
         "draws": draws,
         "trials": trials,
         "seed": seed,
+        "settings_before_drawing": record["plans"],
         "best": {method.name: best(table, method.name, score) for method in chosen},
         "provenance": source | {"seconds": round(time.monotonic() - clock, 1), "jobs": jobs},
     }

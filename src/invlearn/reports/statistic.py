@@ -187,7 +187,7 @@ def _scale(ax: Axes, drawn: pd.DataFrame) -> None:
     band = float(drawn["bound"].quantile(0.9))
     if not band > 0:
         low, high = min(values.min(), marks.min()), max(values.quantile(0.9), marks.max())
-        pad = 0.06 * (high - low)
+        pad = 0.06 * (high - low) or 0.05
         ax.set_ylim(low - pad, high + pad)
         return
     low = min(values.quantile(0.005), marks.min(), 0)

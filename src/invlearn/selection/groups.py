@@ -176,7 +176,12 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
             *(_mean(errors[side], weights[side]) for side in (group, ~group)), strict=True
         )
         out.append(
-            (means[0] - means[1], float(np.sqrt(sum(variances))), max(means), certificate.holds)
+            (
+                means[0] - means[1],
+                float(np.sqrt(sum(variances))),
+                float(np.max(means)),  # NaN if either is.
+                certificate.holds,
+            )
         )
     difference, error, worst, certified = (np.array(column) for column in zip(*out, strict=True))
     assert certificate is not None
@@ -290,9 +295,13 @@ def lowest_worst_group(
         return read
     found, allowed = read
     statistic = pd.Series(found.worst, index=allowed.index)
+    allowed &= np.isfinite(statistic)
     if not allowed.any():
         return Choice(int(allowed.index[-1]), False, statistic)
-    return Choice(step_of(statistic[allowed].idxmin()), True, statistic)
+    step = step_of(statistic[allowed].idxmin())
+    # Steps that could not be chosen say nothing about whether better ones will come.
+    latest = max(step, *map(step_of, allowed.index[~allowed]), 0)
+    return Choice(step, True, statistic, latest=latest)
 
 
 def _read(

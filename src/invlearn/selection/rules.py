@@ -19,7 +19,8 @@ class Choice(NamedTuple):
 
     step; satisfied: whether the rule's condition held there; statistic: by step, if it has
     one; bound: what the statistic's size has to stay below, by step; note: what the user
-    should know; latest: the last step at which the condition held, if that is another.
+    should know; latest: the step after which evaluations count against the choice while a run is
+    still under way, if that is another.
     """
 
     step: int

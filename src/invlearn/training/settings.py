@@ -43,7 +43,8 @@ class Settings:
         Factor on `lr` at each step, a pure function of the step.
     averaging : float
         Decay in [0, 1) of an exponential moving average of the parameters. The model that is
-        measured, stopped by and returned is the average's; training goes on beneath it. 0 takes
+        measured, stopped by and returned (`Run.model`) is the average's; the trainer's own model
+        goes on beneath it. Buffers, such as batch norm's statistics, are the last step's. 0 takes
         the parameters themselves; 0.95 averages over about 20 steps.
     evaluate_every : int
         Steps between evaluations; the first (step 0) and the last are always evaluated.

@@ -17,7 +17,7 @@ Snapshot = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Stopping:
-    """Stop once a rule has not agreed for some evaluations; keep the model of its step.
+    """Stop once a rule's choice has stood for some evaluations; keep the model of its step.
 
     The rules are those that choose among all steps of a finished run. A run that stops has not
     seen where the rule might have agreed again later; a larger `patience` looks further.
@@ -27,9 +27,10 @@ class Stopping:
     rule : Rule or str
         For one with options of its own, ``replace(rule, choose=partial(risks_agree, ...))``.
     patience : int
-        Evaluations in a row at which the rule does not hold before training stops.
+        Evaluations in a row that bring the rule no new choice before training stops.
     min_steps : int
-        Training goes on at least so long.
+        Training goes on at least so long; and, where a penalty's schedule starts later, until
+        then and `patience` evaluations more.
     reference : {'train' or 'validation': Tensor [n, k]}, optional
         Outputs of a reference ERM, for the rules that read them: 'groups-agree',
         'lowest-worst-group'.
@@ -55,7 +56,7 @@ class Stopping:
         if rule.oracle or rule.needs != "validation":
             raise OptionError(
                 "Expected a rule that reads validation rows of the training environments to stop "
-                f"by, '{rule.name}' does not. Use 'groups-agree' or 'risks-agree'."
+                f"by, '{rule.name}' does not. Use 'lowest-worst-group' or 'risks-agree'."
             )
         if rule.reads_reference and self.reference is None:
             raise OptionError(
@@ -82,8 +83,11 @@ class Stopper:
         self.choice: Choice | None = None
         self.snapshots: dict[int, Snapshot] = {}
 
-    def look(self, recorder: Recorder, snapshot: Snapshot) -> bool:
-        """Apply the rule after an evaluation; True if training is to stop."""
+    def look(self, recorder: Recorder, snapshot: Snapshot, start: int = 0) -> bool:
+        """Apply the rule after an evaluation; True if training is to stop.
+
+        Evaluations before the step `start` do not count against a choice.
+        """
         self.snapshots[recorder.steps[-1]] = snapshot
         choice, steps = self.choose(recorder), recorder.steps
         if choice.satisfied and choice.step not in self.snapshots:
@@ -94,7 +98,7 @@ class Stopper:
         # The next choice is this one, or the last two steps if the statistic changes its sign.
         kept = {choice.step, *steps[-2:]}
         self.snapshots = {step: s for step, s in self.snapshots.items() if step in kept}
-        latest = choice.step if choice.latest is None else choice.latest
+        latest = max(choice.step if choice.latest is None else choice.latest, start)
         behind = sum(step > latest for step in steps)
         return (
             choice.satisfied

@@ -79,7 +79,7 @@ class Trainer:
     Parameters
     ----------
     model : nn.Module
-        Trained in place.
+        Trained in place. With `Settings.averaging` the result is a copy, `Run.model`.
     environments : Environments
         Training rows.
     objective : str or Objective
@@ -148,7 +148,8 @@ class Trainer:
         environments.require(self.objective.min_environments, self.objective.title)
         self.stopper = None if stopping is None else Stopper(stopping)
         if stopping is not None and stopping.get().reads_outputs:
-            keep_outputs = ("train", "validation")
+            splits = {data.split for data in evaluations}
+            keep_outputs = tuple(name for name in ("train", "validation") if name in splits)
         if stopping is not None and not any(s.split == "validation" for s in evaluations):
             raise OptionError(
                 "Expected validation rows to stop by, found none among the evaluations. Add "
@@ -198,7 +199,9 @@ class Trainer:
                 if measured:
                     self.recorder.measure(self.predictor, self.step)
                     candidate = _copy(self.predictor)
-                    if self.stopper is not None and self.stopper.look(self.recorder, candidate):
+                    if self.stopper is not None and self.stopper.look(
+                        self.recorder, candidate, self._penalty_start()
+                    ):
                         reason = "stopped"
                         break
                 self._update(step)
@@ -248,6 +251,13 @@ class Trainer:
             if self.stopper.restore(self.predictor):
                 return choice.step
         return finite_step
+
+    def _penalty_start(self) -> int:
+        """The step at which a scheduled penalty begins to change; before it nothing is decided."""
+        scheduled = (
+            "penalty_weight" in self.hyper._fields and self.settings.schedule.kind != "constant"
+        )
+        return self.settings.schedule.start if scheduled else 0
 
     def _update(self, step: int) -> None:
         settings, schedule = self.settings, self.settings.schedule
@@ -341,6 +351,13 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; schedules go on from its step."""
+        if (state["average"] is None) != (self.average is None):
+            kinds = ["with a moving average of the parameters", "without one"]
+            wanted, got = kinds if state["average"] is None else kinds[::-1]
+            raise OptionError(
+                f"Expected the state of a run {wanted}, got one {got}. Use the same "
+                "Settings.averaging."
+            )
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
