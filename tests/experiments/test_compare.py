@@ -330,8 +330,8 @@ def test_methods_of_a_trial_share_their_reference():
     options = tuple(sorted(TINY.dataset_options.items()))
     asked = (TINY.dataset, options, "default", 12, 5)
     jobs.shared_reference.cache_clear()
-    shared = jobs.shared_reference(*asked)
-    assert jobs.shared_reference(*asked) is shared
+    shared = jobs.shared_reference(*asked, False)
+    assert jobs.shared_reference(*asked, False) is shared
     benchmark = jobs.load(TINY.dataset, seed=5, **dict(options))
     plan = jobs.get_recipe(TINY.dataset, "default").plan(jobs.get_method("erm"), steps=12)
     for removed, data in ((False, benchmark), (True, jobs.without_shortcut(benchmark))):

@@ -134,7 +134,9 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     row = {"objective": trial.method, "draw": trial.draw, "trial": trial.trial} | dict(trial.values)
     if groups:
         assert run.outputs is not None
-        reference = shared_reference(trial.dataset, trial.dataset_options, trial.recipe, None, seed)
+        reference = shared_reference(
+            trial.dataset, trial.dataset_options, trial.recipe, None, seed, False
+        )
         outputs = run.outputs.with_reference(reference)
         choice = lowest_worst_group(run.curves, "", outputs)
         found = choice.statistic if choice.satisfied else None
