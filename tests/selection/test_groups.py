@@ -403,18 +403,44 @@ def test_lowest_worst_group_reads_validation_rows_alone():
         assert choice.bound is None
 
 
-def test_lowest_worst_group_needs_no_crossing_and_a_risk_below_a_constants():
-    outputs = make_outputs([0.5, 0.3, 0.4], [0.1] * 3)
-    assert lowest_worst_group(make_curves(LOW[:3]), "", outputs).step == 10
-    assert lowest_worst_group(make_curves([LOW[0], 0.69, LOW[0]]), "", outputs).step == 20
-    never = lowest_worst_group(make_curves([0.69] * 3), "", outputs)
-    assert (never.step, never.satisfied) == (20, False)
+def test_lowest_worst_group_needs_no_crossing_and_no_low_risk():
+    outputs = make_outputs([0.4, 0.3, 0.35], [0.1] * 3)
+    for risk in (LOW[:3], [0.69] * 3):
+        choice = lowest_worst_group(make_curves(risk), "", outputs)
+        assert (choice.step, choice.satisfied) == (10, True)
     assert lowest_worst_group(make_curves(LOW[:3]), "", outputs, min_step=15).step == 20
+
+
+def test_lowest_worst_group_has_to_do_better_than_a_constant():
+    # Half of each group's labels are 1, so a constant errs on half of either.
+    for error, satisfied in ((0.47, True), (0.48, False)):
+        outputs = make_outputs([0.9, error, 0.6], [0.1] * 3, sizes=(400, 400), members=(100, 200))
+        choice = lowest_worst_group(make_curves(LOW[:3]), "", outputs)
+        assert (choice.step, choice.satisfied) == ((10, True) if satisfied else (20, False))
+        assert choice.statistic.tolist() == pytest.approx([0.9, error, 0.6])
+
+
+def test_the_constant_that_does_best_by_its_worse_off_group():
+    split = make_outputs([0.0], [0.0]).splits["validation"]
+    group = split.reference[:, 0] * (2 * split.y - 1) < 0
+    y = torch.where(group, 2, torch.arange(400) % 4 // 3)  # Two in the group; else 0, at times 1.
+    made = replace(split, y=y, z=torch.eye(3)[y][None], reference=torch.eye(3)[(y + group) % 3])
+    outputs = Outputs(get_loss("softmax"), (0,), {"validation": made})
+    assert gaps(outputs, "reference", ["validation"]).constant == pytest.approx([1.0])
+    target = y.float()
+    reference = torch.where(group, 9.0, target)[:, None]
+    made = replace(made, y=target, z=target[None, :, None], reference=reference)
+    squared = Outputs(get_loss("squared"), (0,), {"validation": made})
+    found = gaps(squared, "reference", ["validation"])
+    whole = float(y.double().mean())
+    assert found.constant == pytest.approx(
+        [max(float((y[side] - whole).square().mean()) for side in (group, ~group))]
+    )
 
 
 def test_lowest_worst_group_waits_while_no_step_may_be_chosen():
     outputs = make_outputs([0.5, 0.4, 0.6, 0.5, 0.45], [0.1] * 5)
-    choice = lowest_worst_group(make_curves([0.69, LOW[0], 0.69, 0.69, LOW[0]]), "", outputs)
+    choice = lowest_worst_group(make_curves(LOW[:5]), "", outputs)
     assert (choice.step, choice.latest) == (10, 30)
 
 

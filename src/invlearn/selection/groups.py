@@ -84,12 +84,14 @@ class Gaps:
     """The groups' errors along the steps, [T] each.
 
     difference: mean error inside the group less that outside; standard_error: its own;
-    worst: the larger of the two means; certified: whether the group is one, by step.
+    worst: the larger of the two means; constant: that of the constant predictor which does best
+    by it; certified: whether the group is one, by step.
     """
 
     difference: Floats
     standard_error: Floats
     worst: Floats
+    constant: Floats
     certified: npt.NDArray[np.bool_]
     certificate: Certificate
 
@@ -158,7 +160,8 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
     if source == "reference":
         fixed = torch.cat([reference_group(part, outputs) for part in parts])
     certificate = None if fixed is None else certify(fixed, environment, n_envs)
-    out: list[tuple[float, float, float, bool]] = []
+    constants = _constant_errors(torch.cat([part.y for part in parts]), weights, outputs.loss)
+    out: list[tuple[float, float, float, float, bool]] = []
     for t in range(len(outputs.steps)):
         group = fixed
         if group is None:
@@ -180,12 +183,25 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
                 means[0] - means[1],
                 float(np.sqrt(sum(variances))),
                 float(np.max(means)),  # NaN if either is.
+                min(
+                    max(_mean(e[side], weights[side])[0] for side in (group, ~group))
+                    for e in constants
+                ),
                 certificate.holds,
             )
         )
-    difference, error, worst, certified = (np.array(column) for column in zip(*out, strict=True))
     assert certificate is not None
-    return Gaps(difference, error, worst, certified.astype(bool), certificate)
+    difference, error, worst, constant, certified = map(np.array, zip(*out, strict=True))
+    return Gaps(difference, error, worst, constant, certified.astype(bool), certificate)
+
+
+def _constant_errors(y: Tensor, weights: Tensor, loss: Loss) -> list[Tensor]:
+    """Errors [n] of each constant class, or (a regression) of the mean target."""
+    if loss.classification:
+        return [(y != label).to(torch.float64) for label in torch.unique(y)]
+    share = (weights / weights.sum()).reshape(-1, *[1] * (y.ndim - 1))
+    mean = (share * y.to(torch.float64)).sum(0, keepdim=True).expand(len(y), *y.shape[1:])
+    return [loss.errors(mean.reshape(len(y), -1), y).to(torch.float64)]
 
 
 def _mean(errors: Tensor, weights: Tensor) -> tuple[float, float]:
@@ -242,11 +258,15 @@ def groups_agree(
         groups, the choice of the rule 'risks-agree' with a note; where no step agrees, the last
         step, with ``satisfied=False``.
     """
-    read = _read(curves, target, outputs, source, splits, margin, min_step)
-    if isinstance(read, Choice):
-        return read
-    found, allowed = read
-    steps = allowed.index
+    found, steps = _read(outputs, source, splits)
+    beats = mean_table(curves, "validation", "risk") <= (1 - margin) * mean_table(
+        curves, "validation", "constant_risk"
+    )
+    beats = beats.reindex(steps, fill_value=False) & (steps >= min_step)
+    allowed = beats & found.certified
+    if beats.any() and not allowed.any():
+        instead = risks_agree(curves, target, margin=margin, min_step=min_step)
+        return _not_identifiable(found, source, instead)
     statistic = pd.Series(found.difference, index=steps)
     bound = pd.Series(NORMAL * found.standard_error, index=steps)
     episode = _last_episode(agreeing_steps(statistic, bound) & allowed.to_numpy(), patience)
@@ -270,8 +290,8 @@ def lowest_worst_group(
 
     A predictor that leans on what misled the reference errs more where it did, one that bets
     against it errs more elsewhere. Unlike `groups_agree` this asks for no crossing, and how well
-    the predictor does counts. Training rows are not read: they would favor whatever was learnt
-    by heart.
+    the predictor does counts: its error has to be less by `margin` than that of any constant
+    one. Training rows are not read: they would favor whatever was learnt by heart.
 
     Parameters
     ----------
@@ -282,20 +302,21 @@ def lowest_worst_group(
     -------
     Choice
         With the larger of the two errors along the steps. Where the environments do not certify
-        the groups, the choice of the rule 'risks-agree' with a note; where no step clearly
-        beats a constant predictor, the last step, with ``satisfied=False``.
+        the groups, the choice of the rule 'risks-agree' with a note; where no step does clearly
+        better than a constant predictor, the last step, with ``satisfied=False``.
 
     References
     ----------
     Worst-group error is what GroupDRO (Sagawa et al., arXiv 1911.08731) minimises and what
     Liu et al. (arXiv 2107.09044) select by, with groups that somebody labelled.
     """
-    read = _read(curves, target, outputs, source, splits, margin, min_step)
-    if isinstance(read, Choice):
-        return read
-    found, allowed = read
-    statistic = pd.Series(found.worst, index=allowed.index)
-    allowed &= np.isfinite(statistic)
+    found, steps = _read(outputs, source, splits)
+    late = pd.Series(steps >= min_step, index=steps)
+    if not (late & found.certified).any():
+        instead = risks_agree(curves, target, margin=margin, min_step=min_step)
+        return _not_identifiable(found, source, instead)
+    statistic = pd.Series(found.worst, index=steps)
+    allowed = late & found.certified & (statistic <= (1 - margin) * found.constant)
     if not allowed.any():
         return Choice(int(allowed.index[-1]), False, statistic)
     step = step_of(statistic[allowed].idxmin())
@@ -305,15 +326,9 @@ def lowest_worst_group(
 
 
 def _read(
-    curves: pd.DataFrame,
-    target: str,
-    outputs: Outputs | None,
-    source: str,
-    splits: Sequence[str],
-    margin: float,
-    min_step: int,
-) -> tuple[Gaps, pd.Series] | Choice:
-    """The groups' errors and which steps may be chosen; what stands in if nothing is certified."""
+    outputs: Outputs | None, source: str, splits: Sequence[str]
+) -> tuple[Gaps, pd.Index[int]]:
+    """The groups' errors, over those of the splits that were kept; and the steps."""
     if outputs is None:
         raise OptionError(
             "Expected the outputs of the run beside its results, got none. Train with "
@@ -322,23 +337,19 @@ def _read(
     present = [name for name in splits if name in outputs.splits]
     if "validation" not in present:
         raise OptionError("Expected outputs for validation rows, found none. Keep that split's.")
-    found = gaps(outputs, source, present)
-    steps = pd.Index(outputs.steps, name="step")
-    beats = mean_table(curves, "validation", "risk") <= (1 - margin) * mean_table(
-        curves, "validation", "constant_risk"
+    return gaps(outputs, source, present), pd.Index(outputs.steps, name="step")
+
+
+def _not_identifiable(found: Gaps, source: str, fallback: Choice) -> Choice:
+    """What stands in where the environments certify no group."""
+    shares = ", ".join(f"{100 * f:.1f} %" for f in found.certificate.frequencies)
+    return fallback._replace(
+        statistic=None,
+        bound=None,
+        note="not identifiable from these environments: no difference was found in how "
+        f"often they hold the rows that {_MISLED[source]} ({shares}); 'risks agree' "
+        "chose instead",
     )
-    allowed = beats.reindex(steps, fill_value=False) & (steps >= min_step)
-    if allowed.any() and not (found.certified & allowed).any():
-        shares = ", ".join(f"{100 * f:.1f} %" for f in found.certificate.frequencies)
-        fallback = risks_agree(curves, target, margin=margin, min_step=min_step)
-        return fallback._replace(
-            statistic=None,
-            bound=None,
-            note="not identifiable from these environments: no difference was found in how "
-            f"often they hold the rows that {_MISLED[source]} ({shares}); 'risks agree' "
-            "chose instead",
-        )
-    return found, allowed & found.certified
 
 
 def _last_episode(good: npt.NDArray[np.bool_], patience: int) -> npt.NDArray[np.intp]:
