@@ -145,11 +145,11 @@ def test_lowest_worst_group_stops_on_certified_groups(net, averaging):
     erm = make("erm", keep_outputs=("validation",)).run()
     reference = erm.outputs.at(reference_step(erm.outputs))
     stopping = Stopping("lowest-worst-group", patience=3, reference=reference)
-    run = make("erm", stopping).run()
+    run = make("vrex", stopping).run()
     assert run.reason == "stopped"
     assert (run.choice.satisfied, run.choice.note) == (True, "")
     assert 0 < run.choice.step == run.choice.statistic[1:].idxmin() < run.steps
-    again = make("erm").run(until=run.choice.step)
+    again = make("vrex").run(until=run.choice.step)
     assert torch.equal(parameters(run.model), parameters(again.model))
 
 
