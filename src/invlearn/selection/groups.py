@@ -283,27 +283,29 @@ def lowest_worst_group(
     *,
     source: str = "reference",
     splits: Sequence[str] = ("validation",),
-    margin: float = 0.05,
+    margin: float = 0.0,
     min_step: int = 1,
 ) -> Choice:
     """The step at which the worse-off of the two groups errs least, on validation rows.
 
     A predictor that leans on what misled the reference errs more where it did, one that bets
     against it errs more elsewhere. Unlike `groups_agree` this asks for no crossing, and how well
-    the predictor does counts: its error has to be less by `margin` than that of any constant
-    one. Training rows are not read: they would favor whatever was learnt by heart.
+    the predictor does counts: its error has to be less than that of any constant one. Training rows are not read: they would favor whatever was learnt by heart.
 
     Parameters
     ----------
-    curves, target, outputs, source, splits, margin, min_step
+    curves, target, outputs, source, splits, min_step
         See `groups_agree`.
+    margin : float
+        Share by which the error has to be less than that of the constant predictor which does
+        best by its own worse-off group.
 
     Returns
     -------
     Choice
         With the larger of the two errors along the steps. Where the environments do not certify
-        the groups, the choice of the rule 'risks-agree' with a note; where no step does clearly
-        better than a constant predictor, the last step, with ``satisfied=False``.
+        the groups, the choice of the rule 'risks-agree' with a note; where no step does better
+        than a constant predictor, the last step, with ``satisfied=False``.
 
     References
     ----------
@@ -313,10 +315,10 @@ def lowest_worst_group(
     found, steps = _read(outputs, source, splits)
     late = pd.Series(steps >= min_step, index=steps)
     if not (late & found.certified).any():
-        instead = risks_agree(curves, target, margin=margin, min_step=min_step)
+        instead = risks_agree(curves, target, min_step=min_step)
         return _not_identifiable(found, source, instead)
     statistic = pd.Series(found.worst, index=steps)
-    allowed = late & found.certified & (statistic <= (1 - margin) * found.constant)
+    allowed = late & found.certified & (statistic < (1 - margin) * found.constant)
     if not allowed.any():
         return Choice(int(allowed.index[-1]), False, statistic)
     step = step_of(statistic[allowed].idxmin())
