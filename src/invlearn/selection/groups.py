@@ -30,6 +30,9 @@ LEVEL = 1e-3
 NORMAL = 1.96
 """Two-sided 5 % point of the normal distribution."""
 
+_ROUNDING = 1e-9
+"""Equal errors differ by less than this."""
+
 _MISLED = {"reference": "mislead the reference", "inner-step": "a pooled step hurts"}
 
 Floats = npt.NDArray[np.float64]
@@ -290,7 +293,8 @@ def lowest_worst_group(
 
     A predictor that leans on what misled the reference errs more where it did, one that bets
     against it errs more elsewhere. Unlike `groups_agree` this asks for no crossing, and how well
-    the predictor does counts: its error has to be less than that of any constant one. Training rows are not read: they would favor whatever was learnt by heart.
+    the predictor does counts: its error has to be less than that of any constant one. Training
+    rows are not read: they would favor whatever was learnt by heart.
 
     Parameters
     ----------
@@ -318,7 +322,8 @@ def lowest_worst_group(
         instead = risks_agree(curves, target, min_step=min_step)
         return _not_identifiable(found, source, instead)
     statistic = pd.Series(found.worst, index=steps)
-    allowed = late & found.certified & (statistic < (1 - margin) * found.constant)
+    beats = statistic < (1 - margin) * found.constant - _ROUNDING
+    allowed = late & found.certified & beats
     if not allowed.any():
         return Choice(int(allowed.index[-1]), False, statistic)
     step = step_of(statistic[allowed].idxmin())
