@@ -2,10 +2,10 @@
 
 Colored MNIST (or colored-digits), two environments; for each variant the risks' curvature
 along their gradients times the inner rate, by step, and the test accuracies at the step that the
-rule 'lowest worst-group error' chose from training environments alone. A fixed rate whose
-product with the curvature grows with training overshoots, and θ turns against the shortcut; under
-``rate="curvature"`` the product is what is held. Curvatures are those of the parameters as they
-are, accuracies those of their moving average (decay 0.95).
+rule 'lowest worst-group error' chose from training environments alone. That product decides which
+way θ goes: where it is small the shortcut stays in use, where it is large θ turns against it.
+Under ``rate="curvature"`` it is held (the curvature itself is shown then). Curvatures are those of
+the parameters as they are, accuracies those of their moving average (decay 0.95).
 
     python benchmarks/depth.py [--dataset colored-mnist] [--seeds 1] [--steps 400] [--out FILE]
 """
