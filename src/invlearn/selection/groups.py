@@ -162,8 +162,11 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
     fixed = None
     if source == "reference":
         fixed = torch.cat([reference_group(part, outputs) for part in parts])
-    certificate = None if fixed is None else certify(fixed, environment, n_envs)
     constants = _constant_errors(torch.cat([part.y for part in parts]), weights, outputs.loss)
+    certificate, constant = None, float("nan")
+    if fixed is not None:
+        certificate = certify(fixed, environment, n_envs)
+        constant = _lowest_worst(constants, fixed, weights)
     out: list[tuple[float, float, float, float, bool]] = []
     for t in range(len(outputs.steps)):
         group = fixed
@@ -176,6 +179,7 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
                 )
             group = torch.cat([r[t] for r in raised if r is not None])
             certificate = certify(group, environment, n_envs)
+            constant = _lowest_worst(constants, group, weights)
         assert certificate is not None
         errors = torch.cat([part.errors(outputs.loss, part.z[t]) for part in parts])
         means, variances = zip(
@@ -186,16 +190,21 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
                 means[0] - means[1],
                 float(np.sqrt(sum(variances))),
                 float(np.max(means)),  # NaN if either is.
-                min(
-                    max(_mean(e[side], weights[side])[0] for side in (group, ~group))
-                    for e in constants
-                ),
+                constant,
                 certificate.holds,
             )
         )
     assert certificate is not None
-    difference, error, worst, constant, certified = map(np.array, zip(*out, strict=True))
-    return Gaps(difference, error, worst, constant, certified.astype(bool), certificate)
+    difference, error, worst, by_constant, certified = map(np.array, zip(*out, strict=True))
+    return Gaps(difference, error, worst, by_constant, certified.astype(bool), certificate)
+
+
+def _lowest_worst(candidates: list[Tensor], group: Tensor, weights: Tensor) -> float:
+    """The lowest of the candidates' larger mean errors [n] in the group and outside."""
+    return min(
+        max(_mean(errors[side], weights[side])[0] for side in (group, ~group))
+        for errors in candidates
+    )
 
 
 def _constant_errors(y: Tensor, weights: Tensor, loss: Loss) -> list[Tensor]:
