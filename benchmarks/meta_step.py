@@ -107,7 +107,7 @@ class LibraryStep:
 
     def step(self, number: int) -> None:
         """Update the parameters once."""
-        self.trainer._update(number)
+        self.trainer._make(self.trainer._plan(number))
 
 
 class DoubleBackwardStep:

@@ -121,7 +121,7 @@ def main() -> None:
     ours, theirs_seconds = [], []
     for _ in range(args.repeats + 2):
         theirs_seconds.append(timed(lambda: plain_step(plain, optimizer, dense)))
-        ours.append(timed(lambda: trainer._update(trainer.step)))
+        ours.append(timed(lambda: trainer._make(trainer._plan(trainer.step))))
     ours, theirs_seconds = ours[2:], theirs_seconds[2:]
     drift = max(
         float((a - b).detach().abs().max())

@@ -23,7 +23,8 @@ class ChannelImages:
     pixels : Tensor [n, p]
         Intensities of the one colored channel, flattened.
     channel : Tensor [n], int64
-        Which channel, 0 .. n_channels - 1.
+        Which channel, 0 .. n_channels - 1. It stays on the CPU wherever the pixels are: it says
+        which products there are to make.
     n_channels : int
         How many channels the dense image has.
 
@@ -49,7 +50,9 @@ class ChannelImages:
         return len(self.pixels)
 
     def __getitem__(self, rows: slice | Tensor) -> ChannelImages:
-        return ChannelImages(self.pixels[rows], self.channel[rows], self.n_channels)
+        there = rows.to(self.device) if isinstance(rows, Tensor) else rows
+        here = rows.cpu() if isinstance(rows, Tensor) else rows
+        return ChannelImages(self.pixels[there], self.channel[here], self.n_channels)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,15 +70,14 @@ class ChannelImages:
         return self.n_channels * self.pixels.shape[1]
 
     def to(self, target: torch.device | torch.dtype | str) -> ChannelImages:
-        """Copy with the pixels (and, for a device, the channels) moved."""
-        channel = self.channel if isinstance(target, torch.dtype) else self.channel.to(target)
-        return ChannelImages(self.pixels.to(target), channel, self.n_channels)
+        """The same images with their pixels on another device or of another type."""
+        return ChannelImages(self.pixels.to(target), self.channel, self.n_channels)
 
     def dense(self) -> Tensor:
         """Rows as an ordinary tensor [n, k * p], channel-major."""
         n, p = self.pixels.shape
         out = self.pixels.new_zeros(n, self.n_channels, p)
-        out[torch.arange(n, device=self.device), self.channel] = self.pixels
+        out[torch.arange(n, device=self.device), self.channel.to(self.device)] = self.pixels
         return out.reshape(n, self.n_channels * p)
 
     def runs(self) -> list[tuple[int, int, int]]:
@@ -84,7 +86,7 @@ class ChannelImages:
             return []
         inner = torch.nonzero(self.channel[1:] != self.channel[:-1]).flatten() + 1
         cuts = [0, *inner.tolist(), len(self)]
-        channels = self.channel[torch.tensor(cuts[:-1], device=self.device)].tolist()
+        channels = self.channel[torch.tensor(cuts[:-1])].tolist()
         return list(zip(cuts[:-1], cuts[1:], channels, strict=True))
 
 

@@ -4,6 +4,7 @@ from invlearn.training.engine import Batch, Engine
 from invlearn.training.schedules import PUBLISHED, PenaltySchedule
 from invlearn.training.settings import Settings
 from invlearn.training.stopping import Stopping
+from invlearn.training.together import train_together
 from invlearn.training.trainer import Run, Trainer
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "Settings",
     "Stopping",
     "Trainer",
+    "train_together",
 ]

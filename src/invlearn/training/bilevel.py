@@ -9,7 +9,7 @@ with their number.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,14 +33,12 @@ CURVATURE_FLOOR = 0.1
 class InnerStep:
     """One inner step from θ: what is needed to differentiate it.
 
-    names: of the adapted parameters; noise: DropGrad's factors of them, or None; gradient:
-    ∇R_i(θ) over them, kept only where the step is normalised.
+    noise: DropGrad's factors of the adapted parameters, or None; gradient: ∇R_i(θ) over them.
     """
 
     start: Parameters
-    names: list[str]
     noise: Parameters | None
-    gradient: Parameters | None
+    gradient: Parameters
 
 
 def meta_step(
@@ -90,14 +88,19 @@ def meta_step(
             )
         state = _measure_curvature(state, objective, first, theta, starts)
         hyper = hyper._replace(inner_lr=hyper.inner_lr / float(state[1]))
-    paths, ends = [], []
+    names = objective.adapted(list(theta))
+    paths: list[list[InnerStep]] = []
+    ends = []
     for i in range(len(inner)):
-        at, path, gradient = theta, [], starts[i]
+        at, gradient = theta, starts[i]
+        path: list[InnerStep] = []
         for k in range(objective.inner_steps):
             if k > 0:
                 gradient = risk(inner, i, k).gradient(at)[1]
-            step, at = _inner_step(objective, hyper, at, gradient, generator)
-            path.append(step)
+            gradient = {name: gradient[name] for name in names}
+            noise = draw_noise(hyper.dropgrad, gradient, generator)
+            path.append(InnerStep(at, noise, gradient))
+            at = stepped(objective, hyper.inner_lr, at, gradient, noise)
         paths.append(path)
         ends.append(at)
 
@@ -108,7 +111,7 @@ def meta_step(
         outer_risk = risk(outer, j, -1)
         value, gradient = outer_risk.gradient(ends[i]) if keep else (outer_risk.value(ends[i]), {})
         if not bool(torch.isfinite(value)):
-            raise DivergenceError(_diverged(inner.names[i], asked))
+            raise DivergenceError(diverged(inner.names[i], asked))
         losses.append(value)
         gradients.append(gradient)
 
@@ -126,12 +129,13 @@ def meta_step(
                     back[name].add_(g, alpha=float(weights[n]))
         if not objective.first_order:
             for k in reversed(range(objective.inner_steps)):
-                direction = _transposed(path[k], back, hyper.inner_lr)
-                product = risk(inner, i, k).hessian_product(path[k].start, direction)
+                step = path[k]
+                direction = transposed(objective, hyper.inner_lr, step.noise, step.gradient, back)
+                product = risk(inner, i, k).hessian_product(step.start, direction)
                 for name, p in product.items():
                     back[name] -= p
         if not all(math.isfinite(float(b.sum())) for b in back.values()):
-            raise DivergenceError(_diverged(inner.names[i], asked))
+            raise DivergenceError(diverged(inner.names[i], asked))
         for name, b in back.items():
             total[name] += b
     add_gradient(model, total)
@@ -154,15 +158,23 @@ def _measure_curvature(
     gradients: Sequence[Parameters],
 ) -> Tensor:
     """The state after a step: steps, curvature (renewed every so many), first curvature."""
-    steps, last, first = state.tolist()
-    if steps % CURVATURE_EVERY == 0:
-        names = objective.adapted(list(theta))
-        found = [curvature(r, names, theta, g) for r, g in zip(risks, gradients, strict=True)]
-        measured = sum(found) / len(found)
-        first = first or max(abs(measured), 1e-6)
-        # Where the risk is flat, the rate has to stay finite; where it bends down, its size counts.
-        last = max(abs(measured), CURVATURE_FLOOR * first)
-    return torch.tensor([steps + 1, last, first], dtype=torch.float64)
+    if int(state[0]) % CURVATURE_EVERY:
+        return torch.cat([state[:1] + 1, state[1:]])
+    names = objective.adapted(list(theta))
+    found = [curvature(r, names, theta, g) for r, g in zip(risks, gradients, strict=True)]
+    return renewed_curvature(state, state.new_tensor(sum(found) / len(found)))
+
+
+def renewed_curvature(state: Tensor, measured: Tensor) -> Tensor:
+    """The state [..., 3] after a step at which the curvature [...] was measured.
+
+    Where the risk is flat, the rate has to stay finite; where it bends down, its size counts.
+    """
+    size = measured.to(torch.float64).abs()
+    steps, first = state[..., 0], state[..., 2]
+    first = torch.where(first > 0, first, size.clamp_min(1e-6))
+    last = torch.maximum(size, CURVATURE_FLOOR * first)
+    return torch.stack([steps + 1, last, first], -1)
 
 
 def adapt(
@@ -172,60 +184,74 @@ def adapt(
 
     Under ``rate="curvature"`` the rate follows this risk's curvature at the parameters.
     """
-    hyper = hyper._replace(dropgrad=0.0)
+    names = objective.adapted(list(parameters))
     gradient = risk.gradient(parameters)[1]
     if objective.rate == "curvature":
-        found = abs(curvature(risk, objective.adapted(list(parameters)), parameters, gradient))
+        found = abs(curvature(risk, names, parameters, gradient))
         hyper = hyper._replace(inner_lr=hyper.inner_lr / max(found, 1e-6))
     at = parameters
     for _ in range(objective.inner_steps):
-        at = _inner_step(objective, hyper, at, risk.gradient(at)[1], torch.Generator())[1]
+        gradient = risk.gradient(at)[1]
+        at = stepped(objective, hyper.inner_lr, at, {n: gradient[n] for n in names}, None)
     return at
 
 
-def _inner_step(
+def draw_noise(
+    rate: float, gradient: Mapping[str, Tensor], generator: torch.Generator
+) -> Parameters | None:
+    """DropGrad's factors 1 + N(0, p / (1 − p)) of a gradient, drawn on the CPU; None at rate 0."""
+    if not rate:
+        return None
+    scale = math.sqrt(rate / (1 - rate))
+    return {
+        name: 1 + scale * torch.randn(g.shape, generator=generator, dtype=g.dtype).to(g.device)
+        for name, g in gradient.items()
+    }
+
+
+def stepped(
     objective: MetaIRM,
-    hyper: MetaIRMHyper,
+    inner_lr: float | Tensor,
     at: Parameters,
-    gradient: Parameters,
-    generator: torch.Generator,
-) -> tuple[InnerStep, Parameters]:
-    names = objective.adapted(list(at))
-    gradient = {name: gradient[name] for name in names}
-    noise, used = None, gradient
-    if objective.rate == "normalised":
-        length = _norm(gradient)
-        used = {name: g / length for name, g in gradient.items()}
-    if hyper.dropgrad:
-        scale = math.sqrt(hyper.dropgrad / (1 - hyper.dropgrad))
-        noise = {
-            name: 1 + scale * torch.randn(g.shape, generator=generator, dtype=g.dtype).to(g.device)
-            for name, g in gradient.items()
-        }
-        used = {name: g * noise[name] for name, g in used.items()}
-    end = at | {name: at[name] - hyper.inner_lr * g for name, g in used.items()}
-    return InnerStep(at, names, noise, gradient if objective.rate == "normalised" else None), end
+    gradient: Mapping[str, Tensor],
+    noise: Mapping[str, Tensor] | None,
+) -> Parameters:
+    """All parameters after an inner step along the gradient of the adapted ones."""
+    length = _norm(gradient) if objective.rate == "normalised" else None
+    end = dict(at)
+    for name, g in gradient.items():
+        used = g if length is None else g / length
+        used = used if noise is None else used * noise[name]
+        end[name] = at[name] - inner_lr * used
+    return end
 
 
-def _transposed(step: InnerStep, back: Parameters, inner_lr: float) -> Parameters:
+def transposed(
+    objective: MetaIRM,
+    inner_lr: float | Tensor,
+    noise: Mapping[str, Tensor] | None,
+    gradient: Mapping[str, Tensor],
+    back: Mapping[str, Tensor],
+) -> Parameters:
     """The vector v with Jᵀ c = c − H v, J the derivative of the inner step."""
-    v = {name: inner_lr * back[name] for name in step.names}
-    if step.noise is not None:
-        v = {name: step.noise[name] * vector for name, vector in v.items()}
-    if step.gradient is None:
+    v = {name: inner_lr * back[name] for name in gradient}
+    if noise is not None:
+        v = {name: noise[name] * vector for name, vector in v.items()}
+    if objective.rate != "normalised":
         return v
-    length, gradient = _norm(step.gradient), step.gradient
+    length = _norm(gradient)
     along = torch.stack([(g * v[name]).sum() for name, g in gradient.items()]).sum() / length**2
     return {name: (v[name] - along * g) / length for name, g in gradient.items()}
 
 
-def _norm(parameters: Parameters) -> Tensor:
+def _norm(parameters: Mapping[str, Tensor]) -> Tensor:
     return (
         torch.stack([g.square().sum() for g in parameters.values()]).sum().sqrt().clamp_min(1e-12)
     )
 
 
-def _diverged(environment: str, inner_lr: float) -> str:
+def diverged(environment: str, inner_lr: float) -> str:
+    """What to say of an inner step that left no finite number."""
     return (
         f"adapted to environment '{environment}' with inner_lr={inner_lr:g}, the predictor's loss "
         "or its gradient is not a finite number. Lower inner_lr"

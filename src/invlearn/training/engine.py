@@ -8,7 +8,7 @@ gradient are those of the whole batch however it is cut, up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,7 +150,8 @@ class Engine:
             means = {name: m.reshape(n_envs, folds, *m.shape[1:]) for name, m in means.items()}
         terms, state = objective.value(means, hyper, state)
         (grad_z,) = torch.autograd.grad(terms.total, z)
-        if bool(torch.isfinite(terms.total)):
+        # Looking at a device's number would wait for it; the trainer reads it later.
+        if z.device.type != "cpu" or bool(torch.isfinite(terms.total)):
             start = 0
             for graph in graphs:
                 torch.autograd.backward(graph, grad_z[start : start + len(graph)])
@@ -163,8 +164,10 @@ class Engine:
         for part in self._slices(0, rows.n_rows):
             x = rows.x[part]
             if self._row_bytes is None:
-                out, self._row_bytes = _measured(self.model, x)
-                kept += self._row_bytes * len(x)
+                own = [x.pixels if isinstance(x, ChannelImages) else x, *self.model.parameters()]
+                out, held = graph_bytes(lambda x=x: self.model(x), own)  # type: ignore[misc]
+                self._row_bytes = held / len(x)
+                kept += held
                 yield out
                 continue
             kept += self._row_bytes * len(x)
@@ -222,9 +225,8 @@ class Engine:
         )
 
 
-def _measured(model: nn.Module, x: Any) -> tuple[Tensor, float]:
-    """Outputs of x, and the bytes a row that their graph holds beside parameters and x."""
-    own = [x.pixels if isinstance(x, ChannelImages) else x, *model.parameters()]
+def graph_bytes(compute: Callable[[], Tensor], own: Iterable[Tensor]) -> tuple[Tensor, int]:
+    """What is computed, and the bytes that its graph holds beside tensors that are there anyway."""
     seen: dict[int, int] = {tensor.untyped_storage().data_ptr(): 0 for tensor in own}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -233,5 +235,5 @@ def _measured(model: nn.Module, x: Any) -> tuple[Tensor, float]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = model(x)
-    return out, sum(seen.values()) / len(x)
+        out = compute()
+    return out, sum(seen.values())

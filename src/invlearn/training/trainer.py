@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +27,38 @@ from invlearn.objectives.base import Objective, Terms
 from invlearn.outputs import Outputs
 from invlearn.selection import Choice
 from invlearn.training.checks import check_rows, collapse
-from invlearn.training.engine import Engine
+from invlearn.training.engine import Batch, Engine
 from invlearn.training.means import replayed, seeded_generator
 from invlearn.training.recorder import Recorder
 from invlearn.training.settings import Settings, draw_batch
 from invlearn.training.stopping import Stopper, Stopping
 
 _LAYERS = 2  # Stream of random numbers for dropout and its like.
+
+
+@dataclass(frozen=True)
+class Update:
+    """A step that is to be made: its rows, and the numbers its schedules give.
+
+    penalty_weight: NaN for an objective without one; scale: factor on the whole loss, the L2
+    term included; resets: whether the optimizer's state is emptied before it.
+    """
+
+    step: int
+    batch: Batch
+    hyper: Any
+    penalty_weight: float
+    scale: float
+    lr: float
+    resets: bool
+
+    def check(self, terms: Terms) -> None:
+        """Raise DivergenceError unless the objective is finite."""
+        if not bool(torch.isfinite(terms.total)):
+            remedy = "Lower the learning rate"
+            if not math.isnan(self.penalty_weight):
+                remedy += " or the penalty weight, or use at_anneal='rescale'"
+            raise DivergenceError(f"the objective is not a finite number. {remedy}")
 
 
 @dataclass(frozen=True)
@@ -170,6 +195,9 @@ class Trainer:
         self.predictor: nn.Module = model if self.average is None else self.average.module
         self.state = self.objective.init(len(environments), parameter.detach().to(torch.float64))
         self.step = 0
+        self.device = parameter.device
+        self.lazy = self.device.type != "cpu"  # Each look at a device's numbers waits for it.
+        self._pending: list[tuple[Update, Terms]] = []
         self._ended = ""  # The reason, once a stopping rule's model was put in place.
         self._history: list[dict[str, float]] = []
 
@@ -185,6 +213,22 @@ class Trainer:
         progress : bool
             Show a progress bar on the error output, if that is a terminal.
         """
+        loop = self.loop(until=until, progress=progress)
+        try:
+            while True:
+                next(loop)
+        except StopIteration as end:
+            run: Run = end.value
+        return run
+
+    def loop(
+        self, *, until: int | None = None, progress: bool = False
+    ) -> Generator[Update, Terms | DivergenceError | None, Run]:
+        """`run`, bit by bit: yields every update before it is made, returns the `Run`.
+
+        Whoever drives it sends None for the trainer to make the update itself, or makes it,
+        several runs' at once, and sends its terms or what went wrong.
+        """
         last = self.settings.steps if until is None else until
         last = self.step if self._ended else last
         reason, cause, messages = self._ended or "finished", "", []
@@ -197,6 +241,7 @@ class Trainer:
             for step in steps:
                 measured = step % self.settings.evaluate_every == 0
                 if measured:
+                    self._read()
                     self.recorder.measure(self.predictor, self.step)
                     candidate = _copy(self.predictor)
                     if self.stopper is not None and self.stopper.look(
@@ -204,10 +249,17 @@ class Trainer:
                     ):
                         reason = "stopped"
                         break
-                self._update(step)
+                update = self._plan(step)
+                made = yield update
+                if isinstance(made, DivergenceError):
+                    raise made
+                self._pending.append((update, self._make(update) if made is None else made))
+                self.step = step + 1
+                if measured or not self.lazy:
+                    self._read()
                 if measured:  # The objective was finite there, so the snapshot is sound.
                     finite, finite_step = candidate, step
-                self.step = step + 1
+            self._read()
         except KeyboardInterrupt:
             reason = "interrupted"
         except DivergenceError as error:
@@ -226,7 +278,7 @@ class Trainer:
                 f"{self.objective.title} diverged at step {self.step}: {cause}. "
                 f"The model is the one of step {self._fall_back(finite_step)}."
             )
-            warnings.warn(messages[-1], DivergenceWarning, stacklevel=2)
+            warnings.warn(messages[-1], DivergenceWarning, stacklevel=3)
         elif reason == "stopped" or self.step >= self.settings.steps:
             if self.stopper is not None and self.stopper.restore(self.predictor):
                 self._ended = reason
@@ -259,62 +311,86 @@ class Trainer:
         )
         return self.settings.schedule.start if scheduled else 0
 
-    def _update(self, step: int) -> None:
-        settings, schedule = self.settings, self.settings.schedule
-        if schedule.resets(step):
-            self.optimizer.state.clear()
-        if settings.lr_factor is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = settings.lr * settings.lr_factor(step)
-        hyper, weight = self.hyper, math.nan
+    def _plan(self, step: int) -> Update:
+        """All that is known of a step before it is made."""
+        settings, schedule, hyper = self.settings, self.settings.schedule, self.hyper
+        weight, scale = math.nan, 1.0
         if "penalty_weight" in hyper._fields:
             weight = schedule.weight(step, hyper.penalty_weight)
             hyper = hyper._replace(penalty_weight=weight)
-        scale = 1.0 if math.isnan(weight) else schedule.loss_scale(weight)
+            scale = schedule.loss_scale(weight)
         batch = draw_batch(self.environments, settings, self.objective.folds, self.seed, step)
+        factor = 1.0 if settings.lr_factor is None else settings.lr_factor(step)
+        lr = settings.lr * factor
+        return Update(step, batch, hyper, weight, scale, lr, schedule.resets(step))
+
+    def _make(self, update: Update) -> Terms:
+        """Make an update of this run alone."""
+        if update.resets:
+            self.optimizer.state.clear()
+        for group in self.optimizer.param_groups:
+            group["lr"] = update.lr
         start_state = self.state
         terms: Terms | None = None
 
-        def closure() -> float:
+        def closure() -> Tensor:
             nonlocal terms
             self.optimizer.zero_grad()
-            with replayed(seeded_generator(self.seed, _LAYERS, step).initial_seed()):
-                terms, self.state = self.engine.step(batch, hyper, start_state)
-            if not bool(torch.isfinite(terms.total)):
-                remedy = "Lower the learning rate"
-                if not math.isnan(weight):
-                    remedy += " or the penalty weight, or use at_anneal='rescale'"
-                raise DivergenceError(f"the objective is not a finite number. {remedy}")
-            return scale * (float(terms.total) + self._finish_gradient(scale))
+            with replayed(seeded_generator(self.seed, _LAYERS, update.step).initial_seed()):
+                terms, self.state = self.engine.step(update.batch, update.hyper, start_state)
+            if not self.lazy:
+                update.check(terms)
+            return update.scale * (terms.total + self._finish_gradient(update.scale))
 
-        self.optimizer.step(closure)
+        self.optimizer.step(closure)  # type: ignore[arg-type]
         if self.average is not None:
             self.average.update_parameters(self.model)
         if terms is None:
-            raise OptionError(f"torch.optim.{settings.optimizer} never evaluated the objective.")
-        self._history.append(
-            {
-                "step": step,
-                "total": float(terms.total),
-                "penalty": float(terms.penalty),
-                "penalty_weight": weight,
-            }
-            | {
-                f"risk {name}": float(risk)
-                for name, risk in zip(self.environments.names, terms.risks, strict=True)
-            }
-        )
+            name = self.settings.optimizer
+            raise OptionError(f"torch.optim.{name} never evaluated the objective.")
+        return terms
 
-    def _finish_gradient(self, scale: float) -> float:
+    def _read(self) -> None:
+        """Take the terms of the updates made since into the history, with one look at the device.
+
+        Raises
+        ------
+        DivergenceError
+            Of the first update whose objective is not finite.
+        """
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        rows = torch.stack(
+            [torch.stack([t.total, t.penalty, *t.risks.unbind()]) for _, t in pending]
+        ).tolist()
+        for (update, terms), (total, penalty, *risks) in zip(pending, rows, strict=True):
+            if not math.isfinite(total):
+                self.step = update.step
+                update.check(terms)
+            self._history.append(
+                {
+                    "step": update.step,
+                    "total": total,
+                    "penalty": penalty,
+                    "penalty_weight": update.penalty_weight,
+                }
+                | {
+                    f"risk {name}": risk
+                    for name, risk in zip(self.environments.names, risks, strict=True)
+                }
+            )
+
+    def _finish_gradient(self, scale: float) -> Tensor:
         """Add the L2 term's gradient and scale all of it; returns the L2 term."""
         l2 = self.settings.l2
-        term = 0.0
+        term = torch.zeros((), dtype=torch.float64, device=self.device)
         for p in self.model.parameters():
             if p.grad is None:
                 continue
             if l2:
                 p.grad.add_(p.detach(), alpha=2 * l2)
-                term += l2 * float(p.detach().square().sum())
+                term += l2 * p.detach().square().sum()
             if scale != 1.0:
                 p.grad.mul_(scale)
         return term

@@ -1,0 +1,268 @@
+"""One exact step of several runs at once: `Engine` over a stack, for every kind of objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from invlearn.losses import Loss
+from invlearn.objectives.base import GradientObjective, MeanObjective, Objective, Terms
+from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.training.bilevel import (
+    CURVATURE_EVERY,
+    diverged,
+    draw_noise,
+    renewed_curvature,
+    stepped,
+    transposed,
+)
+from invlearn.training.derivatives import Parameters
+from invlearn.training.engine import Batch
+from invlearn.training.means import environment_means
+from invlearn.training.stack import Stack, StackedRisk, StackedRows, flat
+
+
+class Made(NamedTuple):
+    """A step of R runs.
+
+    terms, states: one entry a run along their first dimension (states None where the objective
+    has none); gradient {name: [R, ...]}; errors: what went wrong, by run.
+    """
+
+    terms: Terms
+    states: Tensor | None
+    gradient: Parameters
+    errors: dict[int, str]
+
+
+class StackedEngine:
+    """Computes an objective and its gradient in every run of a stack.
+
+    Parameters
+    ----------
+    stack : Stack
+    loss : Loss
+    objective : Objective
+        The same in every run; hyperparameters may differ.
+    """
+
+    def __init__(self, stack: Stack, loss: Loss, objective: Objective) -> None:
+        self.stack = stack
+        self.loss = loss
+        self.objective = objective
+        self._rows: tuple[tuple[int, ...], list[Batch], StackedRows] | None = None
+
+    def step(self, batches: Sequence[Batch], hypers: Sequence[Any], states: Sequence[Any]) -> Made:
+        """Evaluate the objective and its gradient on every run's batch."""
+        rows = self._layout(batches)
+        device = rows.x.device
+        hyper = type(hypers[0])(
+            *(torch.tensor(v, dtype=torch.float64).to(device) for v in zip(*hypers, strict=True))
+        )
+        state = None if states[0] is None else torch.stack(list(states))
+        if isinstance(self.objective, MetaIRM):
+            return self._meta_step(self.objective, rows, batches, hyper, state)
+        if isinstance(self.objective, GradientObjective):
+            return self._gradient_step(self.objective, rows, hyper, state)
+        assert isinstance(self.objective, MeanObjective)
+        return self._mean_step(self.objective, rows, hyper, state)
+
+    def _layout(self, batches: Sequence[Batch]) -> StackedRows:
+        """The batches' rows; those of full batches, which stay the same, are laid out once."""
+        key = tuple(id(batch.rows.y) for batch in batches)
+        if self._rows is not None and self._rows[0] == key and batches[0].fold is None:
+            return self._rows[2]
+        rows = StackedRows.of(batches)
+        self._rows = key, list(batches), rows  # The batches too, or an id might come again.
+        return rows
+
+    def _mean_step(
+        self, objective: MeanObjective, rows: StackedRows, hyper: Any, state: Tensor | None
+    ) -> Made:
+        leaves = {n: p.detach().requires_grad_() for n, p in self.stack.parameters.items()}
+        graphs = list(self.stack.all_outputs(leaves, rows))
+        z = torch.cat([graph.detach() for graph in graphs], 1).requires_grad_()
+        n_runs, n_envs, folds = len(z), len(rows.offsets) - 1, objective.folds
+        run = torch.arange(n_runs, device=z.device)[:, None]
+        segment = run * n_envs + rows.index
+        if folds > 1:
+            assert rows.fold is not None
+            segment = segment * folds + rows.fold
+        means = environment_means(
+            objective.moments(self.loss, *flat(z, rows.y)),
+            segment.flatten(),
+            n_runs * n_envs * folds,
+            rows.weights.flatten(),
+        )
+        shape = (n_runs, n_envs) + ((folds,) if folds > 1 else ())
+        means = {name: m.reshape(*shape, *m.shape[1:]) for name, m in means.items()}
+
+        def value(means: Any, hyper: Any, state: Any) -> Any:
+            terms, new = objective.value(means, hyper, state)
+            return tuple(terms) + (() if new is None else (new,))
+
+        total, risks, penalty, *new = vmap(value, in_dims=(0, 0, None if state is None else 0))(
+            means, hyper, state
+        )
+        (grad_z,) = torch.autograd.grad(total.sum(), z)
+        start = 0
+        for graph in graphs:
+            torch.autograd.backward(graph, grad_z[:, start : start + graph.shape[1]])
+            start += graph.shape[1]
+        gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in leaves.items()}
+        terms = Terms(total.detach(), risks.detach(), penalty.detach())
+        return Made(terms, new[0].detach() if new else None, gradient, {})
+
+    def _risks(self, rows: StackedRows) -> list[StackedRisk]:
+        n_envs = len(rows.offsets) - 1
+        return [StackedRisk(self.stack, self.loss, rows, e) for e in range(n_envs)]
+
+    def _gradient_step(
+        self, objective: GradientObjective, rows: StackedRows, hyper: Any, state: Tensor | None
+    ) -> Made:
+        theta = self.stack.parameters
+        risks = self._risks(rows)
+        found = [risk.gradient(theta) for risk in risks]
+        values = torch.stack([value for value, _ in found], 1)
+        gradients = {name: torch.stack([g[name] for _, g in found], 1) for name in theta}
+
+        def combine(values: Any, gradients: Any, hyper: Any, state: Any) -> Any:
+            combination, new = objective.combine(values, gradients, hyper, state)
+            total = {
+                name: torch.tensordot(combination.weights.to(g.dtype), g, dims=1)
+                for name, g in gradients.items()
+            }
+            out = tuple(combination.terms), total, combination.directions or {}
+            return out + (() if new is None else (new,))
+
+        terms, total, directions, *new = vmap(
+            combine, in_dims=(0, 0, 0, None if state is None else 0)
+        )(values, gradients, hyper, state)
+        if directions:
+            for e, risk in enumerate(risks):
+                direction = {name: v[:, e].to(theta[name].dtype) for name, v in directions.items()}
+                for name, product in risk.hessian_product(theta, direction).items():
+                    total[name] = total[name] + product
+        return Made(Terms(*terms), new[0] if new else None, total, {})
+
+    def _meta_step(
+        self,
+        objective: MetaIRM,
+        rows: StackedRows,
+        batches: Sequence[Batch],
+        hyper: Any,
+        state: Tensor | None,
+    ) -> Made:
+        theta, n_envs = self.stack.parameters, len(rows.offsets) - 1
+        generators = [torch.Generator().manual_seed(batch.seed) for batch in batches]
+        inner = outer = self._risks(rows)
+        if objective.folds > 1:
+            assert rows.fold is not None
+            inner, outer = (self._risks(rows.select(rows.fold == fold)) for fold in range(2))
+        names = objective.adapted(list(theta))
+        risks, starts = zip(*(risk.gradient(theta) for risk in inner), strict=True)
+        asked, rate = hyper.inner_lr.tolist(), hyper.inner_lr
+        if state is not None:
+            state = self._curvature(state, inner, names, starts)
+            rate = rate / state[:, 1]
+        rate = rate.to(next(iter(theta.values())).dtype)
+        dropgrad = hyper.dropgrad.tolist()
+
+        def advance(rate: Tensor, at: Any, gradient: Any, noise: Any) -> Parameters:
+            return stepped(objective, rate, at, gradient, noise)
+
+        def go_back(rate: Tensor, noise: Any, gradient: Any, back: Any) -> Parameters:
+            return transposed(objective, rate, noise, gradient, back)
+
+        paths, ends = [], []
+        for i in range(n_envs):
+            at, gradient, path = theta, starts[i], []
+            for k in range(objective.inner_steps):
+                if k > 0:
+                    gradient = inner[i].gradient(at)[1]
+                gradient = {name: gradient[name] for name in names}
+                noise = _noise(dropgrad, gradient, generators)
+                path.append((at, noise, gradient))
+                noisy = None if noise is None else 0
+                at = vmap(advance, in_dims=(0, 0, 0, noisy))(rate, at, gradient, noise)
+            paths.append(path)
+            ends.append(at)
+
+        pairs = objective.draw_pairs(n_envs, generators[0])
+        found = [outer[j].gradient(ends[i]) for i, j in pairs]
+        losses = torch.stack([value for value, _ in found], 1).requires_grad_()
+        terms = vmap(
+            lambda losses, risks, hyper: tuple(objective.value(losses, risks, n_envs, hyper))
+        )(losses, torch.stack(risks, 1), hyper)
+        (weights,) = torch.autograd.grad(terms[0].sum(), losses)
+        suspect = torch.full_like(hyper.inner_lr, -1)
+        for (i, _), value in zip(pairs, losses.detach().unbind(1), strict=True):
+            suspect = torch.where((suspect < 0) & ~value.isfinite(), float(i), suspect)
+
+        total = {name: torch.zeros_like(p) for name, p in theta.items()}
+        for i, path in enumerate(paths):
+            back = {name: torch.zeros_like(p) for name, p in theta.items()}
+            for n, (adapted_to, _) in enumerate(pairs):
+                if adapted_to == i:
+                    for name, g in found[n][1].items():
+                        w = weights[:, n].to(g.dtype)
+                        back[name] += g * w.reshape(-1, *[1] * (g.ndim - 1))
+            for at, noise, gradient in () if objective.first_order else reversed(path):
+                noisy = None if noise is None else 0
+                direction = vmap(go_back, in_dims=(0, noisy, 0, 0))(rate, noise, gradient, back)
+                for name, product in inner[i].hessian_product(at, direction).items():
+                    back[name] -= product
+            sums = torch.stack([b.flatten(1).sum(1) for b in back.values()]).sum(0)
+            suspect = torch.where((suspect < 0) & ~sums.isfinite(), float(i), suspect)
+            for name, b in back.items():
+                total[name] += b
+        kept = Terms(*(term.detach() for term in terms))
+        if suspect.device.type != "cpu":  # Said without a look at the device: it would wait.
+            bad = suspect >= 0
+            return Made(kept._replace(total=kept.total.where(~bad, torch.nan)), state, total, {})
+        envs = batches[0].rows.names
+        errors = {
+            r: diverged(envs[int(e)], asked[r]) for r, e in enumerate(suspect.tolist()) if e >= 0
+        }
+        return Made(kept, state, total, errors)
+
+    def _curvature(
+        self,
+        state: Tensor,
+        risks: Sequence[StackedRisk],
+        names: Sequence[str],
+        gradients: Sequence[Parameters],
+    ) -> Tensor:
+        """The states after a step; the runs' steps are the same."""
+        if self._steps(state) % CURVATURE_EVERY:
+            return torch.cat([state[:, :1] + 1, state[:, 1:]], 1)
+        measured = torch.zeros_like(state[:, 0])
+        for risk, gradient in zip(risks, gradients, strict=True):
+            along = {name: gradient[name] for name in names}
+            product = risk.hessian_product(self.stack.parameters, along)
+            slope = torch.stack([(g * product[n]).flatten(1).sum(1) for n, g in along.items()])
+            square = torch.stack([g.square().flatten(1).sum(1) for g in along.values()]).sum(0)
+            measured += slope.sum(0) / square.sqrt().clamp_min(1e-12) ** 2 / len(risks)
+        return renewed_curvature(state, measured)
+
+    @staticmethod
+    def _steps(state: Tensor) -> int:
+        return int(state[0, 0])
+
+
+def _noise(
+    rates: Sequence[float], gradient: Parameters, generators: Sequence[torch.Generator]
+) -> Parameters | None:
+    """Every run's DropGrad factors, each from its own generator."""
+    if not any(rates):
+        return None
+    drawn = [
+        draw_noise(rate, {name: g[r] for name, g in gradient.items()}, generator)
+        or {name: torch.ones_like(g[r]) for name, g in gradient.items()}
+        for r, (rate, generator) in enumerate(zip(rates, generators, strict=True))
+    ]
+    return {name: torch.stack([one[name] for one in drawn]) for name in gradient}
