@@ -315,3 +315,20 @@ def test_layer_takes_no_rows(channels):
     if channels:
         x = ChannelImages(torch.empty(0, 3), torch.empty(0, dtype=torch.int64), 2)
     assert Linear(6, 4)(x).shape == (0, 4)
+
+
+@needs_onednn
+@pytest.mark.parametrize("n", [64, 200])
+def test_linear_kernel_has_the_second_derivatives_of_torchs(n):
+    g = torch.Generator().manual_seed(0)
+    x, w, b = (torch.randn(*shape, generator=g) for shape in ((n, 70), (33, 70), (33,)))
+    found = []
+    for function in (kernels.linear, F.linear):
+        leaves = [t.clone().requires_grad_() for t in (x, w, b)]
+        hidden = function(leaves[0], leaves[1], leaves[2]).tanh()
+        out = function(hidden, leaves[1].t()[:33, :33].contiguous()).square().sum()
+        first = torch.autograd.grad(out, leaves, create_graph=True)
+        slope = sum((f * f.detach().cos()).sum() for f in first)
+        found.append(torch.autograd.grad(slope, leaves))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=2e-4, atol=2e-4 * float(want.abs().max()))

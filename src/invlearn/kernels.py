@@ -60,12 +60,36 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        if torch.is_grad_enabled():  # Differentiated again: torch's products have a derivative.
-            return grad @ weight, grad.t() @ x, grad.sum(0) if ctx.needs_input_grad[2] else None
+        if torch.is_grad_enabled():  # Differentiated again: products that have a derivative.
+            return (
+                _Linear.apply(grad, weight.t(), None) if ctx.needs_input_grad[0] else None,  # type: ignore[no-untyped-call]
+                _WeightGradient.apply(grad, x) if ctx.needs_input_grad[1] else None,  # type: ignore[no-untyped-call]
+                grad.sum(0) if ctx.needs_input_grad[2] else None,
+            )
         return (
             _product(grad, weight.t()) if ctx.needs_input_grad[0] else None,
             _transposed_product(grad, x) if ctx.needs_input_grad[1] else None,
             grad.sum(0) if ctx.needs_input_grad[2] else None,
+        )
+
+
+class _WeightGradient(torch.autograd.Function):
+    """``grad.T @ x``, whose derivatives come out with rows as long as a layer's."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(grad, x)
+        return _transposed_product(grad, x)
+
+    @staticmethod
+    def backward(ctx: Any, along: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        grad, x = ctx.saved_tensors
+        along = along.contiguous()
+        if torch.is_grad_enabled():
+            return x @ along.t(), grad @ along
+        return (
+            _product(x, along) if ctx.needs_input_grad[0] else None,
+            _product(grad, along.t()) if ctx.needs_input_grad[1] else None,
         )
 
 

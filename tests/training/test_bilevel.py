@@ -26,7 +26,7 @@ from invlearn.features import ChannelImages
 from invlearn.losses import Custom, get_loss
 from invlearn.models import MLP
 from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
-from invlearn.training import Batch, Engine, Settings, Trainer
+from invlearn.training import Batch, Engine, Settings, Trainer, bilevel
 from invlearn.training.bilevel import CURVATURE_EVERY, CURVATURE_FLOOR, adapt
 from invlearn.training.derivatives import Risk, trainable
 from invlearn.training.means import random_folds
@@ -339,6 +339,7 @@ def test_a_step_leaves_the_models_own_parameters_in_it(kind, rows):
 
 @pytest.mark.parametrize(("extra", "twice"), [((), 1), ((Cubed,), 3)])  # Once to compare.
 def test_reverse_mode_is_used_twice_only_where_forward_mode_fails(extra, twice, rows, monkeypatch):
+    monkeypatch.setattr(bilevel, "TAPE_BYTES", 0)
     calls, whole = [], Risk._reverse_twice
     monkeypatch.setattr(Risk, "_reverse_twice", lambda self, *a: calls.append(1) or whole(self, *a))
     net = smooth(*(kind() for kind in extra))
@@ -999,3 +1000,25 @@ def test_trap_weights_that_sum_to_zero_are_refused(rows, model):
 def test_inner_steps_none_is_refused():
     with pytest.raises(OptionError, match=r"Expected inner_steps .* whole number .* got None"):
         MetaIRM(inner_steps=None)
+
+
+@pytest.mark.parametrize("budget", [0, 12_000, 1 << 30])
+def test_kept_graphs_change_nothing_but_the_way(budget, rows, monkeypatch):
+    objective, data = MetaIRM(inner_steps=2), rows(sizes=SIZES[3])
+    kept, original = [], Risk.taped_gradient
+
+    def taped(self, *args):
+        total, tape = original(self, *args)
+        kept.append(len(tape.kept))
+        return total, tape
+
+    monkeypatch.setattr(bilevel, "TAPE_BYTES", budget)
+    monkeypatch.setattr(Risk, "taped_gradient", taped)
+    agree(smooth(), batch_of(data, objective), objective, micro_batch=8)
+    parts = [-(-n // 8) for n in SIZES[3]]
+    if budget == 0:
+        assert not any(kept)
+    elif budget == 1 << 30:
+        assert kept[: len(parts)] == parts
+    else:
+        assert 0 < sum(kept) < sum(parts)

@@ -20,10 +20,13 @@ from invlearn.errors import DivergenceError, OptionError
 from invlearn.losses import Loss
 from invlearn.objectives.base import State, Terms
 from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
-from invlearn.training.derivatives import Parameters, Risk, add_gradient, trainable
+from invlearn.training.derivatives import Parameters, Risk, Tape, add_gradient, trainable
 
 CURVATURE_EVERY = 10
 """Steps between two measurements of the curvature."""
+
+TAPE_BYTES = 64 << 20
+"""Bytes of graphs that are kept from the inner steps for their Hessian products."""
 
 CURVATURE_FLOOR = 0.1
 """Share of the first curvature below which it is not taken to fall."""
@@ -77,8 +80,11 @@ def meta_step(
     def risk(rows: Environments, e: int, what: int) -> Risk:
         return Risk(model, loss, rows, e, micro_batch, seed=seed + 7919 * (what + 1))
 
-    first = [risk(inner, i, 0) for i in range(len(inner))]
-    risks, starts = zip(*(r.gradient(theta) for r in first), strict=True)
+    tapes_bytes = 0 if objective.first_order else TAPE_BYTES / len(inner)
+    risks, tapes = zip(
+        *(risk(inner, i, 0).taped_gradient(theta, tapes_bytes) for i in range(len(inner))),
+        strict=True,
+    )
     asked = hyper.inner_lr
     if objective.rate == "curvature":
         if state is None:
@@ -86,13 +92,13 @@ def meta_step(
                 "Expected the state of meta-IRM, which holds the curvature, got None. Pass what "
                 "objective.init(n_envs, like) or the step before returned."
             )
-        state = _measure_curvature(state, objective, first, theta, starts)
+        state = _measure_curvature(state, objective, tapes)
         hyper = hyper._replace(inner_lr=hyper.inner_lr / float(state[1]))
     names = objective.adapted(list(theta))
     paths: list[list[InnerStep]] = []
     ends = []
     for i in range(len(inner)):
-        at, gradient = theta, starts[i]
+        at, gradient = theta, tapes[i].gradient
         path: list[InnerStep] = []
         for k in range(objective.inner_steps):
             if k > 0:
@@ -131,7 +137,10 @@ def meta_step(
             for k in reversed(range(objective.inner_steps)):
                 step = path[k]
                 direction = transposed(objective, hyper.inner_lr, step.noise, step.gradient, back)
-                product = risk(inner, i, k).hessian_product(step.start, direction)
+                if k == 0:
+                    product = tapes[i].hessian_product(direction)
+                else:
+                    product = risk(inner, i, k).hessian_product(step.start, direction)
                 for name, p in product.items():
                     back[name] -= p
         if not all(math.isfinite(float(b.sum())) for b in back.values()):
@@ -142,26 +151,20 @@ def meta_step(
     return Terms(*(term.detach() for term in terms)), state
 
 
-def curvature(risk: Risk, names: Sequence[str], theta: Parameters, gradient: Parameters) -> float:
+def curvature(tape: Tape, names: Sequence[str]) -> float:
     """gᵀHg / ‖g‖² of a risk along its own gradient over some of the parameters."""
-    along = {name: gradient[name] for name in names}
-    product = risk.hessian_product(theta, along)
+    along = {name: tape.gradient[name] for name in names}
+    product = tape.hessian_product(along)
     slope = torch.stack([(g * product[name]).sum() for name, g in along.items()]).sum()
     return float(slope / _norm(along) ** 2)
 
 
-def _measure_curvature(
-    state: Tensor,
-    objective: MetaIRM,
-    risks: Sequence[Risk],
-    theta: Parameters,
-    gradients: Sequence[Parameters],
-) -> Tensor:
+def _measure_curvature(state: Tensor, objective: MetaIRM, tapes: Sequence[Tape]) -> Tensor:
     """The state after a step: steps, curvature (renewed every so many), first curvature."""
     if int(state[0]) % CURVATURE_EVERY:
         return torch.cat([state[:1] + 1, state[1:]])
-    names = objective.adapted(list(theta))
-    found = [curvature(r, names, theta, g) for r, g in zip(risks, gradients, strict=True)]
+    names = objective.adapted(list(tapes[0].gradient))
+    found = [curvature(tape, names) for tape in tapes]
     return renewed_curvature(state, state.new_tensor(sum(found) / len(found)))
 
 
@@ -185,9 +188,8 @@ def adapt(
     Under ``rate="curvature"`` the rate follows this risk's curvature at the parameters.
     """
     names = objective.adapted(list(parameters))
-    gradient = risk.gradient(parameters)[1]
     if objective.rate == "curvature":
-        found = abs(curvature(risk, names, parameters, gradient))
+        found = abs(curvature(risk.taped_gradient(parameters, TAPE_BYTES)[1], names))
         hyper = hyper._replace(inner_lr=hyper.inner_lr / max(found, 1e-6))
     at = parameters
     for _ in range(objective.inner_steps):

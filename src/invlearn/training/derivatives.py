@@ -5,9 +5,10 @@ All are sums over rows, so they stream over micro-batches and hold one micro-bat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,10 +18,12 @@ from torch.func import functional_call
 
 from invlearn.environments import Environments
 from invlearn.errors import OptionError
-from invlearn.features import Features
+from invlearn.features import ChannelImages, Features
 from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
 from invlearn.training.means import replayed
+
+T = TypeVar("T")
 
 Parameters = dict[str, Tensor]
 """Parameters by name, and whatever has their shapes: gradients, directions."""
@@ -31,6 +34,9 @@ _CHECKED_ROWS = 64
 
 _FORWARD_SERVES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 """For each model seen: whether forward mode gives its Hessian products."""
+
+_TAPE_ROW_BYTES: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
+"""For each model seen: bytes that the graphs of a row's gradient hold."""
 
 
 def _names(model: nn.Module) -> dict[str, str]:
@@ -117,6 +123,42 @@ class Risk:
             _add(sums, torch.autograd.grad(risk, [*leaves.values()], materialize_grads=True))
         return total, sums
 
+    def taped_gradient(self, parameters: Parameters, budget: float) -> tuple[Tensor, Tape]:
+        """R_e and its gradient with graphs, of so many bytes, from which Hessian products come.
+
+        A product from a kept graph needs no forward pass of its own.
+        """
+        tape = Tape(self, parameters, _zeros(parameters))
+        total = torch.zeros((), dtype=torch.float64)
+        for part in self._parts():
+            leaves, n = _leaves(parameters), part.stop - part.start
+            row_bytes = _TAPE_ROW_BYTES.get(self.model)
+            keep = budget > 0 and (row_bytes is None or row_bytes * n <= budget)
+
+            def compute(
+                leaves: Parameters = leaves, part: slice = part, keep: bool = keep
+            ) -> tuple[Tensor, tuple[Tensor, ...]]:
+                risk = self._share(part, self._outputs(part, leaves))
+                along = [*leaves.values()]
+                return risk.detach(), torch.autograd.grad(
+                    risk, along, create_graph=keep, materialize_grads=True
+                )
+
+            if row_bytes is None and keep:
+                own = [_pixels(self.rows.x), *parameters.values()]
+                (risk, gradient), held = graph_bytes(compute, own)
+                row_bytes = _TAPE_ROW_BYTES[self.model] = held / n
+                keep = held <= budget
+            else:
+                risk, gradient = compute()
+            if keep:
+                assert row_bytes is not None
+                budget -= row_bytes * n
+                tape.kept[part.start] = [*leaves.values()], gradient
+            total = total + risk
+            _add(tape.gradient, tuple(g.detach() for g in gradient))
+        return total, tape
+
     def hessian_product(
         self, parameters: Parameters, direction: Mapping[str, Tensor]
     ) -> Parameters:
@@ -131,14 +173,20 @@ class Risk:
         """
         sums = _zeros(parameters)
         for part in self._parts():
-            if self.model not in _FORWARD_SERVES:
-                serves = self._forward_serves(part, parameters, direction)
-                if serves is not None:
-                    _FORWARD_SERVES[self.model] = serves
-            forward = _FORWARD_SERVES.get(self.model, False)
-            product = self._forward_then_reverse if forward else self._reverse_twice
-            _add(sums, product(part, parameters, direction))
+            _add(sums, self._product(part, parameters, direction))
         return sums
+
+    def _product(
+        self, part: slice, parameters: Parameters, direction: Mapping[str, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """The part's share of H_e v, by the cheaper of the ways that serve."""
+        if self.model not in _FORWARD_SERVES:
+            serves = self._forward_serves(part, parameters, direction)
+            if serves is not None:
+                _FORWARD_SERVES[self.model] = serves
+        forward = _FORWARD_SERVES.get(self.model, False)
+        product = self._forward_then_reverse if forward else self._reverse_twice
+        return product(part, parameters, direction)
 
     def _forward_serves(
         self, part: slice, parameters: Parameters, direction: Mapping[str, Tensor]
@@ -203,6 +251,61 @@ class Risk:
             return losses.sum() / (stop - start)
         weights = self.rows.weights.to(torch.float64)
         return weights[part] @ losses / weights[start:stop].sum()
+
+
+@dataclass
+class Tape:
+    """A risk's gradient at some parameters, with some of its micro-batches' graphs.
+
+    kept: for the micro-batch that starts at a row, its leaves and its share of the gradient.
+    """
+
+    risk: Risk
+    parameters: Parameters
+    gradient: Parameters
+    kept: dict[int, tuple[list[Tensor], tuple[Tensor, ...]]] = field(default_factory=dict)
+
+    def hessian_product(self, direction: Mapping[str, Tensor]) -> Parameters:
+        """H_e v, as `Risk.hessian_product`."""
+        sums, names = _zeros(self.parameters), list(self.parameters)
+        for part in self.risk._parts():
+            if part.start not in self.kept:
+                _add(sums, self.risk._product(part, self.parameters, direction))
+                continue
+            leaves, gradient = self.kept[part.start]
+            # A share that does not depend on the parameters has no second derivative.
+            pairs = [
+                (g, direction[name])
+                for name, g in zip(names, gradient, strict=True)
+                if name in direction and g.requires_grad
+            ]
+            if pairs:
+                outputs, along = zip(*pairs, strict=True)
+                _add(
+                    sums,
+                    torch.autograd.grad(
+                        outputs, leaves, along, retain_graph=True, materialize_grads=True
+                    ),
+                )
+        return sums
+
+
+def graph_bytes(compute: Callable[[], T], own: Iterable[Tensor]) -> tuple[T, int]:
+    """What is computed, and the bytes that its graph holds beside tensors that are there anyway."""
+    seen: dict[int, int] = {tensor.untyped_storage().data_ptr(): 0 for tensor in own}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen.setdefault(storage.data_ptr(), storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = compute()
+    return out, sum(seen.values())
+
+
+def _pixels(x: Features) -> Tensor:
+    return x.pixels if isinstance(x, ChannelImages) else x
 
 
 def _leaves(parameters: Parameters) -> Parameters:

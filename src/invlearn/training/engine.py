@@ -8,7 +8,7 @@ gradient are those of the whole batch however it is cut, up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from invlearn.models import batch_norms
 from invlearn.objectives.base import GradientObjective, MeanObjective, Objective, State, Terms
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training.bilevel import meta_step
-from invlearn.training.derivatives import Risk, add_gradient, trainable
+from invlearn.training.derivatives import Risk, add_gradient, graph_bytes, trainable
 from invlearn.training.means import environment_means
 
 DEFAULT_MICRO_BATCH = 2500
@@ -223,17 +223,3 @@ class Engine:
             micro_batch=self.micro_batch,
             memory_budget=self.memory_budget,
         )
-
-
-def graph_bytes(compute: Callable[[], Tensor], own: Iterable[Tensor]) -> tuple[Tensor, int]:
-    """What is computed, and the bytes that its graph holds beside tensors that are there anyway."""
-    seen: dict[int, int] = {tensor.untyped_storage().data_ptr(): 0 for tensor in own}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        seen.setdefault(storage.data_ptr(), storage.nbytes())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = compute()
-    return out, sum(seen.values())

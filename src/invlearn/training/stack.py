@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from invlearn.features import ChannelImages, Features
 from invlearn.losses import Loss
-from invlearn.training.derivatives import Parameters, call, trainable
-from invlearn.training.engine import DEFAULT_MICRO_BATCH, Batch, graph_bytes
+from invlearn.training.derivatives import Parameters, call, graph_bytes, trainable
+from invlearn.training.engine import DEFAULT_MICRO_BATCH, Batch
 
 _DEVICE_ROWS = 1 << 18
 """Rows of all runs together that are forwarded at a time on a device without a small cache."""
