@@ -26,10 +26,11 @@ import torch
 from invlearn.datasets import load
 from invlearn.datasets.base import Benchmark
 from invlearn.errors import CollapseWarning, DivergenceWarning
-from invlearn.experiments.jobs import reference_outputs, training_sets, trial_seed
 from invlearn.experiments.methods import get_method
+from invlearn.experiments.plans import training_sets, trial_seed
 from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import get_recipe
+from invlearn.experiments.references import reference_outputs
 from invlearn.features import width
 from invlearn.losses import get_loss
 from invlearn.models import MLP

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from invlearn.datasets.base import Benchmark
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.experiments.jobs import train_plan, training_sets
+from invlearn.experiments.plans import train_plan, training_sets
 from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import Plan
 from invlearn.objectives.erm import ERM, ERMHyper

@@ -25,37 +25,36 @@ noise.
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import json
 import math
-import os
-import shlex
 import statistics
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
-from pathlib import Path
+from itertools import count
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from common import (
+    gradient_difference,
+    in_child,
+    interleaved,
+    make_environments,
+    make_parser,
+    median_ratio,
+    peak_rise,
+    source_of,
+    update,
+    write,
+)
 from invlearn.environments import Environments
-from invlearn.experiments.provenance import provenance
-from invlearn.features import ChannelImages
 from invlearn.models import MLP
 from invlearn.objectives.meta_irm import MetaIRMHyper
 from invlearn.training import Settings, Trainer
 from invlearn.training.settings import draw_batch
+from plain import dense_copy, dense_rows, mean_loss
 
 PIXELS, HIDDEN = 196, 390
 HYPER = MetaIRMHyper(inner_lr=1.2, std_weight=0.3, dropgrad=0.5)
@@ -66,29 +65,9 @@ TOLERANCE = 1e-4
 """Largest difference of two gradients, in units of their norm (float32)."""
 
 
-def make_environments(rows: int) -> Environments:
-    """Random images whose color agrees with a random label in 90 and 80 % of the rows."""
-    g = torch.Generator().manual_seed(0)
-    parts = {}
-    for p in (0.1, 0.2):
-        y = torch.randint(0, 2, (rows,), generator=g)
-        color = (y ^ (torch.rand(rows, generator=g) < p)).sort()
-        images = torch.rand(rows, PIXELS, generator=g)
-        parts[f"p_e={p}"] = (ChannelImages(images, color.values, 2), y[color.indices])
-    return Environments.from_parts(parts)
-
-
 def make_model() -> MLP:
     """The library's model, with the same weights at every call."""
     return MLP(2 * PIXELS, (HIDDEN,), generator=torch.Generator().manual_seed(0))
-
-
-def make_dense_model() -> nn.Sequential:
-    """The same function of dense images, in torch's own layers."""
-    model = nn.Sequential(nn.Linear(2 * PIXELS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
-    for mine, theirs in zip(make_model().parameters(), model.parameters(), strict=True):
-        theirs.data.copy_(mine.data)
-    return model
 
 
 class LibraryStep:
@@ -107,7 +86,7 @@ class LibraryStep:
 
     def step(self, number: int) -> None:
         """Update the parameters once."""
-        self.trainer._make(self.trainer._plan(number))
+        update(self.trainer, number)
 
 
 class DoubleBackwardStep:
@@ -115,17 +94,16 @@ class DoubleBackwardStep:
 
     def __init__(self, dense: bool, rows: Environments) -> None:
         self.dense = dense
-        self.model = make_dense_model() if dense else make_model()
+        self.model: nn.Module = dense_copy(make_model()) if dense else make_model()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=SETTINGS.lr)
         self.load(rows)
 
     def load(self, rows: Environments) -> None:
         """Make these the rows of the coming steps."""
         self.rows = rows
-        self.parts: list[tuple[Any, Tensor]] = []
-        for _, x, y in rows:
-            assert isinstance(x, ChannelImages)
-            self.parts.append((x.dense() if self.dense else x, y.float()))
+        self.parts: list[tuple[Any, Tensor]] = [(x, y.float()) for _, x, y in rows]
+        if self.dense:
+            self.parts = [*dense_rows(rows)]
 
     def step(self, number: int) -> None:
         """Update the parameters once, with the noise that the library draws at this step."""
@@ -135,7 +113,7 @@ class DoubleBackwardStep:
         deviation = losses - losses.mean()
         total = losses.sum() + HYPER.std_weight * deviation.square().mean().sqrt()
         self.optimizer.zero_grad()
-        total.backward()
+        torch.autograd.backward(total)
         self.optimizer.step()
 
     def meta_losses(self, generator: torch.Generator) -> list[Tensor]:
@@ -161,7 +139,7 @@ class DoubleBackwardStep:
             if parameters is None
             else functional_call(self.model, dict(parameters), (x,))
         )
-        return F.binary_cross_entropy_with_logits(z[:, 0], y)
+        return mean_loss(z, y)
 
 
 class TorchOptStep(DoubleBackwardStep):
@@ -218,91 +196,28 @@ def torchopt_version() -> str | None:
         return None
 
 
-def gradient_difference(step: Step, other: Step) -> float:
-    """‖g − g'‖ / ‖g'‖ of what the models' last steps left in their `.grad`."""
-    g, reference = (
-        torch.cat([p.grad.flatten() for p in s.model.parameters() if p.grad is not None])
-        for s in (step, other)
-    )
-    return float((g - reference).norm() / reference.norm())
-
-
 def measure_time(steps: dict[str, Step], repeats: int) -> tuple[dict[str, list[float]], float]:
     """Seconds of each variant's steps, and how far the meta-gradients of step 0 lie apart."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(repeats + 2):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step.step(number)
-            seconds[name].append(time.perf_counter() - start)
-        if number == 0:
-            apart = {
-                name: gradient_difference(step, steps[PLAIN])
-                for name, step in steps.items()
-                if name != ERM
-            }
-            if not max(apart.values()) <= TOLERANCE:  # Nor NaN.
-                raise SystemExit(f"Expected equal gradients up to {TOLERANCE:g}, got {apart}.")
-    return {name: values[2:] for name, values in seconds.items()}, max(apart.values())
+    for step in steps.values():
+        step.step(0)
+    apart = {
+        name: gradient_difference(step.model, steps[PLAIN].model)
+        for name, step in steps.items()
+        if name != ERM
+    }
+    if not max(apart.values()) <= TOLERANCE:  # Nor NaN.
+        raise SystemExit(f"Expected equal gradients up to {TOLERANCE:g}, got {apart}.")
+    calls = {name: partial(next, map(step.step, count(1))) for name, step in steps.items()}
+    return interleaved(calls, repeats, warmup=1), max(apart.values())
 
 
 def measure_memory(name: str, rows: int, threads: int) -> float:
     """MiB that one step of a variant adds to this process; call it in a fresh one."""
     torch.set_num_threads(threads)
-    step = VARIANTS[name](make_environments(SMALL))
+    step = VARIANTS[name](make_environments(SMALL, pixels=PIXELS))
     step.step(0)
-    step.load(make_environments(rows))
-    with suppress(OSError, AttributeError):  # Other C libraries have no such call.
-        ctypes.CDLL(None).malloc_trim(0)
-    return rise(lambda: step.step(1)) / 2**20
-
-
-def rise(call: Callable[[], object]) -> float:
-    """Bytes by which resident memory rises, at most, during a call.
-
-    Linux keeps the peak itself; elsewhere a thread looks every few milliseconds.
-    """
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return watched_rise(call)
-    before = status("VmRSS")
-    call()
-    return status("VmHWM") - before
-
-
-def watched_rise(call: Callable[[], object]) -> float:
-    """The same, from looking at it time and again: a shorter peak is missed."""
-    seen, done = [resident()], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            seen.append(resident())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        call()
-    finally:
-        done.set()
-        thread.join()
-    return max([*seen, resident()]) - seen[0]
-
-
-def status(field: str) -> float:
-    """A figure of /proc/self/status in bytes."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(field):
-            return 1024 * float(line.split()[1])
-    raise OSError(f"Expected {field} in /proc/self/status.")
-
-
-def resident() -> float:
-    """Bytes of this process in memory."""
-    with suppress(OSError):
-        return status("VmRSS")
-    command = ["ps", "-o", "rss=", "-p", str(os.getpid())]
-    return 1024 * float(subprocess.run(command, capture_output=True, check=True).stdout)
+    step.load(make_environments(rows, pixels=PIXELS))
+    return peak_rise(lambda: step.step(1))
 
 
 def measure(
@@ -313,27 +228,21 @@ def measure(
     mib: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(children):
         for name in names:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-                mib[name].append(child.submit(measure_memory, name, rows, threads).result())
-    environments = make_environments(rows)
+            mib[name].append(in_child(measure_memory, name, rows, threads))
+    environments = make_environments(rows, pixels=PIXELS)
     steps = {name: VARIANTS[name](environments) for name in names}
     seconds, apart = measure_time(steps, repeats)
     found: dict[str, dict[str, float]] = {}
     for name in names:
         found[name] = {
             "seconds": statistics.median(seconds[name]),
-            "seconds_over_erm": ratio(seconds[name], seconds[ERM]),
-            "seconds_over_plain": ratio(seconds[name], seconds[PLAIN]),
+            "seconds_over_erm": median_ratio(seconds[name], seconds[ERM]),
+            "seconds_over_plain": median_ratio(seconds[name], seconds[PLAIN]),
         }
         if children:
             extra, plain = (statistics.median(mib[n]) for n in (name, PLAIN))
             found[name] |= {"extra_memory_mib": extra, "memory_over_plain": extra / plain}
     return {"variants": found, "largest_relative_gradient_difference": apart}
-
-
-def ratio(seconds: list[float], other: list[float]) -> float:
-    """Median of the rounds' ratios."""
-    return statistics.median(a / b for a, b in zip(seconds, other, strict=True))
 
 
 def print_table(rows: int, variants: dict[str, dict[str, float]]) -> None:
@@ -350,18 +259,13 @@ def print_table(rows: int, variants: dict[str, dict[str, float]]) -> None:
 
 def main() -> None:
     """Measure all variants and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[2_000, 25_000], metavar="N")
-    parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument(
         "--children", type=int, default=3, help="processes per variant for memory; 0 leaves it out"
     )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    source = provenance(shlex.join(["python", "benchmarks/meta_step.py", *sys.argv[1:]]))
+    source = source_of(__file__)
     torch.set_num_threads(args.threads)
 
     torchopt = torchopt_version()
@@ -381,8 +285,7 @@ def main() -> None:
         "torchopt": torchopt,
         **source,
     }
-    if args.out is not None:
-        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write(record, args.out)
 
 
 if __name__ == "__main__":

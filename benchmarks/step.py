@@ -1,150 +1,183 @@
-"""One exact full-batch IRMv1 step against a plain implementation of the published loop.
+"""One exact full-batch IRMv1 step against the published loop and against bare products.
 
 2 x 25,000 rows of 14 x 14 images in 2 colors, a 392-390-390-1 perceptron, Adam. The plain
 side is what published codes do: dense images, each environment forwarded whole, the penalty by
-double backward. Both run in this process, in turn, so that their ratio holds when the
-machine's speed drifts; the medians are quoted.
+double backward. The same again with ten classes in ten colors, softmax loss and ten outputs; the
+plain side then multiplies images of 1,960 numbers, nine tenths of them zeros.
 
-    python benchmarks/step.py [--repeats 10] [--threads N] [--out FILE]
+How much of the machine the step uses: the arithmetic it needs, of which each image's empty
+channels are no part, as a fraction of the rate of bare products. That rate is the better of
+torch's and this library's, at the step's own shapes in micro-batches that stay in cache; the rate
+of torch's product of the whole batch is quoted beside it.
+
+All run in this process, in turn, so that ratios hold when the machine's speed drifts; medians
+are quoted, ratios are medians of each round's.
+
+    python benchmarks/step.py [--rows 25000] [--repeats 10] [--threads N] [--out FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import shlex
 import statistics
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
+from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from invlearn.environments import Environments
-from invlearn.experiments.provenance import provenance
-from invlearn.features import ChannelImages
+from common import (
+    interleaved,
+    make_environments,
+    make_parser,
+    median_ratio,
+    source_of,
+    update,
+    write,
+)
+from invlearn.kernels import linear
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
 from invlearn.training import PUBLISHED, Settings, Trainer
+from invlearn.training.engine import DEFAULT_MICRO_BATCH
+from plain import L2, LR, WEIGHT, dense_copy, dense_rows, plain_step
 
 ROWS, PIXELS, HIDDEN = 25_000, 196, 390
-LR, L2, WEIGHT = 0.0004898536566546834, 0.00110794568, 91257.18613115903
 
 
-def make_environments() -> Environments:
-    """Random images whose color agrees with a random label in 90 and 80 % of the rows."""
-    g = torch.Generator().manual_seed(0)
-    parts = {}
-    for p in (0.1, 0.2):
-        y = torch.randint(0, 2, (ROWS,), generator=g)
-        color = (y ^ (torch.rand(ROWS, generator=g) < p)).sort()
-        images = torch.rand(ROWS, PIXELS, generator=g)
-        parts[f"p_e={p}"] = (ChannelImages(images, color.values, 2), y[color.indices])
-    return Environments.from_parts(parts)
+class Problem:
+    """One model and its rows, twice: for this library's step and for the published one."""
+
+    def __init__(self, rows: int, classes: int) -> None:
+        environments = make_environments(rows, n_channels=classes, n_classes=classes, pixels=PIXELS)
+        outputs = 1 if classes == 2 else classes
+        self.widths = (PIXELS, HIDDEN, HIDDEN, outputs)
+        self.model = MLP(
+            classes * PIXELS,
+            (HIDDEN, HIDDEN),
+            outputs,
+            generator=torch.Generator().manual_seed(0),
+        )
+        self.dense_model = dense_copy(self.model)
+        self.dense = dense_rows(environments, outputs)
+        self.optimizer = torch.optim.Adam(self.dense_model.parameters(), lr=LR)
+        objective = get_objective("irmv1")
+        self.trainer = Trainer(
+            self.model,
+            environments,
+            objective,
+            "logistic" if outputs == 1 else "softmax",
+            hyper=objective.Hyper(WEIGHT),
+            settings=Settings(
+                steps=10**6, lr=LR, l2=L2, schedule=PUBLISHED["irm-paper"], evaluate_every=10**6
+            ),
+        )
+
+    def exact(self) -> None:
+        """Take the exact step, past the anneal step."""
+        update(self.trainer, PUBLISHED["irm-paper"].start)
+
+    def plain(self) -> None:
+        """Take the published one."""
+        plain_step(self.dense_model, self.optimizer, self.dense)
+
+    def drift(self) -> float:
+        """How far the two models' parameters lie apart, at most."""
+        pairs = zip(self.model.parameters(), self.dense_model.parameters(), strict=True)
+        return max(float((a - b).detach().abs().max()) for a, b in pairs)
 
 
-def plain_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, envs: list[tuple[Tensor, Tensor]]
-) -> float:
-    """The published loop's step, past its anneal step."""
-    risks, penalties = [], []
-    for x, y in envs:
-        logits = model(x)[:, 0]
-        scale = torch.tensor(1.0, requires_grad=True)
-        risk = F.binary_cross_entropy_with_logits(logits * scale, y)
-        gradient = torch.autograd.grad(risk, [scale], create_graph=True)[0]
-        risks.append(risk)
-        penalties.append(gradient**2)
-    norm = sum((w.norm() ** 2 for w in model.parameters()), torch.zeros(()))
-    loss = torch.stack(risks).mean() + L2 * norm + WEIGHT * torch.stack(penalties).mean()
-    loss = loss / WEIGHT
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return float(loss.detach())
+def needed_operations(rows: int, widths: tuple[int, ...]) -> int:
+    """Floating-point operations of a step's products, value and gradient.
+
+    Each layer is multiplied forward, for its weights' gradient and, but for the first, for its
+    inputs'. The first width is that of the one channel an image has.
+    """
+    layers = [2 * rows * a * b for a, b in pairwise(widths)]
+    return 2 * layers[0] + 3 * sum(layers[1:])
 
 
-def matmul_rate(repeats: int) -> float:
-    """Floating-point operations per second of torch's own product of the step's sizes."""
-    a, b = torch.randn(ROWS, HIDDEN), torch.randn(HIDDEN, HIDDEN)
-    seconds = statistics.median(timed(lambda: a @ b) for _ in range(repeats))
-    return 2 * ROWS * HIDDEN * HIDDEN / seconds
+def product_operations(rows: int) -> int:
+    """Floating-point operations of `products`."""
+    return needed_operations(rows, (PIXELS, HIDDEN, HIDDEN))
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+@torch.no_grad()
+def products(multiply: Callable[[Tensor, Tensor], Tensor], rows: int) -> None:
+    """As many products as a step's two large layers need, and nothing else.
+
+    They are of the forward pass's shapes, with operands that stay in cache.
+    """
+    size = min(DEFAULT_MICRO_BATCH, rows)
+    images, hidden = torch.ones(size, PIXELS), torch.ones(size, HIDDEN)
+    first, middle = torch.ones(HIDDEN, PIXELS), torch.ones(HIDDEN, HIDDEN)
+    for _ in range(rows // size):
+        for _ in range(2):
+            multiply(images, first)
+        for _ in range(3):
+            multiply(hidden, middle)
+
+
+def torch_product(x: Tensor, weight: Tensor) -> Tensor:
+    """Torch's own."""
+    return x @ weight.t()
 
 
 def main() -> None:
-    """Time both in turn and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path)
+    """Time all in turn and print the record."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS, help="of each environment")
     args = parser.parse_args()
-    source = provenance(shlex.join(["python", "benchmarks/step.py", *sys.argv[1:]]))
+    source = source_of(__file__)
     torch.set_num_threads(args.threads)
 
-    rows = make_environments()
-    model = MLP(2 * PIXELS, (HIDDEN, HIDDEN), generator=torch.Generator().manual_seed(0))
-    settings = Settings(
-        steps=10**6, lr=LR, l2=L2, schedule=PUBLISHED["irm-paper"], evaluate_every=10**6
+    two, ten = Problem(args.rows, 2), Problem(args.rows, 10)
+    total = 2 * args.rows
+    a, b = torch.randn(args.rows, HIDDEN), torch.randn(HIDDEN, HIDDEN)
+    seconds = interleaved(
+        {
+            "plain": two.plain,
+            "exact": two.exact,
+            "ten plain": ten.plain,
+            "ten exact": ten.exact,
+            "torch": partial(products, torch_product, total),
+            "library": partial(products, linear, total),
+            "whole batch": lambda: a @ b,
+        },
+        args.repeats,
     )
-    objective = get_objective("irmv1")
-    trainer = Trainer(
-        model, rows, objective, "logistic", hyper=objective.Hyper(WEIGHT), settings=settings
-    )
-    trainer.step = PUBLISHED["irm-paper"].start
-
-    plain = nn.Sequential(
-        nn.Linear(2 * PIXELS, HIDDEN),
-        nn.ReLU(),
-        nn.Linear(HIDDEN, HIDDEN),
-        nn.ReLU(),
-        nn.Linear(HIDDEN, 1),
-    )
-    layers = [layer for layer in plain if isinstance(layer, nn.Linear)]
-    for mine, theirs in zip(model.layers, layers, strict=True):
-        theirs.load_state_dict(mine.state_dict())
-    dense = []
-    for _, x, y in rows:
-        assert isinstance(x, ChannelImages)
-        dense.append((x.dense(), y.float()))
-    optimizer = torch.optim.Adam(plain.parameters(), lr=LR)
-
-    ours, theirs_seconds = [], []
-    for _ in range(args.repeats + 2):
-        theirs_seconds.append(timed(lambda: plain_step(plain, optimizer, dense)))
-        ours.append(timed(lambda: trainer._make(trainer._plan(trainer.step))))
-    ours, theirs_seconds = ours[2:], theirs_seconds[2:]
-    drift = max(
-        float((a - b).detach().abs().max())
-        for mine, theirs in zip(model.layers, layers, strict=True)
-        for a, b in zip(mine.parameters(), theirs.parameters(), strict=True)
-    )
-    ratios = [b / a for a, b in zip(ours, theirs_seconds, strict=True)]
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    ratios = [b / a for a, b in zip(seconds["exact"], seconds["plain"], strict=True)]
+    done = product_operations(total - total % min(DEFAULT_MICRO_BATCH, total))
+    needed = needed_operations(total, two.widths)
+    best = min(("torch", "library"), key=lambda name: median[name])
     record = {
-        "exact_step_seconds": statistics.median(ours),
-        "plain_step_seconds": statistics.median(theirs_seconds),
+        "exact_step_seconds": median["exact"],
+        "plain_step_seconds": median["plain"],
         "ratio_median": statistics.median(ratios),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
-        "largest_parameter_difference_after_the_steps": drift,
-        "matmul_gflops_per_second": matmul_rate(args.repeats) / 1e9,
+        "largest_parameter_difference_after_the_steps": two.drift(),
+        "gflops_needed": needed / 1e9,
+        "product_gflops_per_second": done / median[best] / 1e9,
+        "product_of": best,
+        "torch_product_gflops_per_second": done / median["torch"] / 1e9,
+        "library_product_gflops_per_second": done / median["library"] / 1e9,
+        "matmul_gflops_per_second": 2 * len(a) * HIDDEN**2 / median["whole batch"] / 1e9,
+        "fraction_of_product_rate": needed / done * median_ratio(seconds[best], seconds["exact"]),
+        "ten_class_step_seconds": median["ten exact"],
+        "ten_class_plain_step_seconds": median["ten plain"],
+        "ten_class_over_two_class": median_ratio(seconds["ten exact"], seconds["exact"]),
+        "ten_class_ratio_median": median_ratio(seconds["ten plain"], seconds["ten exact"]),
+        "ten_class_largest_parameter_difference_after_the_steps": ten.drift(),
+        "rows_per_environment": args.rows,
         "threads": args.threads,
         "repeats": args.repeats,
         **source,
     }
-    text = json.dumps(record, indent=1)
-    print(text)
-    if args.out is not None:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(record, indent=1))
+    write(record, args.out)
 
 
 if __name__ == "__main__":

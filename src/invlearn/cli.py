@@ -22,8 +22,8 @@ from invlearn.datasets.base import OptionValue
 from invlearn.errors import InvlearnError, OptionError
 from invlearn.experiments.compare import DEFAULT_METHODS, Request
 from invlearn.experiments.compare import compare as run_compare
-from invlearn.experiments.jobs import cores
 from invlearn.experiments.methods import METHODS
+from invlearn.experiments.processes import cores, keep_freed_memory
 from invlearn.experiments.search import SCORES, best
 from invlearn.experiments.search import search as run_search
 from invlearn.reports.tables import console as print_tables
@@ -67,6 +67,10 @@ def compare(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished runs in --out.")
     ] = False,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
+    precision: Annotated[
+        str, typer.Option(help="Of the products: float32, tf32 or bf16.")
+    ] = "float32",
 ) -> None:
     """Train methods on the same environments and measure them in ones nobody trained on."""
     console, status = Console(), Console(stderr=True)
@@ -86,7 +90,10 @@ def compare(
             leave_one_out,
             keep_outputs,
             similarity,
+            device,
+            precision,
         )
+        keep_freed_memory()
         comparison = run_compare(
             request, folder, jobs=jobs, resume=resume, command=_command(), progress=progress
         )
@@ -125,6 +132,7 @@ def search(
     status = Console(stderr=True)
     kept = f"Finished runs are kept in '{out}': repeat the command with --resume."
     with _reported(status, kept), _bar(status) as progress:
+        keep_freed_memory()
         table = run_search(
             name,
             _names(objectives),

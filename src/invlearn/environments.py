@@ -222,6 +222,16 @@ class Environments:
         """Environment number of every row, int64 [n]."""
         return torch.repeat_interleave(torch.arange(len(self)), torch.tensor(self.sizes))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.y.device
+
+    def to(self, device: torch.device | str) -> Environments:
+        """The same rows on another device."""
+        weights = None if self.weights is None else self.weights.to(device)
+        return replace(self, x=self.x.to(device), y=self.y.to(device), weights=weights)
+
     def require(self, count: int, purpose: str) -> None:
         """Raise EnvironmentsError unless there are at least `count` environments."""
         if len(self) < count:
@@ -235,8 +245,9 @@ class Environments:
         """Keep, in each environment, the rows at these positions within it (E index tensors)."""
         index = torch.cat([part + start for part, start in zip(rows, self.offsets, strict=False)])
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in rows])]).tolist()
-        weights = None if self.weights is None else self.weights[index]
-        return Environments(self.x[index], self.y[index], self.names, tuple(offsets), weights)
+        there = index.to(self.device)
+        weights = None if self.weights is None else self.weights[there]
+        return Environments(self.x[index], self.y[there], self.names, tuple(offsets), weights)
 
     def select(self, names: Sequence[str]) -> Environments:
         """Only the environments named, in this order; UnknownNameError for one not there."""
@@ -457,3 +468,13 @@ class EvaluationSet:
     def with_features(self, x: Features) -> EvaluationSet:
         """The same environments over other features of the same m rows."""
         return replace(self, x=x)
+
+    def to(self, device: torch.device | str) -> EvaluationSet:
+        """The same rows on another device."""
+        return replace(
+            self,
+            x=self.x.to(device),
+            rows=tuple(rows.to(device) for rows in self.rows),
+            targets=tuple(y.to(device) for y in self.targets),
+            weights=None if self.weights is None else tuple(w.to(device) for w in self.weights),
+        )

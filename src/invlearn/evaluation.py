@@ -60,14 +60,14 @@ def evaluate(model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss) -> lis
 
 def measure(z_all: Tensor, data: EvaluationSet, loss: Loss) -> list[Measurement]:
     """The same from the outputs [m, k] of one set's distinct rows."""
-    out = []
+    found: list[tuple[str, str, Tensor]] = []
     z_all = z_all.to(torch.float64)
     for e, (name, rows, y) in enumerate(zip(data.names, data.rows, data.targets, strict=True)):
         z = z_all[rows]
         share = _shares(y, None if data.weights is None else data.weights[e])
         losses = loss.value(z, y)
         risk = share @ losses
-        metrics: dict[str, Tensor | float] = {
+        metrics: dict[str, Tensor] = {
             "risk": risk,
             "dummy_gradient_norm": (share @ loss.dummy_gradient(z, y)).norm(),
         }
@@ -75,11 +75,15 @@ def measure(z_all: Tensor, data: EvaluationSet, loss: Loss) -> list[Measurement]
             metrics["accuracy"] = 1 - share @ loss.errors(z, y)
         if data.split == "validation":
             metrics["risk_standard_error"] = (share * (losses - risk)).norm()
-            metrics["constant_risk"] = loss.constant_risk(
-                y, None if data.weights is None else data.weights[e]
-            )
-        out += [Measurement(name, data.split, m, float(v)) for m, v in metrics.items()]
-    return out
+            constant = loss.constant_risk(y, None if data.weights is None else data.weights[e])
+            metrics["constant_risk"] = z.new_tensor(constant)
+        found += [(name, metric, value) for metric, value in metrics.items()]
+    # All at once: each look at a device's numbers waits for it.
+    values = torch.stack([value for _, _, value in found]).tolist()
+    return [
+        Measurement(name, data.split, metric, value)
+        for (name, metric, _), value in zip(found, values, strict=True)
+    ]
 
 
 def _shares(y: Tensor, weights: Tensor | None) -> Tensor:

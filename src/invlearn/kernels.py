@@ -96,7 +96,7 @@ class _WeightGradient(torch.autograd.Function):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` [n, out], as `torch.nn.functional.linear`.
 
-    Function transforms (vmap, jvp), other types and other devices take torch's own path.
+    Function transforms (vmap, jvp), autocast, other types and other devices take torch's own path.
     Forward-mode derivatives (dual tensors) stay on this one.
     """
     if (
@@ -108,6 +108,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or len(x) < _MIN_ROWS
         or weight.shape[0] == 1
         or weight.shape[1] == 0
+        or torch.is_autocast_enabled("cpu")
         or torch._C._functorch.peek_interpreter_stack() is not None
     ):
         return F.linear(x, weight, bias)

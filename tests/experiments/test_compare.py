@@ -10,14 +10,18 @@ import pandas as pd
 import pytest
 import torch
 
+from invlearn.datasets import load
 from invlearn.errors import EnvironmentsError, InvlearnError, OptionError, UnknownNameError
 from invlearn.experiments import compare as module
-from invlearn.experiments import jobs
+from invlearn.experiments import references
 from invlearn.experiments.compare import Request, compare
+from invlearn.experiments.jobs import Job, run_jobs
 from invlearn.experiments.methods import METHODS, get_method
+from invlearn.experiments.plans import train_plan, training_sets, without_shortcut
 from invlearn.experiments.recipes import Recipe, get_recipe
 from invlearn.experiments.request import describe_rule
 from invlearn.experiments.selecting import select_all
+from invlearn.experiments.store import Store
 from invlearn.objectives import get_objective
 from invlearn.reports import layout
 from invlearn.reports.layout import ORACLE_SUFFIX
@@ -130,7 +134,9 @@ def test_interrupted_comparison_resumes_to_the_same_results(done, tmp_path):
         compare(replace(TINY, steps=13), folder, jobs=1, resume=True)
 
     (kept,) = work.glob("*.run.json")
-    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"messages": ["from before"]}))
+    record = json.loads(kept.read_text())
+    record["facts"]["messages"] = ["from before"]
+    kept.write_text(json.dumps(record))
     seen = []
     resumed = compare(
         TINY, folder, jobs=1, resume=True, progress=lambda n, total, _: seen.append((n, total))
@@ -329,14 +335,82 @@ def test_summary_says_what_was_given_by_hand(tmp_path):
 def test_methods_of_a_trial_share_their_reference():
     options = tuple(sorted(TINY.dataset_options.items()))
     asked = (TINY.dataset, options, "default", 12, 5)
-    jobs.shared_reference.cache_clear()
-    shared = jobs.shared_reference(*asked, False)
-    assert jobs.shared_reference(*asked, False) is shared
-    benchmark = jobs.load(TINY.dataset, seed=5, **dict(options))
-    plan = jobs.get_recipe(TINY.dataset, "default").plan(jobs.get_method("erm"), steps=12)
-    for removed, data in ((False, benchmark), (True, jobs.without_shortcut(benchmark))):
-        expected = jobs.reference_outputs(plan, data, 5)
-        found = jobs.shared_reference(*asked, removed)
+    references.shared_reference.cache_clear()
+    shared = references.shared_reference(*asked, False)
+    assert references.shared_reference(*asked, False) is shared
+    benchmark = load(TINY.dataset, seed=5, **dict(options))
+    plan = get_recipe(TINY.dataset, "default").plan(get_method("erm"), steps=12)
+    for removed, data in ((False, benchmark), (True, without_shortcut(benchmark))):
+        expected = references.reference_outputs(plan, data, 5)
+        found = references.shared_reference(*asked, removed)
         assert found.keys() == expected.keys() == {"train", "validation"}
         assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert jobs.shared_reference.cache_info().currsize == 2
+    assert references.shared_reference.cache_info().currsize == 2
+
+
+def test_the_reference_within_a_whole_run_is_that_of_the_run_half_as_long():
+    benchmark = load(TINY.dataset, seed=5, **SMALL)
+    plan = get_recipe(TINY.dataset, "default").plan(get_method("erm"), steps=40)
+    sets = training_sets(benchmark)
+    run = train_plan(plan, benchmark, benchmark.train, sets, 5, keep_outputs=True)
+    found = references.reference_within(plan, plan, run.outputs)
+    expected = references.reference_outputs(plan, benchmark, 5)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    other = replace(plan, hidden=(3,))
+    assert references.reference_within(plan, other, run.outputs) is None
+    odd = replace(plan, settings=replace(plan.settings, steps=42))  # Not measured at 21.
+    assert references.reference_within(odd, odd, run.outputs) is None
+
+
+def test_a_process_takes_the_reference_that_another_left(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.begin({})
+    jobs = [
+        Job(TINY.dataset, tuple(SMALL.items()), "default", method, 0, 7, 40)
+        for method in ("erm", "irmv1")
+    ]
+    run_jobs(jobs[:1], store)
+    references.shared_reference.cache_clear()
+    monkeypatch.setattr(references, "reference_outputs", None)  # Nothing is trained again.
+    (left,) = run_jobs(jobs[1:], store)
+    monkeypatch.undo()
+    (alone,) = run_jobs(jobs[1:])
+    pd.testing.assert_frame_equal(left.selected.results, alone.selected.results)
+
+
+def test_units_begin_with_what_leaves_references_and_then_with_the_long_ones():
+    methods = ("irmv1", "erm", "meta-irm")
+    benchmark = load("colored-digits", seed=0)
+    recipe = get_recipe("colored-digits")
+    plans = {name: recipe.plan(get_method(name)) for name in methods}
+    jobs = [Job("colored-digits", (), "default", m, t, 0) for t in range(2) for m in methods]
+    units = module.arrange(jobs, plans, benchmark, 2)
+    assert [(u.method, u.trial) for unit in units for u in unit] == [
+        (name, trial) for name in ("erm", "meta-irm", "irmv1") for trial in range(2)
+    ]
+
+
+@pytest.mark.parametrize(("processes", "sizes"), [(1, [5]), (2, [3, 2]), (8, [1] * 5)])
+def test_small_runs_are_trained_together(processes, sizes):
+    benchmark = load("linear-sem", seed=0)
+    plans = {"vrex": get_recipe("linear-sem").plan(get_method("vrex"))}
+    jobs = [Job("linear-sem", (), "default", "vrex", trial, 0) for trial in range(5)]
+    assert [len(unit) for unit in module.arrange(jobs, plans, benchmark, processes)] == sizes
+
+
+def test_runs_trained_together_agree_with_those_trained_alone(monkeypatch):
+    jobs = [Job("linear-sem", (), "default", "vrex", trial, 0, 60) for trial in range(3)]
+    together = run_jobs(jobs)
+    alone = [outcome for job in jobs for outcome in run_jobs([job])]
+    for one, other in zip(together, alone, strict=True):
+        pd.testing.assert_frame_equal(one.curves, other.curves, rtol=1e-4, atol=1e-4)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(OptionError, match=r"device.*'cuda'|'cuda'.*device"):
+        compare(replace(TINY, device="cuda"), tmp_path / "out")
+    with pytest.raises(OptionError, match="tpu"):
+        compare(replace(TINY, device="tpu"), tmp_path / "out")
+    with pytest.raises(UnknownNameError, match="bf16"):
+        compare(replace(TINY, precision="bf61"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from invlearn.errors import InvlearnError
-from invlearn.experiments import jobs
+from invlearn.experiments import references
 from invlearn.experiments import search as module
 from invlearn.experiments.methods import get_method
 from invlearn.experiments.recipes import get_recipe
@@ -20,7 +20,7 @@ TINY = {"rows_per_environment": 200, "validation_rows": 100, "test_rows": 50}
 
 @pytest.fixture(autouse=True)
 def no_reference_of_earlier_tests():
-    jobs.shared_reference.cache_clear()
+    references.shared_reference.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_trap_search_never_evaluates_a_test_environment(tmp_path, monkeypatch):
         return train_plan(plan, benchmark, rows, sets, seed, **options)
 
     monkeypatch.setattr(module, "train_plan", spy)
-    monkeypatch.setattr(jobs, "train_plan", spy)  # The reference ERM's.
+    monkeypatch.setattr(references, "train_plan", spy)  # The reference ERM's.
     for score in module.SCORES:
         out = tmp_path / score
         options = {"draws": 1, "trials": 1, "dataset_options": TINY, "score": score}

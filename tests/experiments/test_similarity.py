@@ -10,8 +10,9 @@ from invlearn.errors import OptionError
 from invlearn.evaluation import evaluate
 from invlearn.experiments import similarity
 from invlearn.experiments.compare import Request, compare
-from invlearn.experiments.jobs import Job, run_job, training_sets, trial_seed
+from invlearn.experiments.jobs import Job, run_jobs
 from invlearn.experiments.methods import get_method
+from invlearn.experiments.plans import training_sets, trial_seed
 from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.similarity import Chosen, measure_similarity
 from invlearn.losses import get_loss
@@ -26,7 +27,7 @@ def test_retrained_model_is_the_chosen_one(monkeypatch):
     monkeypatch.setattr(
         similarity, "train_plan", lambda *a, **k: kept.append(train_plan(*a, **k)) or kept[-1]
     )
-    outcome = run_job(JOB)
+    (outcome,) = run_jobs([JOB])
     measure_similarity(Chosen(JOB, 10))
 
     benchmark = load("colored-digits", seed=trial_seed(3, 0), **dict(SIZES))
@@ -78,7 +79,9 @@ def test_a_negative_count_is_refused(tmp_path):
 
 
 def test_resume_runs_again_what_lost_its_outputs(tmp_path):
-    request = Request("colored-digits", ["erm"], trials=1, steps=2, dataset_options=dict(SIZES))
+    request = Request(
+        "colored-digits", ["erm"], trials=1, steps=2, dataset_options=dict(SIZES), keep_outputs=True
+    )
     lost = []
 
     def stop(done, total, what):

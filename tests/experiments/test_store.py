@@ -9,6 +9,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from invlearn.errors import OutputError
 from invlearn.experiments.store import Store
@@ -109,12 +110,16 @@ def table():
 def test_runs_come_back_bit_for_bit(tmp_path):
     store = Store.check(tmp_path / "out", PLAN, resume=False)
     store.begin(PLAN)
-    store.save_run("erm-000", table(), None, ("a warning, “quoted”",), 1 / 3)
+    empty, facts = table().iloc[:0], {"messages": ["a warning, “quoted”"], "seconds": 1 / 3}
+    store.save_run("erm-000", {"curves": table(), "none": empty}, facts)
     again = Store.check(tmp_path / "out", PLAN, resume=True)
-    curves, messages, seconds = again.load_run("erm-000")
+    tables, found = again.load_run("erm-000")
+    curves = tables["curves"]
     pd.testing.assert_frame_equal(curves, table(), check_exact=True)
     assert curves["value"].to_numpy().tobytes() == table()["value"].to_numpy().tobytes()
-    assert (messages, seconds) == (("a warning, “quoted”",), 1 / 3)
+    assert tables["none"].empty
+    assert list(tables["none"].columns) == list(empty.columns)
+    assert found == facts
     assert again.load_run("erm-001") is None
 
 
@@ -142,7 +147,7 @@ def test_written_files_are_readable_by_others(tmp_path):
 def test_finish_drops_the_unfinished_and_nothing_else(tmp_path):
     store = Store.check(tmp_path, PLAN, resume=False)
     store.begin(PLAN)
-    store.save_run("erm-000", table(), None, (), 1.0)
+    store.save_run("erm-000", {"curves": table()}, {})
     store.write("results.csv", "a")
     store.finish()
     assert held(tmp_path) == ["results.csv"]
@@ -176,7 +181,19 @@ def test_other_files_of_the_folder_are_left_alone(tmp_path):
 def test_damaged_run_is_named(tmp_path):
     store = Store.check(tmp_path, PLAN, resume=False)
     store.begin(PLAN)
-    store.save_run("erm-000", table(), None, (), 1.0)
+    store.save_run("erm-000", {"curves": table()}, {})
     (tmp_path / ".invlearn-unfinished" / "erm-000.run.json").write_text("{")
     with pytest.raises(OutputError, match=r"Expected JSON in .*erm-000.* it is damaged"):
         store.load_run("erm-000")
+
+
+def test_references_come_back_for_other_processes(tmp_path):
+    store = Store.check(tmp_path, PLAN, resume=False)
+    store.begin(PLAN)
+    assert store.load_reference("reference-000") is None
+    reference = {"train": torch.randn(5, 1).half(), "validation": torch.randn(3, 2)}
+    store.save_reference("reference-000", reference)
+    found = Store(tmp_path).load_reference("reference-000")
+    assert found.keys() == reference.keys()
+    assert all(torch.equal(found[name], z) for name, z in reference.items())
+    assert all(found[name].dtype == z.dtype for name, z in reference.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.features import Features
@@ -44,6 +44,15 @@ class Benchmark:
     n_outputs: int = 1
     without_shortcut: Callable[[Features], Features] | None = None
     description: Mapping[str, OptionValue] = field(default_factory=dict)
+
+    def to(self, device: str) -> Benchmark:
+        """The same with its rows on another device."""
+        return replace(
+            self,
+            train=self.train.to(device),
+            validation=None if self.validation is None else self.validation.to(device),
+            test=self.test.to(device),
+        )
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ import pandas as pd
 
 from invlearn.datasets import DATASETS, load
 from invlearn.datasets.base import Benchmark
+from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
-from invlearn.experiments.jobs import Job, Outcome, cores, run_all, run_job, trial_seed
+from invlearn.experiments.jobs import Job, Outcome, run_jobs
 from invlearn.experiments.methods import Method, get_method
+from invlearn.experiments.plans import trial_seed
+from invlearn.experiments.processes import cores, run_all
 from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import Plan, Recipe, get_recipe
 from invlearn.experiments.request import (
@@ -26,12 +31,17 @@ from invlearn.experiments.request import (
     describe_rule,
     overrides,
 )
-from invlearn.experiments.selecting import Selected, select_all
+from invlearn.experiments.selecting import Selected
 from invlearn.experiments.similarity import Chosen, measure_similarity
 from invlearn.experiments.store import Store
-from invlearn.losses import get_loss
+from invlearn.features import width
 from invlearn.reports import write_report
 from invlearn.selection import RULES
+from invlearn.training.settings import check_device
+from invlearn.training.together import STACKING_PAYS
+
+TOGETHER = 64
+"""Runs of one method that are trained as one at most."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,9 @@ def compare(
             request.steps,
             tuple(sorted(request.hyper.get(method.name, {}).items())),
             request.leave_one_out,
+            request.keep_outputs,
+            request.device,
+            request.precision,
         )
         for trial in range(request.trials)
         for method in methods
@@ -117,34 +130,29 @@ def compare(
     record = {"plans": {n: p.describe() for n, p in plans.items()}, "jobs": [vars(j) for j in todo]}
     store = Store.check(out, record, resume=resume)
     store.begin(record)
-    kept = {job.key: store.load_run(job.key) for job in todo}
+    kept = {job.key: _load(store, job) for job in todo}
     finished = resumed = sum(found is not None for found in kept.values())
 
-    def done(outcome: Outcome) -> None:
+    def done(outcomes: list[Outcome]) -> None:
         nonlocal finished
-        kept[outcome.job.key] = (outcome.curves, outcome.messages, outcome.seconds)
-        store.save_run(
-            outcome.job.key, outcome.curves, outcome.outputs, outcome.messages, outcome.seconds
-        )
-        finished += 1
-        progress(finished, len(todo), f"{outcome.job.method}, trial {outcome.job.trial}")
+        for outcome in outcomes:
+            kept[outcome.job.key] = replace(outcome, outputs=None)
+            _save(store, outcome)
+            finished += 1
+            progress(finished, len(todo), f"{outcome.job.method}, trial {outcome.job.trial}")
 
     missing = [job for job in todo if kept[job.key] is None]
-    # Long runs first, so that the cores end together.
-    missing.sort(key=lambda job: -plans[job.method].settings.steps * sum(plans[job.method].hidden))
-    run_all(run_job, missing, processes=processes, done=done)
+    units = arrange(missing, plans, benchmark, processes)
+    workers = processes if request.device == "cpu" else 1
+    run_all(partial(run_jobs, store=store), units, processes=workers, done=done)
     runs = [found for job in todo if (found := kept[job.key]) is not None]
-    curves = pd.concat([run[0] for run in runs], ignore_index=True)
+    curves = pd.concat([run.curves for run in runs], ignore_index=True)
     messages = [
-        {"objective": job.method, "trial": job.trial, "message": text}
-        for job, run in zip(todo, runs, strict=True)
-        for text in run[1]
+        {"objective": run.job.method, "trial": run.job.trial, "message": text}
+        for run in runs
+        for text in run.messages
     ]
-    loss = get_loss(benchmark.loss)
-    selected = [
-        select_all(run[0], store.load_outputs(job.key, loss), recipe, benchmark.target)
-        for job, run in zip(todo, runs, strict=True)
-    ]
+    selected = [run.selected for run in runs]
     results = pd.concat([found.results for found in selected], ignore_index=True)
     statistics = pd.concat([found.statistics for found in selected], ignore_index=True)
     rules = [rule for rule in RULES.values() if any(rule.name in found.rules for found in selected)]
@@ -167,7 +175,7 @@ def compare(
             "jobs": processes,
             "threads": 1,
             "seconds": round(time.monotonic() - clock, 1),
-            "seconds_of_all_runs": round(sum(run[2] for run in runs), 1),
+            "seconds_of_all_runs": round(sum(run.seconds for run in runs), 1),
             "runs_resumed": resumed,
         },
         "warnings": messages,
@@ -194,6 +202,7 @@ def _resolve(request: Request) -> tuple[Recipe, list[Method], Benchmark]:
         raise OptionError(
             f"Expected to compare representations in 0 or more trials, got {request.similarity}."
         )
+    check_device(request.device)
     if request.seed < 0:
         raise OptionError(f"Expected a seed of 0 or more, got {request.seed}.")
     if not request.methods:
@@ -226,8 +235,78 @@ def _resolve(request: Request) -> tuple[Recipe, list[Method], Benchmark]:
     return recipe, methods, benchmark
 
 
+def arrange(
+    jobs: Sequence[Job], plans: Mapping[str, Plan], benchmark: Benchmark, processes: int
+) -> list[tuple[Job, ...]]:
+    """Jobs in the units that are run as one, the units in the order in which they begin.
+
+    First those that leave references for others; then long ones, so that the cores end together.
+    Small runs of one method, and all of one method's on a GPU, are one unit, or one a process.
+    """
+    units: list[tuple[Job, ...]] = []
+    for name in dict.fromkeys(job.method for job in jobs):
+        own, plan = [job for job in jobs if job.method == name], plans[name]
+        size = 1
+        if own[0].device != "cpu":
+            size = TOGETHER
+        elif step_size(benchmark.train, plan) < STACKING_PAYS:
+            size = min(-(-len(own) // processes), TOGETHER)
+        units += [tuple(own[a : a + size]) for a in range(0, len(own), size)]
+
+    def order(unit: tuple[Job, ...]) -> tuple[bool, float]:
+        plan = plans[unit[0].method]
+        length = len(unit) * plan.settings.steps * step_size(benchmark.train, plan)
+        return get_method(unit[0].method).objective != get_method("erm").objective, -length
+
+    return sorted(units, key=order)
+
+
+def step_size(rows: Environments, plan: Plan) -> float:
+    """Rows of a step times parameters of the model: its multiply-adds, but for a small factor."""
+    batch = plan.settings.batch_size
+    n = sum(size if batch is None else min(size, batch) for size in rows.sizes)
+    widths = [width(rows.x), *plan.hidden, 1]
+    return n * sum(a * b for a, b in pairwise(widths))
+
+
+def _save(store: Store, outcome: Outcome) -> None:
+    selected = outcome.selected
+    tables = {
+        "curves": outcome.curves,
+        "results": selected.results,
+        "statistics": selected.statistics,
+    }
+    facts = {
+        "rules": selected.rules,
+        "unsatisfied": selected.unsatisfied,
+        "notes": selected.notes,
+        "messages": outcome.messages,
+        "seconds": outcome.seconds,
+    }
+    store.save_run(outcome.job.key, tables, facts, outcome.outputs)
+
+
+def _load(store: Store, job: Job) -> Outcome | None:
+    found = store.load_run(job.key)
+    if found is None:
+        return None
+    tables, facts = found
+    selected = Selected(
+        job.method,
+        job.trial,
+        tuple(facts["rules"]),
+        tables["results"],
+        tables["statistics"],
+        facts["unsatisfied"],
+        facts["notes"],
+    )
+    messages = tuple(facts["messages"])
+    return Outcome(job, tables["curves"], selected, None, messages, facts["seconds"])
+
+
 def _plan(recipe: Recipe, method: Method, request: Request) -> Plan:
-    return recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
+    plan = recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
+    return plan.on(request.precision)
 
 
 def _similarity(

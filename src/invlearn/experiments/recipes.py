@@ -24,6 +24,10 @@ class Plan:
     hidden: tuple[int, ...]
     settings: Settings
 
+    def on(self, precision: str) -> Plan:
+        """The same with products of another precision."""
+        return replace(self, settings=replace(self.settings, precision=precision))
+
     def describe(self) -> dict[str, Any]:
         """The plan as plain data, for the summary."""
         settings, schedule = asdict(self.settings), self.settings.schedule
@@ -35,6 +39,8 @@ class Plan:
                 + (f" to {schedule.end}" if schedule.kind == "linear" else "")
                 + f", {schedule.before:g} before; at the anneal step: {schedule.at_anneal}"
             )
+        if settings["precision"] == "float32":
+            settings.pop("precision")
         return {
             **{f.name: getattr(self.objective, f.name) for f in fields(self.objective)},
             **self.hyper._asdict(),

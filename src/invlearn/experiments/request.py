@@ -44,6 +44,11 @@ class Request:
     similarity : int
         Of so many trials the chosen models are trained again, and their representations compared
         by PWCCA.
+    device : str
+        'cpu', 'cuda' or 'cuda:1': where the data lie and the models are trained. On a GPU runs of
+        one method are trained together.
+    precision : 'float32', 'tf32' or 'bf16'
+        Of the models' products; see `Settings`.
     """
 
     dataset: str
@@ -57,6 +62,8 @@ class Request:
     leave_one_out: bool = False
     keep_outputs: bool = False
     similarity: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
 
     def command(self) -> str:
         """The command line that makes the same request."""
@@ -67,6 +74,8 @@ class Request:
         words += ["--leave-one-out"] if self.leave_one_out else []
         words += ["--keep-outputs"] if self.keep_outputs else []
         words += ["--similarity", str(self.similarity)] if self.similarity else []
+        words += [] if self.device == "cpu" else ["--device", self.device]
+        words += [] if self.precision == "float32" else ["--precision", self.precision]
         for name, value in self.dataset_options.items():
             words += ["--data", f"{name}={value}"]
         for method, values in self.hyper.items():

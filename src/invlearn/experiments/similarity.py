@@ -18,8 +18,9 @@ from invlearn.datasets.base import Benchmark
 from invlearn.diagnostics import activations, pwcca, representation
 from invlearn.environments import Environments
 from invlearn.errors import OptionError
-from invlearn.experiments.jobs import Job, train_plan, trial_seed
+from invlearn.experiments.jobs import Job
 from invlearn.experiments.methods import get_method
+from invlearn.experiments.plans import train_plan, trial_seed
 from invlearn.experiments.recipes import Plan, get_recipe
 from invlearn.losses import get_loss
 from invlearn.objectives.meta_irm import MetaIRM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from invlearn.errors import OutputError
-from invlearn.losses import Loss
 from invlearn.outputs import Outputs
 
 _RESULTS = (
@@ -105,36 +108,48 @@ class Store:
     def save_run(
         self,
         key: str,
-        curves: pd.DataFrame,
-        outputs: Outputs | None,
-        messages: tuple[str, ...],
-        seconds: float,
+        tables: Mapping[str, pd.DataFrame],
+        facts: Mapping[str, Any],
+        outputs: Outputs | None = None,
     ) -> None:
         """Keep a finished run; its record comes last, so that what it names is there."""
         if outputs is not None:
             self.write(f"{_WORK}/{key}.npz", outputs.to_bytes())
         record = {
             "outputs": outputs is not None,
-            "messages": list(messages),
-            "seconds": seconds,
-            "curves": {name: curves[name].tolist() for name in curves.columns},
+            "facts": dict(facts),
+            "tables": {
+                name: {column: table[column].tolist() for column in table.columns}
+                for name, table in tables.items()
+            },
         }
         self.write(f"{_WORK}/{key}.run.json", json.dumps(record))
 
-    def load_run(self, key: str) -> tuple[pd.DataFrame, tuple[str, ...], float] | None:
-        """A run kept earlier, or None."""
+    def load_run(self, key: str) -> tuple[dict[str, pd.DataFrame], dict[str, Any]] | None:
+        """The tables and facts of a run kept earlier, or None."""
         path = self._run(key)
         if not path.exists():
             return None
         record = _read(path)
         if record["outputs"] and not self._outputs(key).exists():
             return None
-        return pd.DataFrame(record["curves"]), tuple(record["messages"]), record["seconds"]
+        tables = {name: pd.DataFrame(columns) for name, columns in record["tables"].items()}
+        return tables, record["facts"]
 
-    def load_outputs(self, key: str, loss: Loss) -> Outputs | None:
-        """The outputs of a run kept earlier, if it has some."""
-        path = self._outputs(key)
-        return Outputs.from_bytes(path.read_bytes(), loss) if path.exists() else None
+    def save_reference(self, key: str, reference: Mapping[str, Tensor]) -> None:
+        """Leave a reference's outputs for other processes."""
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {name: z.numpy() for name, z in reference.items()}
+        np.savez(buffer, **arrays)
+        self.write(f"{_WORK}/{key}.ref", buffer.getvalue())
+
+    def load_reference(self, key: str) -> dict[str, Tensor] | None:
+        """A reference's outputs that another process left, or None."""
+        path = self._work / f"{key}.ref"
+        if not path.exists():
+            return None
+        with np.load(path) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
     def save_row(self, key: str, row: Mapping[str, Any]) -> None:
         """Keep a finished run of a search."""

@@ -93,7 +93,7 @@ class Recorder:
             down = _pooled_descent(model, self.loss, self.pooled)
             z, z_dot = _outputs_along(model, down, data.x)
         except NotImplementedError:  # Some operation has no forward-mode derivative: no groups.
-            return torch.zeros(len(rows), dtype=torch.bool)
+            return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         finally:
             for module, training in modes.items():
                 module.training = training
@@ -128,10 +128,10 @@ class Recorder:
             splits[data.split] = SplitOutputs(
                 names=data.names,
                 environment=torch.repeat_interleave(torch.arange(len(sizes)), sizes),
-                y=torch.cat(data.targets),
-                z=torch.stack(self.kept[data.split]),
-                weights=None if data.weights is None else torch.cat(data.weights),
-                raised=torch.stack(self.raised) if data.split == "validation" else None,
+                y=torch.cat(data.targets).cpu(),
+                z=torch.stack(self.kept[data.split]).cpu(),
+                weights=None if data.weights is None else torch.cat(data.weights).cpu(),
+                raised=torch.stack(self.raised).cpu() if data.split == "validation" else None,
             )
         return Outputs(self.loss, tuple(self.steps), splits)
 

@@ -115,11 +115,12 @@ class StackedTrainers:
     def make(self, updates: Sequence[Update]) -> list[Terms | DivergenceError]:
         """Make one update of every run; what to send each run's loop."""
         parameters, device = self.stack.parameters, self.trainers[0].device
-        made = self.engine.step(
-            [update.batch for update in updates],
-            [update.hyper for update in updates],
-            [trainer.state for trainer in self.trainers],
-        )
+        with self.trainers[0].settings.products(device):
+            made = self.engine.step(
+                [update.batch for update in updates],
+                [update.hyper for update in updates],
+                [trainer.state for trainer in self.trainers],
+            )
         l2, scale, lr, keep = (
             torch.tensor(row, dtype=torch.float64).to(device, non_blocking=True)
             for row in (

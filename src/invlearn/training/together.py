@@ -132,6 +132,7 @@ def likeness(trainer: Trainer) -> Hashable | None:
         settings.micro_batch,
         settings.memory_budget,
         settings.averaging > 0,
+        settings.precision,
         len(trainer.environments),
         type(x),
         x.n_channels if isinstance(x, ChannelImages) else 1,

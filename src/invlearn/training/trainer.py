@@ -336,7 +336,8 @@ class Trainer:
         def closure() -> Tensor:
             nonlocal terms
             self.optimizer.zero_grad()
-            with replayed(seeded_generator(self.seed, _LAYERS, update.step).initial_seed()):
+            seed = seeded_generator(self.seed, _LAYERS, update.step).initial_seed()
+            with replayed(seed), self.settings.products(self.device):
                 terms, self.state = self.engine.step(update.batch, update.hyper, start_state)
             if not self.lazy:
                 update.check(terms)
