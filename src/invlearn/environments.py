@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
-from invlearn.features import ChannelImages, Features, concatenate
+from invlearn.features import ChannelImages, Features, concatenate, rows_of
 
 
 @dataclass(frozen=True)
@@ -245,9 +245,9 @@ class Environments:
         """Keep, in each environment, the rows at these positions within it (E index tensors)."""
         index = torch.cat([part + start for part, start in zip(rows, self.offsets, strict=False)])
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in rows])]).tolist()
-        there = index.to(self.device)
-        weights = None if self.weights is None else self.weights[there]
-        return Environments(self.x[index], self.y[there], self.names, tuple(offsets), weights)
+        weights = None if self.weights is None else rows_of(self.weights, index)
+        x = self.x[index] if isinstance(self.x, ChannelImages) else rows_of(self.x, index)
+        return Environments(x, rows_of(self.y, index), self.names, tuple(offsets), weights)
 
     def select(self, names: Sequence[str]) -> Environments:
         """Only the environments named, in this order; UnknownNameError for one not there."""

@@ -50,9 +50,11 @@ class ChannelImages:
         return len(self.pixels)
 
     def __getitem__(self, rows: slice | Tensor) -> ChannelImages:
-        there = rows.to(self.device) if isinstance(rows, Tensor) else rows
-        here = rows.cpu() if isinstance(rows, Tensor) else rows
-        return ChannelImages(self.pixels[there], self.channel[here], self.n_channels)
+        if isinstance(rows, slice):
+            return ChannelImages(self.pixels[rows], self.channel[rows], self.n_channels)
+        return ChannelImages(
+            rows_of(self.pixels, rows), rows_of(self.channel, rows), self.n_channels
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,6 +93,13 @@ class ChannelImages:
 
 
 Features = Tensor | ChannelImages
+
+
+def rows_of(tensor: Tensor, rows: Tensor) -> Tensor:
+    """The rows at some positions, or where a mask is true."""
+    if rows.dtype == torch.bool:
+        return tensor[rows.to(tensor.device)]
+    return tensor.index_select(0, rows.to(tensor.device))  # Several times as fast as indexing.
 
 
 def width(x: Features) -> int:

@@ -70,37 +70,42 @@ class Recorder:
         kept: dict[str, Tensor] = {}
         raised: list[Tensor] = []
         for data in self.evaluations:
-            z = forward(model, data.x)
+            z, raised_here = self._outputs(model, data)
             rows += [{**m._asdict(), "step": step} for m in measure(z, data, self.loss)]
             if data.split in self.keep:
                 picked = torch.cat(data.rows)
                 # Signs and probabilities survive half precision, a regression's outputs do not.
                 half = self.loss.classification
                 kept[data.split] = z[picked].to(torch.float16 if half else z.dtype)
-                if data.split == "validation":
-                    raised.append(self._raised(model, data, picked))
+                if raised_here is not None:
+                    raised.append(raised_here)
         self.steps.append(step)
         self.rows += rows
         self.raised += raised
         for split, outputs in kept.items():
             self.kept[split].append(outputs)
 
-    def _raised(self, model: nn.Module, data: EvaluationSet, rows: Tensor) -> Tensor:
-        assert self.pooled is not None
+    def _outputs(self, model: nn.Module, data: EvaluationSet) -> tuple[Tensor, Tensor | None]:
+        """Outputs [m, k]; on validation rows that are kept also which losses a step raises."""
+        if data.split != "validation" or self.pooled is None:
+            return forward(model, data.x), None
+        rows = torch.cat(data.rows)
         modes = {module: module.training for module in model.modules()}
         model.eval()
         try:
             down = _pooled_descent(model, self.loss, self.pooled)
-            z, z_dot = _outputs_along(model, down, data.x)
+            z_all, z_dot = _outputs_along(model, down, data.x)
         except NotImplementedError:  # Some operation has no forward-mode derivative: no groups.
-            return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+            return forward(model, data.x), torch.zeros(
+                len(rows), dtype=torch.bool, device=rows.device
+            )
         finally:
             for module, training in modes.items():
                 module.training = training
-        z = z[rows].to(torch.float64).requires_grad_()
+        z = z_all[rows].to(torch.float64).requires_grad_()
         value = self.loss.value(z, torch.cat(data.targets)).sum()
         (grad_z,) = torch.autograd.grad(value, z)
-        return (grad_z * z_dot[rows]).reshape(len(rows), -1).sum(1) > 0
+        return z_all, (grad_z * z_dot[rows]).reshape(len(rows), -1).sum(1) > 0
 
     def drop_after(self, step: int) -> None:
         """Forget what was measured after a step."""
