@@ -8,13 +8,13 @@ gradient are those of the whole batch however it is cut, up to rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from invlearn.environments import Environments
 from invlearn.errors import OptionError
@@ -24,8 +24,9 @@ from invlearn.models import batch_norms
 from invlearn.objectives.base import GradientObjective, MeanObjective, Objective, State, Terms
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training.bilevel import meta_step
-from invlearn.training.derivatives import Risk, add_gradient, graph_bytes, trainable
+from invlearn.training.derivatives import Risk, add_gradient, trainable
 from invlearn.training.means import environment_means
+from invlearn.training.streaming import Streamed
 
 DEFAULT_MICRO_BATCH = 2500
 """Rows whose activations (a few hundred units wide) stay in a core's cache."""
@@ -137,8 +138,8 @@ class Engine:
         self, objective: MeanObjective, batch: Batch, hyper: Any, state: State
     ) -> tuple[Terms, State]:
         rows = batch.rows
-        graphs = list(self._outputs(rows))
-        z = torch.cat([graph.detach() for graph in graphs]).requires_grad_()
+        streamed = self._forward(batch)
+        z = streamed.outputs.requires_grad_()
         moments = objective.moments(self.loss, z.to(torch.float64), rows.y)
         n_envs, folds = len(rows), objective.folds
         segment = rows.index.to(z.device)
@@ -152,29 +153,21 @@ class Engine:
         (grad_z,) = torch.autograd.grad(terms.total, z)
         # Looking at a device's number would wait for it; the trainer reads it later.
         if z.device.type != "cpu" or bool(torch.isfinite(terms.total)):
-            start = 0
-            for graph in graphs:
-                torch.autograd.backward(graph, grad_z[start : start + len(graph)])
-                start += len(graph)
+            streamed.backward(grad_z)
         return Terms(*(term.detach() for term in terms)), state
 
-    def _outputs(self, rows: Environments) -> Iterator[Tensor]:
-        """Outputs of each micro-batch, with their graphs while the budget lasts."""
-        kept = 0.0
-        for part in self._slices(0, rows.n_rows):
-            x = rows.x[part]
-            if self._row_bytes is None:
-                own = [x.pixels if isinstance(x, ChannelImages) else x, *self.model.parameters()]
-                out, held = graph_bytes(lambda x=x: self.model(x), own)  # type: ignore[misc]
-                self._row_bytes = held / len(x)
-                kept += held
-                yield out
-                continue
-            kept += self._row_bytes * len(x)
-            if kept <= self.memory_budget or self.micro_batch is None:
-                yield self.model(x)
-            else:
-                yield checkpoint(self.model, x, use_reentrant=False)
+    def _forward(self, batch: Batch) -> Streamed:
+        x = batch.rows.x
+        streamed = Streamed(
+            lambda part: self.model(x[part]),
+            list(self._slices(0, batch.rows.n_rows)),
+            dim=0,
+            budget=math.inf if self.micro_batch is None else self.memory_budget,
+            row_bytes=self._row_bytes,
+            own=[x.pixels if isinstance(x, ChannelImages) else x, *self.model.parameters()],
+        )
+        self._row_bytes = streamed.row_bytes
+        return streamed
 
     def _slices(self, start: int, stop: int) -> Iterator[slice]:
         size = self.micro_batch or max(stop - start, 1)

@@ -112,3 +112,19 @@ def replayed(seed: int) -> Iterator[None]:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.manual_seed_all(seed)
         yield
+
+
+def random_states() -> list[Tensor]:
+    """The states of torch's global generators: the CPU's, then those of the GPUs in use."""
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    return [torch.get_rng_state(), *gpus]
+
+
+@contextmanager
+def restored(states: list[Tensor]) -> Iterator[None]:
+    """Inside, torch's global generators go on from these states; afterwards from their own."""
+    with torch.random.fork_rng(devices=range(len(states) - 1)):
+        torch.set_rng_state(states[0])
+        for i, state in enumerate(states[1:]):
+            torch.cuda.set_rng_state(state, i)
+        yield

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.utils.checkpoint import checkpoint
 
 from invlearn.features import ChannelImages, Features
 from invlearn.losses import Loss
-from invlearn.training.derivatives import Parameters, call, graph_bytes, trainable
+from invlearn.training.derivatives import Parameters, call, trainable
 from invlearn.training.engine import DEFAULT_MICRO_BATCH, Batch
+from invlearn.training.streaming import Streamed
 
 _DEVICE_ROWS = 1 << 18
 """Rows of all runs together that are forwarded at a time on a device without a small cache."""
@@ -188,25 +188,20 @@ class Stack:
         z: Tensor = vmap(one)(dict(parameters), rows.x[:, part])
         return z
 
-    def all_outputs(self, parameters: Parameters, rows: StackedRows) -> Iterator[Tensor]:
-        """Outputs of each micro-batch, with their graphs while the budget lasts."""
-        kept = 0.0
-        for part in self.parts(rows, 0, rows.offsets[-1]):
-            n = part.stop - part.start
-            if self._row_bytes is None:
-                own = [rows.x, *parameters.values()]
-                z, held = graph_bytes(lambda part=part: self.outputs(parameters, rows, part), own)  # type: ignore[misc]
-                self._row_bytes = held / n
-                kept += held
-                yield z
-                continue
-            kept += self._row_bytes * n
-            if kept <= self.memory_budget:
-                yield self.outputs(parameters, rows, part)
-            else:
-                yield checkpoint(self.outputs, parameters, rows, part, use_reentrant=False)
+    def forward(self, parameters: Parameters, rows: StackedRows) -> Streamed:
+        """Outputs [R, n, k] of all rows, and the way back through them."""
+        streamed = Streamed(
+            lambda part: self.outputs(parameters, rows, part),
+            list(self.parts(0, rows.offsets[-1])),
+            dim=1,
+            budget=self.memory_budget,
+            row_bytes=self._row_bytes,
+            own=[rows.x, *parameters.values()],
+        )
+        self._row_bytes = streamed.row_bytes
+        return streamed
 
-    def parts(self, rows: StackedRows, start: int, stop: int) -> Iterator[slice]:
+    def parts(self, start: int, stop: int) -> Iterator[slice]:
         """The rows, so many at a time."""
         for a in range(start, stop, self.rows_at_a_time):
             yield slice(a, min(a + self.rows_at_a_time, stop))
@@ -257,7 +252,7 @@ class StackedRisk:
 
     def _parts(self) -> Iterator[slice]:
         start, stop = self.rows.offsets[self.environment : self.environment + 2]
-        return self.stack.parts(self.rows, start, stop)
+        return self.stack.parts(start, stop)
 
     def _share(self, part: slice, parameters: Parameters) -> Tensor:
         rows = self.rows

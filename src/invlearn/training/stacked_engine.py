@@ -84,8 +84,8 @@ class StackedEngine:
         self, objective: MeanObjective, rows: StackedRows, hyper: Any, state: Tensor | None
     ) -> Made:
         leaves = {n: p.detach().requires_grad_() for n, p in self.stack.parameters.items()}
-        graphs = list(self.stack.all_outputs(leaves, rows))
-        z = torch.cat([graph.detach() for graph in graphs], 1).requires_grad_()
+        streamed = self.stack.forward(leaves, rows)
+        z = streamed.outputs.requires_grad_()
         n_runs, n_envs, folds = len(z), len(rows.offsets) - 1, objective.folds
         run = torch.arange(n_runs, device=z.device)[:, None]
         segment = run * n_envs + rows.index
@@ -109,10 +109,7 @@ class StackedEngine:
             means, hyper, state
         )
         (grad_z,) = torch.autograd.grad(total.sum(), z)
-        start = 0
-        for graph in graphs:
-            torch.autograd.backward(graph, grad_z[:, start : start + graph.shape[1]])
-            start += graph.shape[1]
+        streamed.backward(grad_z)
         gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in leaves.items()}
         terms = Terms(total.detach(), risks.detach(), penalty.detach())
         return Made(terms, new[0].detach() if new else None, gradient, {})
