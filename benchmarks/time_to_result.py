@@ -1,10 +1,11 @@
-"""Wall-clock time to the published IRMv1 result on Colored MNIST, both sides at their last step.
+"""Wall-clock time to the published IRMv1 result on Colored MNIST, by one honest rule on both sides.
 
 Ours: IRMv1 by the recipe 'honest', in which no number was chosen on a test environment. Plain:
 the published loop and its published settings (501 steps, two hidden layers of 390, the penalty
-from step 190 on), which were chosen on the test environment; it is not evaluated while it
-trains, unlike in the published code. Both sides get the same trials: data, coloring and the seed
-of the initial weights. Neither selects anything; the model of the last step is measured.
+from step 190 on), which were chosen on the test environment. Both sides get the same trials:
+data, coloring and the seed of the initial weights. Both measure the validation rows of the
+training environments every ten steps and keep the model of the step that 'lowest-worst-group'
+chooses; the reference ERM that the rule reads is trained by this library for both, and counts.
 
 Ours train two trials at a time, in processes of one thread each, as `invlearn compare` does; the
 plain side trains one trial after another with all threads. The quoted ratio is of wall clocks per
@@ -34,17 +35,22 @@ from invlearn.datasets.base import Benchmark
 from invlearn.environments import EvaluationSet
 from invlearn.evaluation import evaluate
 from invlearn.experiments.methods import get_method
-from invlearn.experiments.plans import train_plan, trial_seed
+from invlearn.experiments.plans import plan_trainer, trial_seed
 from invlearn.experiments.processes import run_all
 from invlearn.experiments.recipes import get_recipe
+from invlearn.experiments.references import Reference, reference_outputs
 from invlearn.features import ChannelImages, width
 from invlearn.losses import get_loss
 from invlearn.models import MLP
+from invlearn.selection import Choice, get_rule
+from invlearn.training import Stopping
 from invlearn.training.means import seeded_generator
+from invlearn.training.recorder import Recorder
 from plain import LR, WEIGHT, dense_copy, dense_rows, plain_step
 
 DATASET, RECIPE, METHOD = "colored-mnist", "honest", "irmv1"
 STEPS, ANNEAL, HIDDEN = 501, 190, (390, 390)
+RULE = "lowest-worst-group"
 SHOWN = ("p_e=0.9", "p_e=0.1", "p_e=0.2")
 TARGET = 66.0
 """Accuracy in percent at p_e = 0.9 that counts as the published result."""
@@ -60,37 +66,78 @@ def accuracies(model: nn.Module, test: EvaluationSet, loss: str) -> dict[str, fl
     return {name: found[name] for name in SHOWN}
 
 
+def reference_of(benchmark: Benchmark, seed: int) -> Reference:
+    """The rule's reference ERM, the same for both sides."""
+    return reference_outputs(get_recipe(DATASET, RECIPE).plan(get_method("erm")), benchmark, seed)
+
+
+def validation_of(benchmark: Benchmark, *, dense: bool) -> EvaluationSet:
+    """The rows that the rule reads."""
+    assert benchmark.validation is not None
+    rows = EvaluationSet.from_environments(benchmark.validation, "validation")
+    x = rows.x
+    return rows.with_features(x.dense()) if dense and isinstance(x, ChannelImages) else rows
+
+
 def train_ours(seed: int, steps: int | None) -> Trial:
     """One trial by this library, on data of its own."""
     benchmark = load(DATASET, seed=seed)
     plan = get_recipe(DATASET, RECIPE).plan(get_method(METHOD), steps=steps)
     start = time.perf_counter()
-    run = train_plan(plan, benchmark, benchmark.train, [], seed)
+    stopping = Stopping(RULE, patience=plan.settings.steps, reference=reference_of(benchmark, seed))
+    sets = [validation_of(benchmark, dense=False)]
+    run = plan_trainer(plan, benchmark, benchmark.train, sets, seed, stopping=stopping).run()
     seconds = time.perf_counter() - start
-    found = accuracies(run.model, benchmark.test, benchmark.loss)
-    return {"seed": seed, "seconds": seconds, "accuracy": found, "reason": run.reason}
+    assert run.choice is not None
+    return {
+        "seed": seed,
+        "seconds": seconds,
+        "accuracy": accuracies(run.model, benchmark.test, benchmark.loss),
+        "step": run.choice.step,
+        "satisfied": run.choice.satisfied,
+    }
 
 
 def train_plain(seed: int, steps: int | None) -> Trial:
     """One trial by the published loop, on the same data."""
     benchmark = load(DATASET, seed=seed)
-    seconds, model = plain_loop(benchmark, seed, STEPS if steps is None else steps)
+    seconds, model, choice = plain_loop(benchmark, seed, STEPS if steps is None else steps)
     x = benchmark.test.x
     dense = x.dense() if isinstance(x, ChannelImages) else x
-    found = accuracies(model, benchmark.test.with_features(dense), benchmark.loss)
-    return {"seed": seed, "seconds": seconds, "accuracy": found}
+    return {
+        "seed": seed,
+        "seconds": seconds,
+        "accuracy": accuracies(model, benchmark.test.with_features(dense), benchmark.loss),
+        "step": choice.step,
+        "satisfied": choice.satisfied,
+    }
 
 
-def plain_loop(benchmark: Benchmark, seed: int, steps: int) -> tuple[float, nn.Module]:
-    """Seconds of the published loop, and its model."""
+def plain_loop(benchmark: Benchmark, seed: int, steps: int) -> tuple[float, nn.Module, Choice]:
+    """Seconds of the published loop, the model of the step that the rule chose, and the choice."""
     rows = dense_rows(benchmark.train)
     start = time.perf_counter()
+    reference, loss = reference_of(benchmark, seed), get_loss(benchmark.loss)
     generator = seeded_generator(seed, 1)
     model = dense_copy(MLP(width(benchmark.train.x), HIDDEN, generator=generator))
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
-    for step in range(steps):
-        plain_step(model, optimizer, rows, weight=WEIGHT if step >= ANNEAL else 1.0)
-    return time.perf_counter() - start, model
+    sets = [validation_of(benchmark, dense=True)]
+    train = benchmark.train
+    if isinstance(train.x, ChannelImages):
+        train = train.with_features(train.x.dense())
+    recorder = Recorder(train, sets, loss, ["validation"])
+    models = {}
+    for step in range(steps + 1):
+        if step % 10 == 0 or step == steps:
+            recorder.measure(model, step)
+            models[step] = {name: value.clone() for name, value in model.state_dict().items()}
+        if step < steps:
+            plain_step(model, optimizer, rows, weight=WEIGHT if step >= ANNEAL else 1.0)
+    assert recorder.outputs is not None
+    outputs = recorder.outputs.with_reference(reference)
+    choice = get_rule(RULE).choose(recorder.curves, "", outputs)
+    model.load_state_dict(models[choice.step])
+    return time.perf_counter() - start, model, choice
 
 
 def side(trials: list[Trial], wall: float) -> dict[str, Any]:
@@ -162,7 +209,7 @@ def main() -> None:
     seeds = [trial_seed(args.seed, trial) for trial in range(args.seeds)]
     record = compare(seeds, seeds[: args.naive_seeds], args.steps) | {
         "recipe": RECIPE,
-        "rule": "last step",
+        "rule": RULE,
         "processes": PROCESSES,
         "threads": args.threads,
         "steps": args.steps,

@@ -18,6 +18,9 @@ from torch import Tensor
 _MIN_ROWS = 64
 """Below this many rows a product's overhead outweighs its arithmetic."""
 
+_MID_ROWS = 1500
+"""Rows from which a transposed copy of an operand no longer stays in the nearest cache."""
+
 
 def _find() -> bool:
     return (
@@ -38,7 +41,13 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
-    """``a.T @ b``; oneDNN copies its transposed first operand, so the narrower one goes there."""
+    """``a.T @ b``; oneDNN copies its transposed first operand, so the narrower one goes there.
+
+    From some thousand rows on, that copy costs more than torch's own product, which in turn is
+    slow only for operands far larger than a cache.
+    """
+    if _MID_ROWS < len(a) <= 8 * _MID_ROWS:
+        return a.t() @ b
     if b.shape[1] < a.shape[1]:
         return _product(b.t(), a.t()).t()
     return _product(a.t(), b.t())

@@ -14,7 +14,7 @@ from invlearn.environments import Environments, EvaluationSet
 from invlearn.experiments.recipes import Plan
 from invlearn.features import width
 from invlearn.models import MLP
-from invlearn.training import Run, Trainer, train_together
+from invlearn.training import Run, Stopping, Trainer, train_together
 from invlearn.training.means import seeded_generator
 
 DatasetOptions = tuple[tuple[str, str | int | float | bool], ...]
@@ -41,6 +41,7 @@ def plan_trainer(
     seed: int,
     *,
     keep_outputs: bool = False,
+    stopping: Stopping | None = None,
 ) -> Trainer:
     """A fresh model that is to be trained by a plan, measured on the sets.
 
@@ -61,6 +62,7 @@ def plan_trainer(
         seed=seed,
         evaluations=sets,
         keep_outputs=keep,
+        stopping=stopping,
     )
 
 

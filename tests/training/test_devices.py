@@ -1,0 +1,82 @@
+"""Reading a device's numbers late, and products of lower precision."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+
+from invlearn.errors import DivergenceWarning, OptionError, UnknownNameError
+from invlearn.training import Settings, Trainer
+from invlearn.training.settings import check_device
+
+pytestmark = pytest.mark.filterwarnings("ignore::invlearn.errors.CollapseWarning")
+
+
+def trainer(learnable, net, objective="irmv1", **settings):
+    given = {"steps": 11, "lr": 0.01, "evaluate_every": 4} | settings
+    return Trainer(net(), learnable(), objective, "logistic", settings=Settings(**given))
+
+
+@pytest.mark.parametrize("objective", ["irmv1", "group-dro", "iga", "meta-irm"])
+def test_late_reading_changes_nothing(objective, learnable, net):
+    """As on a GPU, where the history is read at evaluations only."""
+    late, soon = (trainer(learnable, net, objective) for _ in range(2))
+    late.lazy = True
+    one, other = late.run(), soon.run()
+    pd.testing.assert_frame_equal(one.history, other.history)
+    for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_late_reading_finds_the_step_that_diverged(learnable, net):
+    runs = []
+    for lazy in (True, False):
+        own = trainer(learnable, net, "erm", optimizer="SGD", lr=1e200)
+        own.lazy = lazy
+        with pytest.warns(DivergenceWarning):
+            runs.append(own.run())
+    assert runs[0].reason == runs[1].reason == "diverged"
+    assert runs[0].steps == runs[1].steps
+    assert runs[0].messages == runs[1].messages
+    pd.testing.assert_frame_equal(runs[0].history, runs[1].history)
+    for p, q in zip(runs[0].model.parameters(), runs[1].model.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_late_reading_looks_at_the_device_once_an_evaluation(learnable, net, monkeypatch):
+    reads, read = [], Trainer._read
+    monkeypatch.setattr(
+        Trainer, "_read", lambda self: reads.append(len(self._pending)) or read(self)
+    )
+    own = trainer(learnable, net)
+    own.lazy = True
+    own.run()
+    assert [n for n in reads if n] == [1, 3, 1, 3, 1, 2]
+    assert sum(reads) == 11
+
+
+@pytest.mark.parametrize(("precision", "apart"), [("tf32", 0.0), ("bf16", 0.05)])
+def test_precision_is_that_of_products_and_parameters_keep_theirs(precision, apart, learnable, net):
+    def run(precision):
+        rows = learnable(sizes=(200, 300))
+        rows = type(rows)(rows.x.float(), rows.y, rows.names, rows.offsets)
+        settings = Settings(steps=5, lr=0.01, precision=precision)
+        return Trainer(net().float(), rows, "vrex", "logistic", settings=settings).run()
+
+    low, full = run(precision), run("float32")
+    differences = []
+    for p, q in zip(low.model.parameters(), full.model.parameters(), strict=True):
+        assert p.dtype == torch.float32
+        differences.append(float((p - q).detach().abs().max()))
+    assert max(differences) <= apart
+    assert (max(differences) > 0) == (apart > 0)
+
+
+def test_a_misspelt_precision_or_device():
+    with pytest.raises(UnknownNameError, match="bf16"):
+        Settings(precision="bf61")
+    check_device("cpu")
+    for name in ("cpu:1", "gpu", "cuda:99", "cuda:x"):
+        with pytest.raises(OptionError, match=r"Expected a device of this machine \(cpu"):
+            check_device(name)
