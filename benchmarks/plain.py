@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invlearn.environments import Environments
-from invlearn.features import ChannelImages
+from invlearn.features import ChannelImages, Features
 from invlearn.models import MLP
 
 LR, L2, WEIGHT = 0.0004898536566546834, 0.00110794568, 91257.18613115903
@@ -29,12 +29,14 @@ def dense_copy(model: MLP) -> nn.Sequential:
     return nn.Sequential(*modules[:-1])
 
 
+def dense_features(x: Features) -> Tensor:
+    """Rows as an ordinary tensor."""
+    return x.dense() if isinstance(x, ChannelImages) else x
+
+
 def dense_rows(rows: Environments, n_outputs: int = 1) -> list[tuple[Tensor, Tensor]]:
     """Dense features and targets of every environment; those of one output are floats."""
-    return [
-        (x.dense() if isinstance(x, ChannelImages) else x, y.float() if n_outputs == 1 else y)
-        for _, x, y in rows
-    ]
+    return [(dense_features(x), y.float() if n_outputs == 1 else y) for _, x, y in rows]
 
 
 def mean_loss(z: Tensor, y: Tensor) -> Tensor:

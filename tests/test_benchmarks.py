@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from invlearn.environments import EvaluationSet
 from invlearn.features import ChannelImages
 from invlearn.kernels import linear
 from invlearn.models import MLP
@@ -154,11 +155,10 @@ def test_the_published_loop_is_its_schedule_by_the_library(monkeypatch):
     monkeypatch.setattr(time_to_result, "HIDDEN", (8,))
     monkeypatch.setattr(time_to_result, "ANNEAL", 2)
     rows = common.make_environments(100, pixels=6)
-    reference = {"validation": torch.zeros(rows.n_rows, 1)}
-    monkeypatch.setattr(time_to_result, "reference_of", lambda benchmark, seed: reference)
-    data = SimpleNamespace(train=rows, validation=rows, loss="logistic")
-    _, plain, choice = time_to_result.plain_loop(data, seed=3, steps=4)
-    assert choice.step == 4
+    test = EvaluationSet.from_environments(rows, "test")
+    data = SimpleNamespace(train=rows, validation=rows, test=test, loss="logistic")
+    plain, recorder = time_to_result.plain_loop(data, seed=3, steps=4)
+    assert recorder.steps == [0, 4]
     model = MLP(12, (8,), generator=seeded_generator(3, 1))
     objective = get_objective("irmv1")
     settings = Settings(
@@ -186,12 +186,21 @@ def test_time_to_result_averages_trials():
     import time_to_result
 
     trials = [
-        {"seed": s, "seconds": 2.0 + s, "accuracy": dict.fromkeys(time_to_result.SHOWN, 65.0 + s)}
+        {
+            "seed": s,
+            "seconds": 2.0 + s,
+            "accuracy": {
+                rule: dict.fromkeys(time_to_result.SHOWN, 65.0 + s + i)
+                for i, rule in enumerate(time_to_result.RULES)
+            },
+        }
         for s in (2, 0)
     ]
     found = time_to_result.side(trials, 8.0)
-    assert found["mean_accuracy"]["p_e=0.9"] == 66.0
-    assert found["reaches_target"]
+    honest, oracle = time_to_result.RULES
+    assert found["mean_accuracy"][honest]["p_e=0.9"] == 66.0
+    assert found["mean_accuracy"][oracle]["p_e=0.9"] == 67.0
+    assert found["reaches_target"] == {honest: True, oracle: True}
     assert (found["mean_training_seconds"], found["wall_seconds_per_trial"]) == (3.0, 4.0)
 
 

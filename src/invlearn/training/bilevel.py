@@ -76,6 +76,7 @@ def meta_step(
     generator = torch.Generator().manual_seed(seed)
     theta = trainable(model)
     pairs = objective.draw_pairs(len(inner), generator)
+    drawn_from = noise_generator(seed, inner.device, generator)
 
     def risk(rows: Environments, e: int, what: int) -> Risk:
         return Risk(model, loss, rows, e, micro_batch, seed=seed + 7919 * (what + 1))
@@ -104,7 +105,7 @@ def meta_step(
             if k > 0:
                 gradient = risk(inner, i, k).gradient(at)[1]
             gradient = {name: gradient[name] for name in names}
-            noise = draw_noise(hyper.dropgrad, gradient, generator)
+            noise = draw_noise(hyper.dropgrad, gradient, drawn_from)
             path.append(InnerStep(at, noise, gradient))
             at = stepped(objective, hyper.inner_lr, at, gradient, noise)
         paths.append(path)
@@ -198,15 +199,20 @@ def adapt(
     return at
 
 
+def noise_generator(seed: int, device: torch.device, on_cpu: torch.Generator) -> torch.Generator:
+    """What a step's noise is drawn from: the step's own generator, or one of the device's."""
+    return on_cpu if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+
+
 def draw_noise(
     rate: float, gradient: Mapping[str, Tensor], generator: torch.Generator
 ) -> Parameters | None:
-    """DropGrad's factors 1 + N(0, p / (1 − p)) of a gradient, drawn on the CPU; None at rate 0."""
+    """DropGrad's factors 1 + N(0, p / (1 − p)) of a gradient; None at rate 0."""
     if not rate:
         return None
     scale = math.sqrt(rate / (1 - rate))
     return {
-        name: 1 + scale * torch.randn(g.shape, generator=generator, dtype=g.dtype).to(g.device)
+        name: 1 + scale * torch.randn(g.shape, generator=generator, dtype=g.dtype, device=g.device)
         for name, g in gradient.items()
     }
 

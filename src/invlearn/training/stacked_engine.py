@@ -11,11 +11,12 @@ from torch.func import vmap
 
 from invlearn.losses import Loss
 from invlearn.objectives.base import GradientObjective, MeanObjective, Objective, Terms
-from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
 from invlearn.training.bilevel import (
     CURVATURE_EVERY,
     diverged,
     draw_noise,
+    noise_generator,
     renewed_curvature,
     stepped,
     transposed,
@@ -54,6 +55,7 @@ class StackedEngine:
         self.stack = stack
         self.loss = loss
         self.objective = objective
+        self._steps: int | None = None
         self._rows: tuple[tuple[int, ...], list[Batch], StackedRows] | None = None
 
     def step(self, batches: Sequence[Batch], hypers: Sequence[Any], states: Sequence[Any]) -> Made:
@@ -63,9 +65,9 @@ class StackedEngine:
         hyper = type(hypers[0])(
             *(torch.tensor(v, dtype=torch.float64).to(device) for v in zip(*hypers, strict=True))
         )
-        state = None if states[0] is None else torch.stack(list(states))
+        state = None if states[0] is None else torch.stack(list(states)).to(device)
         if isinstance(self.objective, MetaIRM):
-            return self._meta_step(self.objective, rows, batches, hyper, state)
+            return self._meta_step(self.objective, rows, batches, hypers, hyper, state)
         if isinstance(self.objective, GradientObjective):
             return self._gradient_step(self.objective, rows, hyper, state)
         assert isinstance(self.objective, MeanObjective)
@@ -151,23 +153,28 @@ class StackedEngine:
         objective: MetaIRM,
         rows: StackedRows,
         batches: Sequence[Batch],
+        hypers: Sequence[MetaIRMHyper],
         hyper: Any,
         state: Tensor | None,
     ) -> Made:
         theta, n_envs = self.stack.parameters, len(rows.offsets) - 1
-        generators = [torch.Generator().manual_seed(batch.seed) for batch in batches]
+        on_cpu = [torch.Generator().manual_seed(batch.seed) for batch in batches]
+        generators = [
+            noise_generator(batch.seed, rows.x.device, own)
+            for batch, own in zip(batches, on_cpu, strict=True)
+        ]
         inner = outer = self._risks(rows)
         if objective.folds > 1:
             assert rows.fold is not None
             inner, outer = (self._risks(rows.select(rows.fold == fold)) for fold in range(2))
         names = objective.adapted(list(theta))
         risks, starts = zip(*(risk.gradient(theta) for risk in inner), strict=True)
-        asked, rate = hyper.inner_lr.tolist(), hyper.inner_lr
+        rate = hyper.inner_lr
         if state is not None:
             state = self._curvature(state, inner, names, starts)
             rate = rate / state[:, 1]
         rate = rate.to(next(iter(theta.values())).dtype)
-        dropgrad = hyper.dropgrad.tolist()
+        dropgrad = [own.dropgrad for own in hypers]
 
         def advance(rate: Tensor, at: Any, gradient: Any, noise: Any) -> Parameters:
             return stepped(objective, rate, at, gradient, noise)
@@ -189,7 +196,7 @@ class StackedEngine:
             paths.append(path)
             ends.append(at)
 
-        pairs = objective.draw_pairs(n_envs, generators[0])
+        pairs = objective.draw_pairs(n_envs, on_cpu[0])  # All of them: nothing is drawn.
         found = [outer[j].gradient(ends[i]) for i, j in pairs]
         losses = torch.stack([value for value, _ in found], 1).requires_grad_()
         terms = vmap(
@@ -223,7 +230,9 @@ class StackedEngine:
             return Made(kept._replace(total=kept.total.where(~bad, torch.nan)), state, total, {})
         envs = batches[0].rows.names
         errors = {
-            r: diverged(envs[int(e)], asked[r]) for r, e in enumerate(suspect.tolist()) if e >= 0
+            r: diverged(envs[int(e)], hypers[r].inner_lr)
+            for r, e in enumerate(suspect.tolist())
+            if e >= 0
         }
         return Made(kept, state, total, errors)
 
@@ -235,7 +244,9 @@ class StackedEngine:
         gradients: Sequence[Parameters],
     ) -> Tensor:
         """The states after a step; the runs' steps are the same."""
-        if self._steps(state) % CURVATURE_EVERY:
+        steps = int(state[0, 0]) if self._steps is None else self._steps  # One look at a device.
+        self._steps = steps + 1
+        if steps % CURVATURE_EVERY:
             return torch.cat([state[:, :1] + 1, state[:, 1:]], 1)
         measured = torch.zeros_like(state[:, 0])
         for risk, gradient in zip(risks, gradients, strict=True):
@@ -245,10 +256,6 @@ class StackedEngine:
             square = torch.stack([g.square().flatten(1).sum(1) for g in along.values()]).sum(0)
             measured += slope.sum(0) / square.sqrt().clamp_min(1e-12) ** 2 / len(risks)
         return renewed_curvature(state, measured)
-
-    @staticmethod
-    def _steps(state: Tensor) -> int:
-        return int(state[0, 0])
 
 
 def _noise(

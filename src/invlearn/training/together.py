@@ -71,12 +71,12 @@ def train_together(
     """
     if arrangement not in ARRANGEMENTS:
         raise unknown_name("arrangement", arrangement, ARRANGEMENTS)
-    groups: dict[Hashable, list[int]] = {}
+    groups: dict[tuple[str, Hashable], list[int]] = {}
     for i, trainer in enumerate(trainers):
         key = None
         if arrangement == "stacked" or (arrangement == "auto" and pays(trainer)):
             key = likeness(trainer)
-        groups.setdefault(("alone", i) if key is None else key, []).append(i)
+        groups.setdefault(("alone", i) if key is None else ("stacked", key), []).append(i)
     runs: dict[int, Run] = {}
 
     def ended(i: int, run: Run) -> None:
@@ -84,12 +84,14 @@ def train_together(
         done(i, run)
 
     interrupted = False
-    for members in groups.values():
+    for (how, _), members in groups.items():
         group = {i: trainers[i] for i in members}
+        # A stack of one is for a device: it never waits for a number, which a single step does.
+        alone = how == "alone" or (len(group) == 1 and trainers[members[0]].device.type == "cpu")
         if interrupted:
             for i, trainer in group.items():
                 ended(i, _interrupt(trainer.loop()))
-        elif len(group) == 1:
+        elif alone:
             ended(members[0], trainers[members[0]].run())
         else:
             _train_stacked(group, ended)
