@@ -6,6 +6,7 @@ The public interface on one screen:
 - `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM.
 - `LOSSES`, `get_loss`: squared, logistic, softmax.
 - `Trainer`, `Settings`, `PenaltySchedule`, `Stopping`: train any `torch.nn.Module`.
+- `train_together`: many runs at once, each with the results it has alone.
 - `DATASETS`, `load`: benchmarks whose shortcut is known.
 - `evaluate`, `RULES`: measure in every environment; choose a step, honestly or as an oracle.
 - `pwcca`, `activations`: how alike two representations are.
@@ -33,7 +34,7 @@ from invlearn.losses import LOSSES, get_loss
 from invlearn.models import MLP
 from invlearn.objectives import OBJECTIVES, get_objective
 from invlearn.selection import RULES, reference_step
-from invlearn.training import PenaltySchedule, Run, Settings, Stopping, Trainer
+from invlearn.training import PenaltySchedule, Run, Settings, Stopping, Trainer, train_together
 
 __all__ = [
     "DATASETS",
@@ -68,4 +69,5 @@ __all__ = [
     "load",
     "pwcca",
     "reference_step",
+    "train_together",
 ]
