@@ -125,7 +125,7 @@ def peak_rise(call: Callable[[], object]) -> float:
     keeps within the call count. Room left free before the call would hide some of it, so that
     is handed back first (glibc).
     """
-    with suppress(OSError, AttributeError):  # Other C libraries have no such call.
+    with suppress(OSError, AttributeError, TypeError):  # Other C libraries have no such call.
         ctypes.CDLL(None).malloc_trim(0)
     return rise(call) / 2**20
 

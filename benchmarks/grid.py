@@ -81,7 +81,12 @@ def main() -> None:
     args = parser.parse_args()
     if "INVLEARN_DATA" not in os.environ:
         sys.exit("Expected INVLEARN_DATA to name the folder that holds mnist/.")
-    record: dict[str, Any] = {"trials": args.trials, "seed": args.seed, **source_of(__file__)}
+    record: dict[str, Any] = {
+        "trials": args.trials,
+        "seed": args.seed,
+        "threads": 1,
+        **source_of(__file__),
+    }
     parts = {"single-level": [m for m in DEFAULT_METHODS if m != META], META: [META]}
     results = Path(__file__).parent.parent / "results"
     for name, methods in parts.items():

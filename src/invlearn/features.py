@@ -99,7 +99,9 @@ def rows_of(tensor: Tensor, rows: Tensor) -> Tensor:
     """The rows at some positions, or where a mask is true."""
     if rows.dtype == torch.bool:
         return tensor[rows.to(tensor.device)]
-    return tensor.index_select(0, rows.to(tensor.device))  # Several times as fast as indexing.
+    return tensor.index_select(
+        0, rows.to(tensor.device, non_blocking=True)
+    )  # Several times as fast as indexing.
 
 
 def width(x: Features) -> int:

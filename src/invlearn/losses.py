@@ -93,7 +93,8 @@ class Squared(Loss):
             )
 
     def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:
-        w = (torch.ones(len(y)) if weights is None else weights).to(torch.float64)
+        w = torch.ones(len(y), device=y.device) if weights is None else weights
+        w = w.to(torch.float64)
         rows = y.to(torch.float64).reshape(len(y), -1)
         center = (w @ rows) / w.sum()
         return float((w @ (rows - center).square()).mean() / w.sum())

@@ -6,9 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
+from invlearn.environments import EvaluationSet
 from invlearn.errors import DivergenceWarning, OptionError, UnknownNameError
-from invlearn.training import Settings, Trainer
+from invlearn.objectives import OBJECTIVES
+from invlearn.training import Settings, Trainer, train_together
 from invlearn.training.settings import check_device
+from invlearn.training.stacked_update import StackedTrainers
 
 pytestmark = pytest.mark.filterwarnings("ignore::invlearn.errors.CollapseWarning")
 
@@ -54,6 +57,77 @@ def test_late_reading_looks_at_the_device_once_an_evaluation(learnable, net, mon
     own.run()
     assert [n for n in reads if n] == [1, 3, 1, 3, 1, 2]
     assert sum(reads) == 11
+
+
+def test_an_interrupt_loses_nothing_that_was_not_read_yet(learnable, net, monkeypatch):
+    plan = Trainer._plan
+
+    def interrupted(self, step):
+        if step == 7:
+            raise KeyboardInterrupt
+        return plan(self, step)
+
+    monkeypatch.setattr(Trainer, "_plan", interrupted)
+    runs = []
+    for lazy in (True, False):
+        own = trainer(learnable, net)
+        own.lazy = lazy
+        runs.append(own.run())
+    assert runs[0].reason == "interrupted"
+    assert len(runs[0].history) == runs[0].steps == 7
+    pd.testing.assert_frame_equal(runs[0].history, runs[1].history)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+
+
+@needs_gpu
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_a_gpu_gives_what_the_cpu_gives(objective, loss, learnable, net):
+    found = []
+    for device in ("cpu", "cuda"):
+        rows = learnable(loss=loss)
+        measured = [EvaluationSet.from_environments(rows, "validation").to(device)]
+        trainers = [
+            Trainer(
+                net(seed=seed).to(device),
+                rows.to(device),
+                objective,
+                loss,
+                hyper=replace_dropgrad(objective),
+                settings=Settings(steps=6, lr=0.01, evaluate_every=3),
+                seed=seed,
+                evaluations=measured,
+                keep_outputs=("validation",),
+            )
+            for seed in range(2)
+        ]
+        found.append(train_together(trainers, arrangement="stacked"))
+    for cpu, gpu in zip(*found, strict=True):
+        for p, q in zip(cpu.model.parameters(), gpu.model.parameters(), strict=True):
+            torch.testing.assert_close(p, q.cpu(), rtol=1e-9, atol=1e-9)
+
+
+@needs_gpu
+def test_no_step_on_a_gpu_waits_for_the_host(learnable, net):
+    trainers = [
+        Trainer(net(seed=seed).to("cuda"), learnable().to("cuda"), "irmv1", "logistic")
+        for seed in range(2)
+    ]
+    stack = StackedTrainers(trainers)
+    stack.make([trainer._plan(0) for trainer in trainers])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        stack.make([trainer._plan(1) for trainer in trainers])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def replace_dropgrad(objective):
+    """Hyperparameters without noise, which devices draw differently."""
+    hyper = OBJECTIVES[objective].Hyper()
+    return hyper._replace(dropgrad=0.0) if "dropgrad" in hyper._fields else hyper
 
 
 @pytest.mark.parametrize(("precision", "apart"), [("tf32", 0.0), ("bf16", 0.05)])

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.errors import DivergenceWarning, UnknownNameError
+from invlearn.errors import DivergenceWarning, OptionError, UnknownNameError
 from invlearn.features import ChannelImages
+from invlearn.losses import Custom
 from invlearn.models import MLP
 from invlearn.objectives import OBJECTIVES
+from invlearn.objectives.base import Terms
 from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.objectives.vrex import VREx
 from invlearn.training import PenaltySchedule, Settings, Stopping, Trainer, train_together
-from invlearn.training.together import likeness, pays
+from invlearn.training.together import fitting, likeness, pays, small_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::invlearn.errors.CollapseWarning")
 
@@ -206,15 +209,29 @@ def test_models_have_memory_of_their_own_afterwards_and_can_go_on(rows, model):
     assert_equal_runs([t.run() for t in trainers], [t.run() for t in alone])
 
 
-@pytest.mark.parametrize("kind", ["dropout", "buffer", "frozen", "sgd", "drawn pairs"])
+@pytest.mark.parametrize(
+    "kind", ["dropout", "buffer", "frozen", "sgd", "drawn pairs", "batch norm", "unused", "options"]
+)
 def test_what_cannot_be_stacked_is_trained_in_turn(kind, rows, model):
     def runs():
         trainers = []
         for r in range(2):
             net = model(seed=r)
-            settings = Settings(steps=3, optimizer="SGD" if kind == "sgd" else "Adam")
+            settings = Settings(
+                steps=3,
+                l2=0.01,
+                optimizer="SGD" if kind == "sgd" else "Adam",
+                optimizer_options={"betas": [0.9, 0.99]} if kind == "options" else {},
+                micro_batch=None if kind == "batch norm" else "auto",
+            )
             if kind == "dropout":
                 net = nn.Sequential(net, nn.Dropout(0.3))
+            if kind == "batch norm":
+                norm = nn.BatchNorm1d(1, track_running_stats=False).double()
+                net = nn.Sequential(net, norm)
+            if kind == "unused":
+                torch.manual_seed(r)
+                net.spare = nn.Linear(3, 3).double()
             if kind == "buffer":
                 net.register_buffer("scale", torch.ones(()))
             if kind == "frozen":
@@ -224,7 +241,7 @@ def test_what_cannot_be_stacked_is_trained_in_turn(kind, rows, model):
             trainers.append(Trainer(net, data, objective, "logistic", settings=settings, seed=r))
         return trainers
 
-    assert likeness(runs()[0]) is None
+    assert likeness(runs()[0]) is None or not any(fitting(runs()))
     assert_equal_runs(train_together(runs(), arrangement="stacked"), [t.run() for t in runs()])
 
 
@@ -261,3 +278,156 @@ def test_an_interrupt_ends_every_run_with_what_it_learnt(call, rows, model, monk
 def test_a_misspelt_arrangement():
     with pytest.raises(UnknownNameError, match="stacked"):
         train_together([], arrangement="stackd")
+
+
+def made(objective, r, data, net, **options):
+    settings = Settings(
+        **({"steps": 6, "lr": 0.02, "batch_size": 15} | options.pop("settings", {}))
+    )
+    loss = options.pop("loss", "logistic")
+    return Trainer(net, data, objective, loss, settings=settings, seed=r, **options)
+
+
+def assert_stacked_as_alone(runs, expected=3):
+    trainers = runs()
+    assert sum(fitting(trainers)) == expected
+    assert len({likeness(trainer) for trainer in trainers} - {None}) == 1
+    assert_equal_runs(
+        train_together(trainers, arrangement="stacked"), [trainer.run() for trainer in runs()]
+    )
+
+
+@pytest.mark.parametrize("loss", ["squared", "softmax", "softmax-per-class", "custom"])
+@pytest.mark.parametrize("objective", ["irmv1", "group-dro", "iga", "meta-irm"])
+def test_every_loss_and_weighted_rows(loss, objective, rows, model):
+    kind = "squared" if loss == "custom" else loss.partition("-")[0]
+    function = Custom(lambda z, y: (z[0] - y).square()) if loss == "custom" else loss
+
+    def runs():
+        return [
+            made(
+                objective,
+                r,
+                rows(kind, sizes=(30, 25 + r, 22), weights=True, seed=r),
+                model(kind, seed=r),
+                loss=function,
+            )
+            for r in range(3)
+        ]
+
+    assert_stacked_as_alone(runs)
+
+
+@pytest.mark.parametrize("objective", ["vrex", "meta-irm"])
+def test_tied_parameters_and_rates_that_change(objective, rows):
+    class Tied(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 1)
+            self.again = nn.Linear(4, 4)
+            self.again.weight = self.layer.weight
+            self.double()
+
+        def forward(self, x):
+            return self.head(self.again(self.layer(x).tanh()).tanh())
+
+    settings = {"lr_factor": lambda step: 1 / (1 + step)}
+
+    def runs():
+        return [made(objective, r, rows(seed=r), Tied(r), settings=settings) for r in range(3)]
+
+    assert_stacked_as_alone(runs)
+
+
+def test_runs_that_were_begun_alone_go_on_in_a_stack(rows, model):
+    def runs():
+        trainers = make_runs("group-dro", rows, model, averaging=0.7)
+        for trainer in trainers:
+            trainer.run(until=4)
+        return trainers
+
+    assert_equal_runs(train_together(runs(), arrangement="stacked"), [t.run() for t in runs()])
+
+
+def test_outputs_beyond_the_memory_budget_are_recomputed(rows, model):
+    settings = {"memory_budget": 1, "micro_batch": 8}
+    together = train_together(make_runs("irmv1", rows, model, **settings), arrangement="stacked")
+    assert_equal_runs(together, [t.run() for t in make_runs("irmv1", rows, model)])
+
+
+def test_models_that_differ_in_more_than_parameters_are_told_apart(rows, model):
+    class Net(nn.Module):
+        def __init__(self, act, seed):
+            super().__init__()
+            self.inner, self.act = model(hidden=(), seed=seed), act
+
+        def forward(self, x):
+            return self.act(self.inner(x))
+
+    acts = [torch.tanh, torch.relu, torch.tanh]
+
+    def runs():
+        return [made("erm", r, rows(seed=r), Net(act, r)) for r, act in enumerate(acts)]
+
+    assert_stacked_as_alone(runs, expected=2)
+
+
+def test_an_objective_that_branches_on_a_number_is_trained_in_turn(rows, model):
+    @dataclass(frozen=True)
+    class Branching(VREx):
+        def value(self, means, hyper, state):
+            if hyper.penalty_weight > 0.5:
+                return super().value(means, hyper, state)
+            return Terms(means["risk"].mean(), means["risk"], means["risk"].var()), state
+
+    def runs():
+        return make_runs(Branching(), rows, model)
+
+    assert not any(fitting(runs()))
+    assert_equal_runs(train_together(runs(), arrangement="stacked"), [t.run() for t in runs()])
+
+
+def test_rows_whose_weights_sum_to_nothing_are_named(rows, model):
+    def runs():
+        trainers = []
+        for r in range(2):
+            data = rows(weights=True, seed=r)
+            data.weights[:30] = 0
+            trainers.append(made("iga", r, data, model(seed=r)))
+        return trainers
+
+    for train in (lambda: runs()[0].run(), lambda: train_together(runs(), arrangement="stacked")):
+        with pytest.raises(OptionError, match="positive sum of row weights"):
+            train()
+
+
+def test_a_diverged_run_names_its_own_environment(rows, model):
+    trainers = []
+    for r, name in enumerate(("first", "second")):
+        data = replace(rows(seed=r), names=(name, "other"))
+        trainers.append(made("meta-irm", r, data, model(seed=r)))
+    with torch.no_grad():
+        for p in trainers[1].model.parameters():
+            p.fill_(1e300)
+    with pytest.warns(DivergenceWarning):
+        runs = train_together(trainers, arrangement="stacked")
+    assert "'second'" in runs[1].messages[0]
+
+
+def test_a_run_is_handed_over_with_memory_of_its_own(rows, model):
+    trainers, seen = make_runs("erm", rows, model), []
+    trainers[0].settings = replace(trainers[0].settings, steps=4)
+
+    def done(i, run):
+        p = next(run.model.parameters())
+        seen.append(p.untyped_storage().nbytes() == p.numel() * p.element_size())
+
+    train_together(trainers, arrangement="stacked", done=done)
+    assert seen == [True] * 3
+
+
+def test_a_small_step_is_one_of_few_rows_and_parameters():
+    assert small_step((1000, 1000), None, 1000)
+    assert small_step((10**6, 10**6), 1000, 1000)
+    assert not small_step((10**6, 10**6), None, 1000)

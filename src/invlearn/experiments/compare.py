@@ -15,9 +15,8 @@ import pandas as pd
 
 from invlearn.datasets import DATASETS, load
 from invlearn.datasets.base import Benchmark
-from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
-from invlearn.experiments.jobs import Job, Outcome, run_jobs
+from invlearn.experiments.jobs import Job, Outcome, load_outcome, run_jobs
 from invlearn.experiments.methods import Method, get_method
 from invlearn.experiments.plans import trial_seed
 from invlearn.experiments.processes import cores, run_all
@@ -38,7 +37,7 @@ from invlearn.features import width
 from invlearn.reports import write_report
 from invlearn.selection import RULES
 from invlearn.training.settings import check_device
-from invlearn.training.together import STACKING_PAYS
+from invlearn.training.together import small_step
 
 TOGETHER = 64
 """Runs of one method that are trained as one at most."""
@@ -130,14 +129,13 @@ def compare(
     record = {"plans": {n: p.describe() for n, p in plans.items()}, "jobs": [vars(j) for j in todo]}
     store = Store.check(out, record, resume=resume)
     store.begin(record)
-    kept = {job.key: _load(store, job) for job in todo}
+    kept = {job.key: load_outcome(store, job) for job in todo}
     finished = resumed = sum(found is not None for found in kept.values())
 
     def done(outcomes: list[Outcome]) -> None:
         nonlocal finished
         for outcome in outcomes:
             kept[outcome.job.key] = replace(outcome, outputs=None)
-            _save(store, outcome)
             finished += 1
             progress(finished, len(todo), f"{outcome.job.method}, trial {outcome.job.trial}")
 
@@ -172,7 +170,7 @@ def compare(
         "seeds": [trial_seed(request.seed, t) for t in range(request.trials)],
         "provenance": source
         | {
-            "jobs": processes,
+            "jobs": workers,
             "threads": 1,
             "seconds": round(time.monotonic() - clock, 1),
             "seconds_of_all_runs": round(sum(run.seconds for run in runs), 1),
@@ -203,6 +201,12 @@ def _resolve(request: Request) -> tuple[Recipe, list[Method], Benchmark]:
             f"Expected to compare representations in 0 or more trials, got {request.similarity}."
         )
     check_device(request.device)
+    if request.similarity and request.device != "cpu":
+        raise OptionError(
+            f"Expected the device 'cpu' for comparing representations, got '{request.device}': the "
+            "chosen models are trained again, and elsewhere they would not be the same ones. Leave "
+            "out --similarity or --device."
+        )
     if request.seed < 0:
         raise OptionError(f"Expected a seed of 0 or more, got {request.seed}.")
     if not request.methods:
@@ -247,61 +251,25 @@ def arrange(
     for name in dict.fromkeys(job.method for job in jobs):
         own, plan = [job for job in jobs if job.method == name], plans[name]
         size = 1
+        parameters = count_parameters(plan, benchmark)
         if own[0].device != "cpu":
             size = TOGETHER
-        elif step_size(benchmark.train, plan) < STACKING_PAYS:
+        elif small_step(benchmark.train.sizes, plan.settings.batch_size, parameters):
             size = min(-(-len(own) // processes), TOGETHER)
         units += [tuple(own[a : a + size]) for a in range(0, len(own), size)]
 
     def order(unit: tuple[Job, ...]) -> tuple[bool, float]:
         plan = plans[unit[0].method]
-        length = len(unit) * plan.settings.steps * step_size(benchmark.train, plan)
+        length = len(unit) * plan.settings.steps * count_parameters(plan, benchmark)
         return get_method(unit[0].method).objective != get_method("erm").objective, -length
 
     return sorted(units, key=order)
 
 
-def step_size(rows: Environments, plan: Plan) -> float:
-    """Rows of a step times parameters of the model: its multiply-adds, but for a small factor."""
-    batch = plan.settings.batch_size
-    n = sum(size if batch is None else min(size, batch) for size in rows.sizes)
-    widths = [width(rows.x), *plan.hidden, 1]
-    return n * sum(a * b for a, b in pairwise(widths))
-
-
-def _save(store: Store, outcome: Outcome) -> None:
-    selected = outcome.selected
-    tables = {
-        "curves": outcome.curves,
-        "results": selected.results,
-        "statistics": selected.statistics,
-    }
-    facts = {
-        "rules": selected.rules,
-        "unsatisfied": selected.unsatisfied,
-        "notes": selected.notes,
-        "messages": outcome.messages,
-        "seconds": outcome.seconds,
-    }
-    store.save_run(outcome.job.key, tables, facts, outcome.outputs)
-
-
-def _load(store: Store, job: Job) -> Outcome | None:
-    found = store.load_run(job.key)
-    if found is None:
-        return None
-    tables, facts = found
-    selected = Selected(
-        job.method,
-        job.trial,
-        tuple(facts["rules"]),
-        tables["results"],
-        tables["statistics"],
-        facts["unsatisfied"],
-        facts["notes"],
-    )
-    messages = tuple(facts["messages"])
-    return Outcome(job, tables["curves"], selected, None, messages, facts["seconds"])
+def count_parameters(plan: Plan, benchmark: Benchmark) -> int:
+    """Numbers that the plan's model holds."""
+    widths = [width(benchmark.train.x), *plan.hidden, benchmark.n_outputs]
+    return sum((a + 1) * b for a, b in pairwise(widths))
 
 
 def _plan(recipe: Recipe, method: Method, request: Request) -> Plan:

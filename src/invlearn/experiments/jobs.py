@@ -91,17 +91,65 @@ def run_jobs(jobs: Sequence[Job], store: Store | None = None) -> list[Outcome]:
     ----------
     jobs : sequence of Job
     store : Store, optional
-        Where runs in other processes leave the references of their trials, and find them.
+        Where each finished run is kept, and where the runs of other processes leave the
+        references of their trials.
     """
     started = time.perf_counter()
     prepared = [_prepare(job) for job in jobs]
-    runs = iter(train_all([trainer for one in prepared for trainer in one.trainers]))
-    found = [_finish(one, [next(runs) for _ in one.trainers], store) for one in prepared]
-    seconds = (time.perf_counter() - started) / len(jobs)
-    return [
-        Outcome(one.job, curves, selected, outputs, messages, seconds)
-        for one, (curves, selected, outputs, messages) in zip(prepared, found, strict=True)
-    ]
+    owner = [one for one in prepared for _ in one.trainers]
+    runs: dict[int, Run] = {}
+    outcomes: dict[Job, Outcome] = {}
+
+    def ended(i: int, run: Run) -> None:
+        one, runs[i] = owner[i], run
+        mine = [k for k, other in enumerate(owner) if other is one]
+        if run.reason == "interrupted" or not all(k in runs for k in mine):
+            return
+        seconds = (time.perf_counter() - started) / len(jobs)
+        outcome = _finish(one, [runs[k] for k in mine], store, seconds)
+        outcomes[one.job] = outcome
+        if store is not None:
+            save(store, outcome)
+
+    train_all([trainer for one in prepared for trainer in one.trainers], done=ended)
+    return [outcomes[job] for job in jobs]
+
+
+def save(store: Store, outcome: Outcome) -> None:
+    """Keep a finished run."""
+    selected = outcome.selected
+    tables = {
+        "curves": outcome.curves,
+        "results": selected.results,
+        "statistics": selected.statistics,
+    }
+    facts = {
+        "rules": selected.rules,
+        "unsatisfied": selected.unsatisfied,
+        "notes": selected.notes,
+        "messages": outcome.messages,
+        "seconds": outcome.seconds,
+    }
+    store.save_run(outcome.job.key, tables, facts, outcome.outputs)
+
+
+def load_outcome(store: Store, job: Job) -> Outcome | None:
+    """A run kept earlier, without its outputs, or None."""
+    found = store.load_run(job.key)
+    if found is None:
+        return None
+    tables, facts = found
+    selected = Selected(
+        job.method,
+        job.trial,
+        tuple(facts["rules"]),
+        tables["results"],
+        tables["statistics"],
+        facts["unsatisfied"],
+        facts["notes"],
+    )
+    messages = tuple(facts["messages"])
+    return Outcome(job, tables["curves"], selected, None, messages, facts["seconds"])
 
 
 def _prepare(job: Job) -> _Prepared:
@@ -122,9 +170,7 @@ def _prepare(job: Job) -> _Prepared:
     return _Prepared(job, method, recipe, plan, benchmark, trainers)
 
 
-def _finish(
-    one: _Prepared, runs: list[Run], store: Store | None
-) -> tuple[pd.DataFrame, Selected, Outputs | None, tuple[str, ...]]:
+def _finish(one: _Prepared, runs: list[Run], store: Store | None, seconds: float) -> Outcome:
     job, outputs, messages = one.job, runs[0].outputs, runs[0].messages
     if outputs is not None:
         outputs = outputs.with_reference(_reference(one, outputs, store))
@@ -134,7 +180,8 @@ def _finish(
     curves.insert(0, "objective", job.method)
     curves.insert(1, "trial", job.trial)
     selected = select_all(curves, outputs, one.recipe, one.benchmark.target)
-    return curves, selected, outputs if job.keep_outputs else None, messages
+    kept = outputs if job.keep_outputs else None
+    return Outcome(job, curves, selected, kept, messages, seconds)
 
 
 def _reference(one: _Prepared, outputs: Outputs, store: Store | None) -> Reference:
@@ -150,7 +197,14 @@ def _reference(one: _Prepared, outputs: Outputs, store: Store | None) -> Referen
     if found is None:
         seed = trial_seed(job.seed, job.trial)
         found = shared_reference(
-            job.dataset, job.dataset_options, job.recipe, job.steps, seed, removed
+            job.dataset,
+            job.dataset_options,
+            job.recipe,
+            job.steps,
+            seed,
+            removed,
+            job.device,
+            job.precision,
         )
     if store is not None:
         store.save_reference(key, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -83,10 +83,10 @@ def train_plan(
     return _whole([run])[0]
 
 
-def train_all(trainers: Sequence[Trainer], *, arrangement: str = "auto") -> list[Run]:
+def train_all(trainers: Sequence[Trainer], *, done: Callable[[int, Run], None]) -> list[Run]:
     """Train several at once where that is faster; KeyboardInterrupt on Ctrl-C."""
     with _quietly():
-        return _whole(train_together(trainers, arrangement=arrangement))
+        return _whole(train_together(trainers, done=done))
 
 
 @contextmanager

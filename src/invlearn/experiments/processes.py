@@ -66,7 +66,7 @@ def keep_freed_memory() -> None:
     By default the allocator hands blocks of a few MiB back to the system, which maps and clears
     them anew at every step: a tenth to a third of a training step.
     """
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_THRESHOLD, 1 << 25)  # The most that every glibc takes.
         mallopt(_TRIM_THRESHOLD, 1 << 30)

@@ -1,4 +1,4 @@
-"""The reference ERM of a trial, whose errors the group rules read; trained once for all methods."""
+"""The reference ERM of a trial, whose errors the group rules read: one for all its methods."""
 
 from __future__ import annotations
 
@@ -68,10 +68,12 @@ def shared_reference(
     steps: int | None,
     seed: int,
     shortcut_removed: bool,
+    device: str = "cpu",
+    precision: str = "float32",
 ) -> Reference:
     """`reference_outputs` of a recipe's ERM: runs that share the data share it in a process."""
     benchmark = load(dataset, seed=seed, **dict(dataset_options))
     if shortcut_removed:
         benchmark = without_shortcut(benchmark)
-    erm = get_recipe(dataset, recipe).plan(get_method("erm"), steps=steps)
-    return reference_outputs(erm, benchmark, seed)
+    erm = get_recipe(dataset, recipe).plan(get_method("erm"), steps=steps).on(precision)
+    return reference_outputs(erm, benchmark.to(device), seed)

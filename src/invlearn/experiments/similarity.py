@@ -56,6 +56,7 @@ def measure_similarity(chosen: Chosen) -> pd.DataFrame:
     benchmark = load(job.dataset, seed=seed, **dict(job.dataset_options))
     recipe = get_recipe(job.dataset, job.recipe)
     plan = recipe.plan(get_method(job.method), steps=job.steps, hyper=dict(job.hyper))
+    plan = plan.on(job.precision)
     run = train_plan(plan, benchmark, benchmark.train, (), seed, until=chosen.step)
     rows = [*_representations(run.model, benchmark)]
     if isinstance(plan.objective, MetaIRM) and benchmark.validation is not None:

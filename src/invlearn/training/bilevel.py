@@ -1,9 +1,9 @@
-"""meta-IRM's exact gradient: Hessian-vector products instead of a graph of gradients.
+"""meta-IRM's exact gradient, by Hessian-vector products.
 
 With θ_0 = θ and θ_{k+1} = θ_k − α m_k ⊙ ∇R_i(θ_k) for each environment i, the gradient of
 F(L), L_ij = R_j(θ_K), starts from c = Σ_j ∂F/∂L_ij ∇R_j(θ_K) and goes back along the stored
-parameters: c ← c − α H_i(θ_k) (m_k ⊙ c). Every term is a sum over rows; nothing kept grows
-with their number.
+parameters: c ← c − α H_i(θ_k) (m_k ⊙ c). Every term is a sum over rows; what is kept does not grow
+with their number: parameters, gradients, and of the first inner gradients' graphs so many bytes.
 """
 
 from __future__ import annotations

@@ -74,5 +74,5 @@ def collapse(
         f"{objective.title} collapsed: its training risk {risk:.4f} is no better than "
         f"the best constants' {constant:.4f}. {remedy}"
     )
-    warnings.warn(text, CollapseWarning, stacklevel=3)
+    warnings.warn(text, CollapseWarning, stacklevel=4)
     return [text]

@@ -1,6 +1,7 @@
 """An environment's risk as a function of the parameters: value, gradient, Hessian products.
 
-All are sums over rows, so they stream over micro-batches and hold one micro-batch's graph.
+All are sums over rows, so they stream over micro-batches and hold one micro-batch's graph, or, on a
+tape, as many as its budget allows.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ do not touch each other, so the gradient of a sum over them is every run's own.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from invlearn.errors import OptionError
 from invlearn.features import ChannelImages, Features
 from invlearn.losses import Loss
 from invlearn.training.derivatives import Parameters, call, trainable
@@ -72,8 +74,12 @@ class StackedRows:
             within = torch.arange(len(cell)) - (count.cumsum(0) - count)[cell]
             place = (ends - room)[cell] + within
             index = torch.zeros(n, dtype=torch.int64).index_copy(0, place, order)
-            there = torch.zeros(n, dtype=torch.float64).index_fill(0, place, 1.0).to(device)
-            rows, index_there = batch.rows, index.to(device)
+            there = (
+                torch.zeros(n, dtype=torch.float64)
+                .index_fill(0, place, 1.0)
+                .to(device, non_blocking=True)
+            )
+            rows, index_there = batch.rows, index.to(device, non_blocking=True)
             pixels = rows.x.pixels if isinstance(rows.x, ChannelImages) else rows.x
             x.append(pixels[index_there])
             y.append(rows.y[index_there])
@@ -81,7 +87,7 @@ class StackedRows:
                 there = there * rows.weights[index_there]
             weights.append(there)
             if batch.fold is not None:
-                fold.append(batch.fold[index].to(device))
+                fold.append(batch.fold[index].to(device, non_blocking=True))
         offsets = (0, *ends[k - 1 :: k].tolist())
         stacked = torch.stack(weights)
         channel = torch.repeat_interleave(torch.arange(n_envs * k) % k, room)
@@ -100,7 +106,8 @@ class StackedRows:
     def index(self) -> Tensor:
         """Environment number of every row, int64 [n]."""
         sizes = torch.tensor(self.offsets).diff()
-        return torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(self.x.device)
+        index = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        return index.to(self.x.device, non_blocking=True)
 
     def features(self, x: Tensor, part: slice) -> Features:
         """What a model is called with, from one run's share of `x`."""
@@ -124,7 +131,13 @@ class StackedRows:
 
 
 def _masses(weights: Tensor, offsets: Sequence[int]) -> Tensor:
-    return torch.stack([weights[:, a:b].sum(1) for a, b in pairwise(offsets)], 1)
+    masses = torch.stack([weights[:, a:b].sum(1) for a, b in pairwise(offsets)], 1)
+    if masses.device.type == "cpu" and not bool((masses > 0).all()):
+        raise OptionError(
+            "Expected a positive sum of row weights in every mean of a step, got 0. "
+            "Raise batch_size, or drop rows of weight 0."
+        )
+    return masses
 
 
 def _channels(x: Features) -> int:
@@ -157,10 +170,7 @@ class Stack:
         self, models: Sequence[nn.Module], *, micro_batch: int | str | None, memory_budget: int
     ) -> None:
         self.models = list(models)
-        parts = [trainable(model) for model in models]
-        self.parameters: Parameters = {
-            name: torch.stack([part[name] for part in parts]) for name in parts[0]
-        }
+        self.parameters = stacked_parameters(models)
         for r, model in enumerate(models):
             for name, p in model.named_parameters():
                 p.data = self.parameters[name][r]
@@ -171,6 +181,13 @@ class Stack:
         self.rows_at_a_time = rows
         self.memory_budget = memory_budget
         self._row_bytes: float | None = None
+
+    @classmethod
+    def borrowing(cls, models: Sequence[nn.Module]) -> Stack:
+        """A stack of copies of the models' parameters, which stay as they are: to try it."""
+        stack = cls([copy.deepcopy(models[0])], micro_batch=None, memory_budget=1 << 62)
+        stack.parameters = stacked_parameters(models)
+        return stack
 
     def release(self, r: int) -> None:
         """Give a model parameters of its own."""
@@ -207,6 +224,12 @@ class Stack:
             yield slice(a, min(a + self.rows_at_a_time, stop))
 
 
+def stacked_parameters(models: Sequence[nn.Module]) -> Parameters:
+    """Copies {name: [R, ...]} of the parameters of R models."""
+    parts = [trainable(model) for model in models]
+    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+
+
 @dataclass(frozen=True)
 class StackedRisk:
     """R_e(θ) of one environment in every run: `Risk` of [R] runs."""
@@ -215,11 +238,6 @@ class StackedRisk:
     loss: Loss
     rows: StackedRows
     environment: int
-
-    def value(self, parameters: Parameters) -> Tensor:
-        """R_e [R], without a graph."""
-        with torch.no_grad():
-            return sum_of(self._share(p, parameters) for p in self._parts())
 
     def gradient(self, parameters: Parameters) -> tuple[Tensor, Parameters]:
         """R_e [R] and ∇R_e {name: [R, ...]}."""

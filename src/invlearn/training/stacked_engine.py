@@ -63,7 +63,10 @@ class StackedEngine:
         rows = self._layout(batches)
         device = rows.x.device
         hyper = type(hypers[0])(
-            *(torch.tensor(v, dtype=torch.float64).to(device) for v in zip(*hypers, strict=True))
+            *(
+                torch.tensor(v, dtype=torch.float64).to(device, non_blocking=True)
+                for v in zip(*hypers, strict=True)
+            )
         )
         state = None if states[0] is None else torch.stack(list(states)).to(device)
         if isinstance(self.objective, MetaIRM):
@@ -228,9 +231,8 @@ class StackedEngine:
         if suspect.device.type != "cpu":  # Said without a look at the device: it would wait.
             bad = suspect >= 0
             return Made(kept._replace(total=kept.total.where(~bad, torch.nan)), state, total, {})
-        envs = batches[0].rows.names
         errors = {
-            r: diverged(envs[int(e)], hypers[r].inner_lr)
+            r: diverged(batches[r].rows.names[int(e)], hypers[r].inner_lr)
             for r, e in enumerate(suspect.tolist())
             if e >= 0
         }

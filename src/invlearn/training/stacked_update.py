@@ -156,7 +156,7 @@ class StackedTrainers:
                 for trainer, average in zip(self.trainers, averages, strict=True)
             ],
             dtype=torch.float64,
-        ).to(self.trainers[0].device)
+        ).to(self.trainers[0].device, non_blocking=True)
         for name, p in parameters.items():
             mine = self.averages[name]
             mine.lerp_(p, along(1 - decay, p))

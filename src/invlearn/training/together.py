@@ -5,13 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 
 from invlearn.errors import DivergenceError, unknown_name
 from invlearn.features import ChannelImages
+from invlearn.models import batch_norms
 from invlearn.objectives.base import Terms
 from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.training.engine import Batch
+from invlearn.training.stack import Stack, StackedRows
+from invlearn.training.stacked_engine import StackedEngine
 from invlearn.training.stacked_update import ADAM_OPTIONS, StackedTrainers
 from invlearn.training.trainer import Run, Trainer, Update
 
@@ -34,8 +39,10 @@ def train_together(
     Runs are alike if their models differ only in parameters, their objectives and losses are the
     same, and their rows have one shape; seeds, rows, hyperparameters, learning rates, schedules
     and stopping may differ. A run that has ended leaves the stack. Not stacked but trained in turn
-    are models with buffers, frozen parameters or random layers, other optimizers than Adam, and
-    meta-IRM with drawn pairs. Results agree with those of single runs to rounding.
+    are models with buffers, batch norm, frozen or unused parameters or random layers, other
+    optimizers than Adam or other options of it than betas, eps and weight_decay, objectives that
+    `torch.func.vmap` cannot map, and meta-IRM with drawn pairs or with more pairs than the memory
+    budget holds gradients of. Results agree with those of single runs to rounding.
 
     Parameters
     ----------
@@ -71,42 +78,54 @@ def train_together(
     """
     if arrangement not in ARRANGEMENTS:
         raise unknown_name("arrangement", arrangement, ARRANGEMENTS)
-    groups: dict[tuple[str, Hashable], list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
+    alone: list[int] = []
     for i, trainer in enumerate(trainers):
         key = None
         if arrangement == "stacked" or (arrangement == "auto" and pays(trainer)):
             key = likeness(trainer)
-        groups.setdefault(("alone", i) if key is None else ("stacked", key), []).append(i)
+        if key is None:
+            alone.append(i)
+        else:
+            groups.setdefault(key, []).append(i)
+    stacks: list[list[int]] = []
+    for members in groups.values():
+        fit = fitting([trainers[i] for i in members])
+        stack = [i for i, fits in zip(members, fit, strict=True) if fits]
+        # A stack of one is for a device: it never waits for a result, which a single step does.
+        if len(stack) == 1 and trainers[stack[0]].device.type == "cpu":
+            stack = []
+        alone += [i for i in members if i not in stack]
+        stacks += [stack] if stack else []
     runs: dict[int, Run] = {}
 
     def ended(i: int, run: Run) -> None:
         runs[i] = run
         done(i, run)
 
-    interrupted = False
-    for (how, _), members in groups.items():
+    for members in [*stacks, *([i] for i in sorted(alone))]:
         group = {i: trainers[i] for i in members}
-        # A stack of one is for a device: it never waits for a number, which a single step does.
-        alone = how == "alone" or (len(group) == 1 and trainers[members[0]].device.type == "cpu")
-        if interrupted:
+        if any(run.reason == "interrupted" for run in runs.values()):
             for i, trainer in group.items():
                 ended(i, _interrupt(trainer.loop()))
-        elif alone:
-            ended(members[0], trainers[members[0]].run())
-        else:
+        elif members in stacks:
             _train_stacked(group, ended)
-        interrupted = any(run.reason == "interrupted" for run in runs.values())
+        else:
+            ended(members[0], trainers[members[0]].run())
     return [runs[i] for i in range(len(trainers))]
 
 
 def pays(trainer: Trainer) -> bool:
     """Whether stacking a run like this is faster than training it alone, by its size."""
-    if trainer.device.type != "cpu":
-        return True
-    sizes = trainer.environments.sizes
-    batch = trainer.settings.batch_size
-    rows = sum(n if batch is None else min(n, batch) for n in sizes)
-    return rows * sum(p.numel() for p in trainer.model.parameters()) < STACKING_PAYS
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    small = small_step(trainer.environments.sizes, trainer.settings.batch_size, parameters)
+    return trainer.device.type != "cpu" or small
+
+
+def small_step(sizes: Sequence[int], batch_size: int | None, parameters: int) -> bool:
+    """Whether a step's overhead exceeds its arithmetic on a CPU, some multiply-adds a row."""
+    rows = sum(n if batch_size is None else min(n, batch_size) for n in sizes)
+    return rows * parameters < STACKING_PAYS
 
 
 def likeness(trainer: Trainer) -> Hashable | None:
@@ -118,13 +137,13 @@ def likeness(trainer: Trainer) -> Hashable | None:
     if (
         settings.optimizer != "Adam"
         or not set(options) <= set(ADAM_OPTIONS)
+        or batch_norms(model)
         or any(True for _ in model.buffers())
         or not all(p.requires_grad for _, p in parameters)
         or (isinstance(objective, MetaIRM) and not _pairs_fit(trainer, objective))
-        or not _maps(trainer)
     ):
         return None
-    return (
+    key = (
         type(model),
         repr(model),
         tuple((name, tuple(p.shape), p.dtype, p.device) for name, p in parameters),
@@ -142,6 +161,11 @@ def likeness(trainer: Trainer) -> Hashable | None:
         tuple(trainer.environments.y.shape[1:]),
         trainer.step,
     )
+    try:
+        hash(key)
+    except TypeError:  # Some option is a list, some loss has no hash.
+        return None
+    return key
 
 
 def _pairs_fit(trainer: Trainer, objective: MetaIRM) -> bool:
@@ -151,24 +175,48 @@ def _pairs_fit(trainer: Trainer, objective: MetaIRM) -> bool:
     return objective.pairs is None and n * (n - 1) * size * 16 <= trainer.settings.memory_budget
 
 
-def _maps(trainer: Trainer) -> bool:
-    """Whether the model can be mapped over runs: tried on two rows, as a stack of one."""
-    from invlearn.training.engine import Batch
-    from invlearn.training.stack import Stack, StackedRows
+def fitting(trainers: Sequence[Trainer]) -> list[bool]:
+    """Which of some alike runs a stack serves, found out by a step on a few rows of each.
 
-    envs = trainer.environments
-    few = envs.take([torch.arange(min(n, 2)) for n in envs.sizes])
-    rows = StackedRows.of([Batch(few)])
-    stack = Stack.__new__(Stack)
-    stack.models = [trainer.model]
-    theta = {name: p.detach()[None] for name, p in trainer.model.named_parameters()}
+    It serves none if their model or objective cannot be mapped over runs (random layers, a branch
+    on a number), or if a parameter has no part in the outputs, which Adam would leave alone in a
+    single run. It does not serve a run whose model gives other outputs than the stack's.
+    """
+    first = trainers[0]
+    few = [_few(trainer) for trainer in trainers]
+    stack = Stack.borrowing([trainer.model for trainer in trainers])
     try:
+        rows = StackedRows.of(few)
+        StackedEngine(stack, first.loss, first.objective).step(
+            few, [trainer.hyper for trainer in trainers], [trainer.state for trainer in trainers]
+        )
         with torch.no_grad():
-            z = stack.outputs(theta, rows, slice(0, rows.offsets[-1]))
-            alone = trainer.model(few.x)
-    except (RuntimeError, ValueError):
-        return False
-    return bool(torch.allclose(z[0].reshape(alone.shape), alone, rtol=1e-3, atol=1e-4))
+            z = stack.outputs(stack.parameters, rows, slice(0, rows.offsets[-1]))
+        out = first.model(few[0].rows.x).sum()
+        used = torch.autograd.grad(out, [*first.model.parameters()], allow_unused=True)
+    except (RuntimeError, ValueError, TypeError):
+        return [False] * len(trainers)
+    if any(g is None for g in used):
+        return [False] * len(trainers)
+    fit = []
+    for own, batch, trainer in zip(z, few, trainers, strict=True):
+        with torch.no_grad():
+            expected = trainer.model(batch.rows.x)
+        own = own[: len(expected)].reshape(expected.shape)
+        fit.append(torch.allclose(own, expected, rtol=1e-3, atol=1e-4))
+    return fit
+
+
+def _few(trainer: Trainer) -> Batch:
+    """A few rows of every environment, all of one channel: the same layout for every run."""
+    envs, folds = trainer.environments, max(trainer.objective.folds, 2)
+    few = envs.take([torch.arange(min(n, folds)) for n in envs.sizes])
+    if isinstance(few.x, ChannelImages):
+        channel = torch.zeros_like(few.x.channel)
+        few = few.with_features(ChannelImages(few.x.pixels, channel, few.x.n_channels))
+    if few.weights is not None:
+        few = replace(few, weights=torch.ones_like(few.weights))
+    return Batch(few, torch.cat([torch.arange(n) % folds for n in few.sizes]))
 
 
 def _interrupt(loop: Loop) -> Run:
@@ -186,6 +234,7 @@ def _train_stacked(trainers: dict[int, Trainer], ended: Callable[[int, Run], Non
     loops: dict[int, Loop] = {i: trainer.loop() for i, trainer in trainers.items()}
     updates: dict[int, Update] = {}
     made: dict[int, Terms | DivergenceError] = {}
+    over: dict[int, Run] = {}
     stack: StackedTrainers | None = None
 
     def advance(i: int) -> None:
@@ -194,19 +243,27 @@ def _train_stacked(trainers: dict[int, Trainer], ended: Callable[[int, Run], Non
         try:
             updates[i] = loops[i].send(made.pop(i, None))
         except StopIteration as end:
-            ended(i, end.value)
+            over[i] = end.value
             if end.value.reason == "interrupted":
                 raise KeyboardInterrupt from None
+
+    def dissolve() -> None:
+        """Give the models memory of their own, then hand over the runs that have ended."""
+        nonlocal stack
+        if stack is not None:
+            stack.release()
+            stack = None
+        for i in list(over):
+            ended(i, over.pop(i))
 
     try:
         for i in trainers:
             advance(i)
         while updates:
-            running = [trainers[i] for i in updates]
-            if stack is None or stack.trainers != running:
-                if stack is not None:
-                    stack.release()
-                stack = StackedTrainers(running)
+            if over:
+                dissolve()
+            if stack is None:
+                stack = StackedTrainers([trainers[i] for i in updates])
             made.update(zip(updates, stack.make(list(updates.values())), strict=True))
             for i in list(updates):
                 advance(i)
@@ -216,7 +273,6 @@ def _train_stacked(trainers: dict[int, Trainer], ended: Callable[[int, Run], Non
                 advance(i)
         for i, loop in loops.items():
             if inspect.getgeneratorstate(loop) != inspect.GEN_CLOSED:
-                ended(i, _interrupt(loop))
+                over[i] = _interrupt(loop)
     finally:
-        if stack is not None:
-            stack.release()
+        dissolve()

@@ -264,6 +264,10 @@ class Trainer:
             reason = "interrupted"
         except DivergenceError as error:
             reason, cause = "diverged", str(error)
+        try:
+            self._read()  # What was made before the loop was left.
+        except DivergenceError as error:  # An earlier one.
+            reason, cause = "diverged", str(error)
         if reason in ("finished", "interrupted") and not self._ended:
             if reason == "interrupted" or last >= self.settings.steps:
                 self.recorder.measure(self.predictor, self.step)
@@ -320,16 +324,18 @@ class Trainer:
             hyper = hyper._replace(penalty_weight=weight)
             scale = schedule.loss_scale(weight)
         batch = draw_batch(self.environments, settings, self.objective.folds, self.seed, step)
-        factor = 1.0 if settings.lr_factor is None else settings.lr_factor(step)
-        lr = settings.lr * factor
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        if settings.lr_factor is not None:
+            lr = settings.lr * settings.lr_factor(step)
         return Update(step, batch, hyper, weight, scale, lr, schedule.resets(step))
 
     def _make(self, update: Update) -> Terms:
         """Make an update of this run alone."""
         if update.resets:
             self.optimizer.state.clear()
-        for group in self.optimizer.param_groups:
-            group["lr"] = update.lr
+        if self.settings.lr_factor is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = update.lr
         start_state = self.state
         terms: Terms | None = None
 
