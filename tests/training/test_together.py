@@ -108,10 +108,11 @@ def test_every_action_at_the_anneal_step(rows, model):
     assert_equal_runs(together, [t.run() for t in make_runs("vrex", rows, model, **settings)])
 
 
-def colored(r):
+def colored(r, n_envs=2):
     g = torch.Generator().manual_seed(r)
     parts = {}
-    for name, n in (("a", 20 + 3 * r), ("b", 25 - r)):
+    for e in range(n_envs):
+        name, n = f"e{e}", 20 + 3 * r if e == 0 else 25 - r
         y = torch.randint(0, 2, (n,), generator=g)
         channel = (y ^ (torch.rand(n, generator=g) < 0.2)).sort().values
         pixels = torch.rand(n, 4, generator=g, dtype=torch.float64)
@@ -119,13 +120,14 @@ def colored(r):
     return Environments.from_parts(parts)
 
 
+@pytest.mark.parametrize("n_envs", [2, 10])  # Ten: more stretches than are worth a product each.
 @pytest.mark.parametrize("objective", ["irmv1", "irmv1-split", "iga", "meta-irm"])
-def test_colored_images_of_unequal_counts_and_weights(objective):
+def test_colored_images_of_unequal_counts_and_weights(objective, n_envs):
     def runs():
         return [
             Trainer(
                 MLP(8, (5,), generator=torch.Generator().manual_seed(r)).double(),
-                colored(r),
+                colored(r, n_envs),
                 objective,
                 "logistic",
                 settings=Settings(steps=6, batch_size=None if objective == "irmv1" else 15),
