@@ -11,7 +11,8 @@ torch's and this library's, at the step's own shapes in micro-batches that stay 
 of torch's product of the whole batch is quoted beside it.
 
 All run in this process, in turn, so that ratios hold when the machine's speed drifts; medians
-are quoted, ratios are medians of each round's.
+are quoted, ratios are medians of each round's. The process keeps freed memory, as the command
+line does, for all of them.
 
     python benchmarks/step.py [--rows 25000] [--repeats 10] [--threads N] [--out FILE]
 """
@@ -36,6 +37,7 @@ from common import (
     update,
     write,
 )
+from invlearn.experiments.processes import keep_freed_memory
 from invlearn.kernels import linear
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
@@ -130,6 +132,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS, help="of each environment")
     args = parser.parse_args()
     source = source_of(__file__)
+    keep_freed_memory()
     torch.set_num_threads(args.threads)
 
     two, ten = Problem(args.rows, 2), Problem(args.rows, 10)
