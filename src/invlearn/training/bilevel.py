@@ -26,7 +26,7 @@ CURVATURE_EVERY = 10
 """Steps between two measurements of the curvature."""
 
 TAPE_BYTES = 64 << 20
-"""Bytes of graphs that are kept from the inner steps for their Hessian products."""
+"""Bytes of graphs that are kept from the inner steps for their Hessian products, or none are."""
 
 CURVATURE_FLOOR = 0.1
 """Share of the first curvature below which it is not taken to fall."""

@@ -125,16 +125,17 @@ class Risk:
         return total, sums
 
     def taped_gradient(self, parameters: Parameters, budget: float) -> tuple[Tensor, Tape]:
-        """R_e and its gradient with graphs, of so many bytes, from which Hessian products come.
+        """R_e and its gradient, with its graphs if all of them fit into so many bytes.
 
-        A product from a kept graph needs no forward pass of its own.
+        A Hessian product from kept graphs needs no forward pass of its own.
         """
         tape = Tape(self, parameters, _zeros(parameters))
         total = torch.zeros((), dtype=torch.float64)
+        start, stop = self.rows.offsets[self.environment : self.environment + 2]
+        row_bytes = _TAPE_ROW_BYTES.get(self.model)
+        keep = budget > 0 and (row_bytes is None or row_bytes * (stop - start) <= budget)
         for part in self._parts():
-            leaves, n = _leaves(parameters), part.stop - part.start
-            row_bytes = _TAPE_ROW_BYTES.get(self.model)
-            keep = budget > 0 and (row_bytes is None or row_bytes * n <= budget)
+            leaves = _leaves(parameters)
 
             def compute(
                 leaves: Parameters = leaves, part: slice = part, keep: bool = keep
@@ -148,13 +149,11 @@ class Risk:
             if row_bytes is None and keep:
                 own = [_pixels(self.rows.x), *parameters.values()]
                 (risk, gradient), held = graph_bytes(compute, own)
-                row_bytes = _TAPE_ROW_BYTES[self.model] = held / n
-                keep = held <= budget
+                row_bytes = _TAPE_ROW_BYTES[self.model] = held / (part.stop - part.start)
+                keep = row_bytes * (stop - start) <= budget
             else:
                 risk, gradient = compute()
             if keep:
-                assert row_bytes is not None
-                budget -= row_bytes * n
                 tape.kept[part.start] = [*leaves.values()], gradient
             total = total + risk
             _add(tape.gradient, tuple(g.detach() for g in gradient))
@@ -256,7 +255,7 @@ class Risk:
 
 @dataclass
 class Tape:
-    """A risk's gradient at some parameters, with some of its micro-batches' graphs.
+    """A risk's gradient at some parameters, with its micro-batches' graphs or none.
 
     kept: for the micro-batch that starts at a row, its leaves and its share of the gradient.
     """
