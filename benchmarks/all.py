@@ -1,6 +1,6 @@
 """Run the speed benchmarks one after another and write a table of their claims.
 
-    python benchmarks/all.py [SCRIPT ...] [--results results] [--quick]
+    python benchmarks/all.py [SCRIPT ...] [--table-only] [--results results] [--quick]
 
 Those on Colored MNIST need INVLEARN_DATA and are left out without it. The table is of all records
 in the folder, those of earlier calls too. Every claim is read from the
@@ -265,13 +265,16 @@ def main() -> None:
     parser.add_argument(
         "scripts", nargs="*", choices=[*RECORDS, []], help="which to run; all of them by default"
     )
+    parser.add_argument(
+        "--table-only", action="store_true", help="write the table of what is there"
+    )
     parser.add_argument("--results", type=Path, help="default: results; a new folder if quick")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     if args.results is None:
         args.results = Path(tempfile.mkdtemp()) if args.quick else Path("results")
     args.results.mkdir(parents=True, exist_ok=True)
-    for script in args.scripts or RECORDS:
+    for script in [] if args.table_only else args.scripts or RECORDS:
         if script in NEEDS_DATA and "INVLEARN_DATA" not in os.environ:
             print(f"{script}: left out, INVLEARN_DATA is not set", flush=True)
             continue
