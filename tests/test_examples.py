@@ -46,7 +46,7 @@ def test_irmv1_ends_at_the_causal_weights(linear_sem):
 
 def test_readme_examples_run():
     text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    first, second = (part.split("```")[0] for part in text.split("```python\n")[1:])
+    first, second, many = (part.split("```")[0] for part in text.split("```python\n")[1:])
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(600, 3)), columns=["age", "dose", "scan"])
     frame["ill"] = (frame["age"] + rng.normal(size=600) > 0).astype(int)
@@ -56,3 +56,5 @@ def test_readme_examples_run():
     assert set(scope["run"].curves["environment"]) == {"north", "south", "west"}
     exec(second.replace("steps=500", "steps=60"), scope)
     assert "not identifiable" in scope["run"].choice.note
+    exec(many.replace("steps=50", "steps=5"), scope)
+    assert [run.steps for run in scope["runs"]] == [5] * 6
