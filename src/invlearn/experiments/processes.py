@@ -64,7 +64,7 @@ def keep_freed_memory() -> None:
     """Let this process keep memory that a step frees, for the next step (glibc; else nothing).
 
     By default the allocator hands blocks of a few MiB back to the system, which maps and clears
-    them anew at every step: a tenth to a third of a training step.
+    them anew at every step.
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

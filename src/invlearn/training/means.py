@@ -78,12 +78,7 @@ def environment_means(
     w = torch.ones(n, dtype=torch.float64, device=segment.device)
     w = w if weights is None else weights.to(torch.float64)
     mass = w.new_zeros(n_segments).index_add(0, segment, w)
-    # On a device the look would wait for it; the objective is NaN there, and training says so.
-    if mass.device.type == "cpu" and bool((mass <= 0).any()):
-        raise OptionError(
-            "Expected a positive sum of row weights in every mean of a step, got 0. "
-            "Raise batch_size, or drop rows of weight 0."
-        )
+    check_mass(mass)
     means = {"mass": mass}
     for name, rows in moments.items():
         values = rows.to(torch.float64)
@@ -92,6 +87,18 @@ def environment_means(
         sums = sums.index_add(0, segment, values * w.reshape(shape))
         means[name] = sums / mass.reshape((n_segments,) + (1,) * (values.ndim - 1))
     return means
+
+
+def check_mass(mass: Tensor) -> None:
+    """Raise OptionError for sums of row weights of which one is 0.
+
+    On a device the look would wait for it; the objective is NaN there, and training says so.
+    """
+    if mass.device.type == "cpu" and bool((mass <= 0).any()):
+        raise OptionError(
+            "Expected a positive sum of row weights in every mean of a step, got 0. "
+            "Raise batch_size, or drop rows of weight 0."
+        )
 
 
 def seeded_generator(*key: int) -> torch.Generator:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from invlearn.errors import OptionError
 from invlearn.features import ChannelImages, Features
 from invlearn.losses import Loss
 from invlearn.training.derivatives import Parameters, call, trainable
 from invlearn.training.engine import DEFAULT_MICRO_BATCH, Batch
+from invlearn.training.means import check_mass
 from invlearn.training.streaming import Streamed
 
 _DEVICE_ROWS = 1 << 18
@@ -132,11 +132,7 @@ class StackedRows:
 
 def _masses(weights: Tensor, offsets: Sequence[int]) -> Tensor:
     masses = torch.stack([weights[:, a:b].sum(1) for a, b in pairwise(offsets)], 1)
-    if masses.device.type == "cpu" and not bool((masses > 0).all()):
-        raise OptionError(
-            "Expected a positive sum of row weights in every mean of a step, got 0. "
-            "Raise batch_size, or drop rows of weight 0."
-        )
+    check_mass(masses)
     return masses
 
 

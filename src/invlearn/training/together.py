@@ -23,7 +23,11 @@ from invlearn.training.trainer import Run, Trainer, Update
 ARRANGEMENTS = ("auto", "stacked", "one by one")
 
 STACKING_PAYS = 3e6
-"""Multiply-adds of one run's step on a CPU below which a stack is faster (benchmarks/growth.py)."""
+"""Rows of a step times parameters below which a stack is taken on a CPU.
+
+On the safe side: with many runs it is still faster at 4e6 (benchmarks/growth.py), with two it is
+not, and at 1e8 it takes longer than the runs in turn.
+"""
 
 Loop = Generator[Update, Terms | DivergenceError | None, Run]
 
@@ -123,7 +127,7 @@ def pays(trainer: Trainer) -> bool:
 
 
 def small_step(sizes: Sequence[int], batch_size: int | None, parameters: int) -> bool:
-    """Whether a step's overhead exceeds its arithmetic on a CPU, some multiply-adds a row."""
+    """Whether a CPU's overhead outweighs a step's arithmetic, by rows times parameters."""
     rows = sum(n if batch_size is None else min(n, batch_size) for n in sizes)
     return rows * parameters < STACKING_PAYS
 

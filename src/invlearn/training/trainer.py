@@ -259,7 +259,6 @@ class Trainer:
                     self._read()
                 if measured:  # The objective was finite there, so the snapshot is sound.
                     finite, finite_step = candidate, step
-            self._read()
         except KeyboardInterrupt:
             reason = "interrupted"
         except DivergenceError as error:
