@@ -2,6 +2,8 @@
 
 The public interface on one screen:
 
+- `InvariantClassifier`, `InvariantRegressor`: scikit-learn estimators whose `fit` takes
+  `environments=`, a label per row.
 - `Environments`: rows that belong to named environments, validated and split.
 - `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM.
 - `LOSSES`, `get_loss`: squared, logistic, softmax.
@@ -25,8 +27,10 @@ from invlearn.errors import (
     InvlearnError,
     OptionError,
     OutputError,
+    SingleEnvironmentWarning,
     UnknownNameError,
 )
+from invlearn.estimators import InvariantClassifier, InvariantRegressor
 from invlearn.evaluation import evaluate
 from invlearn.experiments.compare import Comparison, Request, compare
 from invlearn.features import ChannelImages
@@ -51,6 +55,8 @@ __all__ = [
     "Environments",
     "EnvironmentsError",
     "EvaluationSet",
+    "InvariantClassifier",
+    "InvariantRegressor",
     "InvlearnError",
     "OptionError",
     "OutputError",
@@ -58,6 +64,7 @@ __all__ = [
     "Request",
     "Run",
     "Settings",
+    "SingleEnvironmentWarning",
     "Stopping",
     "Trainer",
     "UnknownNameError",

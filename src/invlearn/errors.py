@@ -38,6 +38,10 @@ class CollapseWarning(UserWarning):
     """A run ended in a predictor that is no better than a constant."""
 
 
+class SingleEnvironmentWarning(UserWarning):
+    """Rows without environment labels: nothing can be told apart from a shortcut."""
+
+
 class DivergenceWarning(UserWarning):
     """A run left the finite numbers and was stopped."""
 

@@ -56,6 +56,11 @@ class Objective(ABC):
         How many training environments it needs.
     folds : int
         Into how many random disjoint parts each environment's rows are cut at every step.
+    strength : str
+        The hyperparameter that says how much invariance counts against the risk; empty if
+        there is none.
+    table_strengths : tuple of float
+        Candidates for it, weak to strong, where inputs and targets are standardized.
     """
 
     title: ClassVar[str]
@@ -65,6 +70,8 @@ class Objective(ABC):
     space: ClassVar[Mapping[str, Range]] = {}
     min_environments: ClassVar[int] = 2
     conventions: ClassVar[tuple[str, ...]] = ("mean",)
+    strength: ClassVar[str] = ""
+    table_strengths: ClassVar[tuple[float, ...]] = ()
 
     @property
     def folds(self) -> int:
@@ -74,6 +81,10 @@ class Objective(ABC):
     def init(self, n_envs: int, like: Tensor) -> State:
         """State before the first step (on `like`'s device and type); None for most."""
         return None
+
+    def strengths(self, n_envs: int) -> tuple[float, ...]:
+        """Candidates for the strength with so many environments, weak to strong."""
+        return self.table_strengths
 
     def check(self, hyper: Any) -> None:
         """Raise OptionError for hyperparameters outside their domain."""

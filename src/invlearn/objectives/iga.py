@@ -49,6 +49,8 @@ class IGA(GradientObjective):
     source: ClassVar[str] = "Koyama & Yamaguchi 2020"
     Hyper: ClassVar[type] = IGAHyper
     space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e0, 1e4, log=True)}
+    strength: ClassVar[str] = "penalty_weight"
+    table_strengths: ClassVar[tuple[float, ...]] = (10.0, 100.0, 1000.0)
     conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed")
 
     def __post_init__(self) -> None:

@@ -91,6 +91,8 @@ class MetaIRM(Objective):
         "std_weight": Range(0.1, 3.0, log=True),
         "dropgrad": Range(0.1, 0.7),
     }
+    strength: ClassVar[str] = "std_weight"
+    table_strengths: ClassVar[tuple[float, ...]] = (0.5, 2.5, 10.0)
     conventions: ClassVar[tuple[str, ...]] = ("sum", "mean")
 
     def __post_init__(self) -> None:
@@ -119,6 +121,11 @@ class MetaIRM(Objective):
     def folds(self) -> int:
         """Random parts each environment's rows are cut into: inner and outer ones."""
         return 2 if self.rows == "separate" else 1
+
+    def strengths(self, n_envs: int) -> tuple[float, ...]:
+        summed = n_envs * (1 if self.same_environment else n_envs - 1)
+        factor = summed if self.convention == "sum" else 1
+        return tuple(factor * strength for strength in self.table_strengths)
 
     def check(self, hyper: MetaIRMHyper) -> None:
         super().check(hyper)

@@ -1,0 +1,294 @@
+"""What the classifier and the regressor share: parameters, validation of rows, fitting."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from numbers import Integral
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import nn
+
+from invlearn.environments import Environments
+from invlearn.errors import EnvironmentsError, OptionError, SingleEnvironmentWarning, unknown_name
+from invlearn.estimators.fitting import Fitted, MakeNetwork, Recipe, fit_network
+from invlearn.estimators.inferred import infer_environments
+from invlearn.estimators.strength import Strength, choose_strength
+from invlearn.evaluation import forward
+from invlearn.losses import Loss
+from invlearn.models import MLP
+from invlearn.objectives import get_objective
+from invlearn.objectives.base import Objective
+
+Network = str | Callable[[int, int, torch.Generator], nn.Module]
+Array = npt.NDArray[Any]
+
+
+class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
+    """Base of `InvariantClassifier` and `InvariantRegressor`; use one of those."""
+
+    def __init__(
+        self,
+        objective: str | Objective = "vrex",
+        *,
+        penalty_weight: float | str | None = None,
+        hyper: Mapping[str, float] | None = None,
+        network: Network = "mlp",
+        hidden: Sequence[int] = (32,),
+        standardize: bool = True,
+        steps: int = 500,
+        batch_size: int | str | None = "auto",
+        lr: float = 0.01,
+        l2: float = 1e-4,
+        early_stopping: bool | str = False,
+        patience: int = 10,
+        validation_fraction: float = 0.2,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "cpu",
+        verbose: bool = False,
+    ) -> None:
+        self.objective = objective
+        self.penalty_weight = penalty_weight
+        self.hyper = hyper
+        self.network = network
+        self.hidden = hidden
+        self.standardize = standardize
+        self.steps = steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.l2 = l2
+        self.early_stopping = early_stopping
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    @abstractmethod
+    def _targets(self, y: Any, weights: Array) -> tuple[Array, Loss, int]:
+        """Encoded targets, the loss and the number of outputs; sets what is learnt of them."""
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        environments: Any = None,
+        sample_weight: Any = None,
+    ) -> Self:
+        """Learn from rows of several environments.
+
+        Parameters
+        ----------
+        X : array or DataFrame [n, d]
+            Finite numbers. With a network of your own, rows may have any shape.
+        y : array [n]
+        environments : array of n labels, 'infer' or None
+            Where each row comes from. None takes all rows for one environment and trains with
+            ERM, with a warning. 'infer' splits the rows by the mistakes of a quick ERM (EIIL).
+        sample_weight : array [n], optional
+            Non-negative row weights.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        EnvironmentsError, OptionError, UnknownNameError
+            Environments that cannot be learnt from; parameters outside their domain.
+        ValueError
+            X or y that scikit-learn's validation refuses.
+        """
+        recipe = self._recipe()
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            dtype=np.float64,
+            allow_nd=callable(self.network),
+            ensure_min_samples=2,
+            y_numeric=False,
+            multi_output=False,
+        )
+        labels = _labels(environments, len(X))
+        weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        kept = weights > 0  # As if the others were not there.
+        if not kept.any():
+            raise EnvironmentsError("Expected row weights with a positive sum, got only zeros.")
+        X, y, weights = X[kept], np.asarray(y)[kept], weights[kept]
+        labels = labels if isinstance(labels, str | None) else labels[kept]
+        targets, loss, n_outputs = self._targets(y, weights)
+        uniform = bool((weights == weights[0]).all())
+        rows = Environments.from_arrays(
+            torch.as_tensor(self._learn_scale(X, weights), dtype=torch.float32),
+            torch.as_tensor(targets),
+            np.zeros(len(X), int) if isinstance(labels, str | None) else labels,
+            weights=None if uniform else weights,
+        )
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        make = self._make_network(n_outputs)
+        objective = get_objective(self.objective)
+        if isinstance(labels, str):
+            rows = infer_environments(recipe, make, rows, loss, seed=seed)
+        if labels is None and objective.min_environments > 1:
+            warnings.warn(
+                f"No environments were given: all rows are taken for one, and {objective.title} "
+                "is replaced by ERM, which learns shortcuts. Pass environments=(a label per row) "
+                "to fit, or 'infer', or set objective='erm'.",
+                SingleEnvironmentWarning,
+                stacklevel=2,
+            )
+            recipe = replace(recipe, objective="erm", strength=None, hyper={})
+        found = Strength(None, pd.DataFrame())
+        if self.penalty_weight == "auto" and recipe.objective != "erm" and objective.strength:
+            found = choose_strength(recipe, make, rows, loss, seed=seed)
+            recipe = replace(recipe, strength=found.value)
+            if found.value is None:
+                recipe = replace(recipe, objective="erm", hyper={})
+        start = self._start(n_outputs)
+        self._keep(
+            fit_network(
+                recipe, make, rows, loss, seed=seed, start=start, progress=bool(self.verbose)
+            ),
+            found,
+            rows,
+        )
+        return self
+
+    def _recipe(self) -> Recipe:
+        """The parameters, checked where nothing later does."""
+        auto = isinstance(self.penalty_weight, str)
+        if auto and self.penalty_weight != "auto":
+            raise unknown_name("penalty weight", str(self.penalty_weight), ["auto"])
+        objective = get_objective(self.objective)
+        if self.penalty_weight is not None and not auto and not objective.strength:
+            raise OptionError(
+                f"Expected no penalty_weight for {objective.title}, which has no penalty, got "
+                f"{self.penalty_weight}. Leave it None."
+            )
+        if isinstance(self.network, str) and self.network not in ("linear", "mlp"):
+            raise unknown_name("network", self.network, ["linear", "mlp"])
+        if isinstance(self.steps, bool) or not isinstance(self.steps, Integral) or self.steps < 1:
+            raise OptionError(f"Expected steps of 1 or more, a whole number, got {self.steps!r}.")
+        if self.warm_start and self.penalty_weight == "auto":
+            raise OptionError(
+                "Expected penalty_weight as a number with warm_start, got 'auto'. Choose it once, "
+                "then set it to penalty_weight_."
+            )
+        return Recipe(
+            objective=self.objective,
+            strength=None if auto else cast("float | None", self.penalty_weight),
+            hyper=dict(self.hyper or {}),
+            steps=int(self.steps),
+            batch_size=self.batch_size,
+            lr=self.lr,
+            l2=self.l2,
+            early_stopping=self.early_stopping,
+            patience=self.patience,
+            validation_fraction=self.validation_fraction,
+            device=self.device,
+        )
+
+    def _make_network(self, n_outputs: int) -> MakeNetwork:
+        network, width = self.network, self.n_features_in_
+        if callable(network):
+            own = network
+            return lambda generator: own(width, n_outputs, generator)
+        hidden = () if network == "linear" else tuple(self.hidden)
+        return lambda generator: MLP(width, hidden, n_outputs, generator=generator)
+
+    def _start(self, n_outputs: int) -> nn.Module | None:
+        """The last fit's network to go on from, if asked for and of the same shape."""
+        if not self.warm_start or not hasattr(self, "network_"):
+            return None
+        fresh = self._make_network(n_outputs)(torch.Generator().manual_seed(0))
+        shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (fresh, self.network_)]
+        if shapes[0] != shapes[1]:
+            raise OptionError(
+                "Expected rows and classes of the shape of the last fit with warm_start, got a "
+                "network of other shapes. Set warm_start=False."
+            )
+        return copy.deepcopy(cast(nn.Module, self.network_))
+
+    def _learn_scale(self, X: Array, weights: Array) -> Array:
+        """Learn location and scale of the columns (of a table), and apply them."""
+        if not self.standardize or X.ndim != 2:
+            self.location_, self.scale_ = np.zeros(1), np.ones(1)
+            return X
+        share = weights / weights.sum()
+        self.location_ = share @ X
+        spread = np.sqrt(share @ np.square(X - self.location_))
+        # A column whose spread is rounding noise is constant.
+        constant = spread <= 10 * np.finfo(np.float64).eps * np.abs(self.location_)
+        self.scale_ = np.where(constant | (spread == 0), 1.0, spread)
+        return self._scaled(X)
+
+    def _scaled(self, X: Array) -> Array:
+        return cast(Array, (X - self.location_) / self.scale_)
+
+    def _keep(self, found: Fitted, strength: Strength, rows: Environments) -> None:
+        self.network_ = found.network
+        self.history_ = found.history
+        self.curves_ = found.curves
+        self.n_iter_ = found.steps
+        self.stop_reason_ = found.reason
+        self.selection_ = found.choice
+        self.hyper_ = found.hyper
+        self.penalty_weight_ = next(
+            (found.hyper[name] for name in ("penalty_weight", "std_weight") if name in found.hyper),
+            0.0,
+        )
+        self.penalty_scores_ = strength.scores
+        self.environments_ = dict(zip(rows.names, rows.sizes, strict=True))
+
+    def _outputs(self, X: Any) -> Array:
+        """Outputs [n, k] of the network, in double precision."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64, allow_nd=callable(self.network))
+        # Products in double precision do not depend on which rows are predicted together.
+        network = copy.deepcopy(self.network_).double()
+        device = next(network.parameters()).device
+        z = forward(network, torch.as_tensor(self._scaled(X)).to(device))
+        return cast(Array, z.reshape(len(X), -1).cpu().numpy())
+
+
+def _labels(environments: Any, n_rows: int) -> Array | str | None:
+    """Environment labels [n], 'infer' or None; anything else is refused."""
+    if environments is None:
+        return None
+    if isinstance(environments, str):
+        if environments != "infer":
+            raise EnvironmentsError(
+                "Expected environments as one label per row, 'infer' or None, got the string "
+                f"'{environments}'. Pass the column itself: environments=frame['{environments}']."
+            )
+        return environments
+    labels = np.asarray(
+        environments.to_numpy() if hasattr(environments, "to_numpy") else environments
+    )
+    if isinstance(environments, list | tuple):  # np.asarray would turn None into 'None'.
+        labels = np.empty(len(environments), dtype=object)
+        labels[:] = environments
+    if labels.ndim != 1 or len(labels) != n_rows:
+        raise EnvironmentsError(
+            f"Expected {n_rows} environment labels, one per row, got shape {labels.shape}."
+        )
+    missing = pd.isna(labels)
+    if missing.any():
+        raise EnvironmentsError(
+            f"Expected an environment label in every row, {int(missing.sum())} have none (first: "
+            f"row {int(np.flatnonzero(missing)[0])}). Drop such rows or name their environment."
+        )
+    return labels

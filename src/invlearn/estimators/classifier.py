@@ -1,0 +1,128 @@
+"""A classifier for rows from several environments, in scikit-learn's conventions."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils.multiclass import check_classification_targets
+
+from invlearn.errors import EnvironmentsError
+from invlearn.estimators.base import Array, InvariantEstimator
+from invlearn.losses import Loss, get_loss
+
+
+class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[misc]
+    """A classifier that looks for what predicts in every environment at once.
+
+    Parameters
+    ----------
+    objective : str or Objective
+        Any of `invlearn.OBJECTIVES`, by name or as an object with options of its own.
+    penalty_weight : float, 'auto' or None
+        How much invariance counts (meta-IRM: the weight of the meta-losses' deviation). None: a
+        middling weight for standardized tables. 'auto': chosen by leaving each training
+        environment out in turn, for the lowest worst risk; needs three environments, trains
+        four times as many networks as there are environments, and may find that ERM is best.
+    hyper : mapping, optional
+        Other hyperparameters of the objective by name, ``{"inner_lr": 0.5}``.
+    network : 'mlp', 'linear' or callable
+        Or ``network(n_features, n_outputs, generator) -> torch.nn.Module``; for two classes there
+        is one output.
+    hidden : sequence of int
+        Widths of the hidden layers of the 'mlp'.
+    standardize : bool
+        Bring columns to mean 0 and standard deviation 1 first.
+    steps, batch_size, lr, l2
+        Of training, see `invlearn.estimators.fitting.Recipe`. The penalty sets in after a fifth
+        of the steps.
+    early_stopping : bool or str
+        Stop by a selection rule on held-out rows of the training environments; True takes
+        'lowest-worst-group'.
+    patience : int
+        Evaluations (of 50) without a new choice before it stops.
+    validation_fraction : float
+        Rows held out for it, in every environment.
+    warm_start : bool
+        Go on from the last fit's network.
+    random_state : int, RandomState or None
+    device : str
+        'cpu', 'cuda', 'cuda:1'.
+    verbose : bool
+        Show a progress bar on a terminal.
+
+    Attributes
+    ----------
+    classes_ : array [k]
+    n_features_in_ : int
+    feature_names_in_ : array of str
+        Where X was a DataFrame.
+    environments_ : dict of str to int
+        Rows of each environment that was trained on.
+    network_ : torch.nn.Module
+        Takes standardized rows.
+    location_, scale_ : arrays [d]
+        What is subtracted and divided by.
+    history_ : DataFrame
+        A row per step: total, penalty, each environment's risk.
+    curves_ : DataFrame
+        With early stopping: every measurement along the steps.
+    selection_ : Choice or None
+        With early stopping: the step chosen, whether the rule was satisfied, its note.
+    n_iter_ : int
+        Steps made.
+    stop_reason_ : 'finished', 'stopped', 'interrupted' or 'diverged'
+    penalty_weight_ : float
+        The one used; 0 for ERM.
+    penalty_scores_ : DataFrame
+        With 'auto': the risk of every candidate in every environment left out.
+    hyper_ : dict
+        All the objective's hyperparameters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> hospital = np.repeat(["north", "south", "east"], 100)
+    >>> ill = rng.integers(0, 2, 300)
+    >>> X = rng.normal(size=(300, 2)) + ill[:, None]
+    >>> model = InvariantClassifier(steps=100, random_state=0)
+    >>> model.fit(X, ill, environments=hospital).predict_proba(X[:5]).shape
+    (5, 2)
+    """
+
+    classes_: Array
+
+    def _targets(self, y: Any, weights: Array) -> tuple[Array, Loss, int]:
+        check_classification_targets(y)
+        encoder = LabelEncoder().fit(y)
+        self.classes_ = encoder.classes_
+        if len(self.classes_) < 2:
+            raise EnvironmentsError(
+                f"Expected two or more classes in y, got one class: {self.classes_[0]!r}. There "
+                "is nothing to tell apart."
+            )
+        codes = encoder.transform(y).astype(np.int64)
+        two = len(self.classes_) == 2
+        return codes, get_loss("logistic" if two else "softmax"), 1 if two else len(self.classes_)
+
+    def decision_function(self, X: Any) -> Array:
+        """Log-odds of the second of two classes [n], or every class's logit [n, k]."""
+        z = self._outputs(X)
+        return z[:, 0] if len(self.classes_) == 2 else z
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probability of every class [n, k], in the order of `classes_`."""
+        z = torch.as_tensor(self._outputs(X))
+        if len(self.classes_) == 2:
+            z = torch.cat([torch.zeros_like(z), z], 1)
+        return cast(Array, z.softmax(1).numpy())
+
+    def predict(self, X: Any) -> Array:
+        """The likeliest class of every row [n]."""
+        z = self._outputs(X)
+        two = len(self.classes_) == 2
+        return cast(Array, self.classes_[(z[:, 0] > 0).astype(int) if two else z.argmax(1)])

@@ -1,0 +1,102 @@
+"""Environments inferred from a reference model's mistakes, where nobody wrote them down (EIIL)."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+from torch import Tensor
+
+from invlearn.environments import Environments
+from invlearn.errors import EnvironmentsError
+from invlearn.estimators.fitting import MakeNetwork, Recipe, fit_network
+from invlearn.evaluation import forward
+from invlearn.losses import Loss
+
+NAMES = ("inferred: shortcut holds", "inferred: shortcut misleads")
+
+
+def most_different_split(dummy_gradients: Tensor, weights: Tensor | None = None) -> Tensor:
+    r"""The split of rows into two environments that maximises a reference's IRMv1 penalty.
+
+    .. math:: \max_{q \in [0, 1]^n} \; \Big\| \frac{1}{N} \sum_i q_i d_i \Big\|^2
+        + \Big\| \frac{1}{N} \sum_i (1 - q_i) d_i \Big\|^2
+
+    with the rows' dummy gradients d_i of a fixed reference. The two sums add up to a constant, so
+    the objective is convex in the first and the maximum is where it is largest or smallest:
+    at q_i = 1[d_i > 0] (or the reverse, the same two environments). For a classification these
+    are the rows the reference gets wrong and those it gets right. No ascent is needed.
+
+    Parameters
+    ----------
+    dummy_gradients : Tensor [n]
+    weights : Tensor [n], optional
+        Row weights; they change the sums but not the maximiser.
+
+    Returns
+    -------
+    Tensor [n], bool
+        The rows of the second environment, d_i > 0: rescaling the reference down serves them.
+
+    References
+    ----------
+    Creager, Jacobsen, Zemel: Environment Inference for Invariant Learning, arXiv 2010.07249,
+    section 3.1. Their code ascends q with Adam to the same place.
+
+    Examples
+    --------
+    >>> import torch
+    >>> most_different_split(torch.tensor([-1.0, 2.0, -3.0])).tolist()
+    [False, True, False]
+    """
+    return dummy_gradients > 0
+
+
+def infer_environments(
+    recipe: Recipe,
+    make_network: MakeNetwork,
+    rows: Environments,
+    loss: Loss,
+    *,
+    seed: int,
+) -> Environments:
+    """Rows of one environment as two, split by a reference ERM's mistakes.
+
+    The reference is an ERM of the same network, trained for a fifth of the recipe's steps: long
+    enough for what is learnt first, which has to be the shortcut. Where the quick lesson is the
+    cause, the inferred environments say nothing about shortcuts; nothing in the rows can tell.
+
+    Parameters
+    ----------
+    recipe, make_network, loss, seed
+        See `fit_network`.
+    rows : Environments
+        One environment.
+
+    Raises
+    ------
+    EnvironmentsError
+        The reference errs on fewer than two rows, or on all but one.
+    """
+    steps = max(recipe.steps // 5, 1)
+    quick = replace(
+        recipe, objective="erm", strength=None, hyper={}, steps=steps, early_stopping=False
+    )
+    with warnings.catch_warnings():
+        # The reference may be as poor as it likes.
+        warnings.simplefilter("ignore", UserWarning)
+        reference = fit_network(quick, make_network, rows, loss, seed=seed).network
+    z = forward(reference, rows.to(recipe.device).x).cpu()
+    misled = most_different_split(loss.dummy_gradient(z, rows.y).sum(1))
+    counts = (int((~misled).sum()), int(misled.sum()))
+    if min(counts) < 2:
+        raise EnvironmentsError(
+            f"Expected a reference model that errs on some rows and not on others, got {counts[1]} "
+            f"of {sum(counts)} rows. Environments cannot be inferred here: name them, or train "
+            "without."
+        )
+    parts = {}
+    for name, side in zip(NAMES, (~misled, misled), strict=True):
+        part = (rows.x[side], rows.y[side])
+        parts[name] = part if rows.weights is None else (*part, rows.weights[side])
+    return Environments.from_parts(parts)

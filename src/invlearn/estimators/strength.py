@@ -1,0 +1,118 @@
+"""How much invariance should count: chosen by leaving training environments out in turn."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+
+from invlearn.environments import Environments, EvaluationSet
+from invlearn.errors import OptionError
+from invlearn.estimators.fitting import MakeNetwork, Recipe, fitted
+from invlearn.evaluation import evaluate
+from invlearn.losses import Loss
+from invlearn.objectives import get_objective
+from invlearn.training import train_together
+
+
+@dataclass(frozen=True)
+class Strength:
+    """A chosen strength and what it was chosen by.
+
+    Attributes
+    ----------
+    value : float or None
+        None where the objective has no strength, or pooled training (ERM) was never worse.
+    scores : DataFrame
+        A row per candidate and environment left out: strength (0 is ERM), environment, risk.
+    """
+
+    value: float | None
+    scores: pd.DataFrame
+
+
+def choose_strength(
+    recipe: Recipe,
+    make_network: MakeNetwork,
+    environments: Environments,
+    loss: Loss,
+    *,
+    seed: int,
+) -> Strength:
+    """The strength whose worst risk in environments left out of training in turn is lowest.
+
+    The worst, not the mean: where a shortcut is reliable in most environments the mean rewards
+    its use, and only the environment in which it is weakest tells what it costs.
+    ERM takes part as strength 0. No environment but the training ones is read.
+
+    Parameters
+    ----------
+    recipe, make_network, loss, seed
+        See `fit_network`. Early stopping is left out of these runs.
+    environments : Environments
+        Training rows of at least three environments, two of them left for every run.
+
+    Raises
+    ------
+    EnvironmentsError
+        Fewer than three environments.
+    OptionError
+        The strength is given in the recipe's hyperparameters.
+
+    Examples
+    --------
+    >>> from invlearn.losses import get_loss
+    >>> from invlearn.models import MLP
+    >>> x, y = [[-1.0], [1.0]] * 6, [0, 1] * 6
+    >>> rows = Environments.from_arrays(x, y, list("aaaabbbbcccc"))
+    >>> make = lambda generator: MLP(1, (), generator=generator)
+    >>> logistic = get_loss("logistic")
+    >>> chosen = choose_strength(Recipe("vrex", steps=5), make, rows, logistic, seed=0)
+    >>> sorted(set(chosen.scores["environment"]))
+    ['a', 'b', 'c']
+    """
+    environments.require(3, "Choosing the strength by leaving environments out")
+    recipe = replace(recipe, early_stopping=False)
+    objective = get_objective(recipe.objective)
+    if not objective.strength:
+        return Strength(None, pd.DataFrame(columns=["strength", "environment", "risk"]))
+    if objective.strength in recipe.hyper:
+        raise OptionError(
+            f"Expected {objective.strength} either chosen from the data or given, got both. "
+            "Leave it out of hyper."
+        )
+    erm = replace(recipe, objective="erm", strength=None, hyper={})
+    candidates = [(0.0, erm)] + [
+        (strength, replace(recipe, strength=strength))
+        for strength in objective.strengths(len(environments) - 1)
+    ]
+    jobs = [
+        (strength, candidate, name)
+        for name in environments.names
+        for strength, candidate in candidates
+    ]
+    trainers = []
+    for _, candidate, name in jobs:
+        kept = environments.select([other for other in environments.names if other != name])
+        network = make_network(torch.Generator().manual_seed(seed)).to(recipe.device)
+        trainers.append(candidate.trainer(network, kept.to(recipe.device), loss, seed))
+    with warnings.catch_warnings():
+        # A candidate that collapses or diverges is not chosen: its risk says so.
+        warnings.simplefilter("ignore", UserWarning)
+        runs = train_together(trainers)
+    rows = []
+    for (strength, _, name), trainer, run in zip(jobs, trainers, runs, strict=True):
+        left_out = EvaluationSet.from_environments(environments.select([name]), "held-out")
+        network = fitted(run, trainer.hyper).network
+        found = {m.metric: m.value for m in evaluate(network, [left_out.to(recipe.device)], loss)}
+        risk = found["risk"] if run.reason != "diverged" else float("inf")
+        rows.append({"strength": strength, "environment": name, "risk": risk})
+    scores = pd.DataFrame(rows)
+    worst = scores.groupby("strength")["risk"].max()
+    best = float(worst.index[int(worst.to_numpy().argmin())])  # The smallest of equals.
+    position = [strength for strength, _ in candidates].index(best)
+    if position == 0:
+        return Strength(None, scores)
+    return Strength(objective.strengths(len(environments))[position - 1], scores)

@@ -1,0 +1,210 @@
+"""What the estimators learn, and what they refuse."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from invlearn import (
+    MLP,
+    EnvironmentsError,
+    InvariantClassifier,
+    InvariantRegressor,
+    OptionError,
+    UnknownNameError,
+)
+from invlearn.errors import SingleEnvironmentWarning
+from invlearn.objectives import OBJECTIVES
+from invlearn.objectives.meta_irm import MetaIRM
+
+QUICK = {"steps": 60, "random_state": 0}
+
+
+def held_out(make, frame, test, **fit):
+    columns = ["cause", "shortcut"]
+    model = make.fit(frame[columns], frame["ill"], environments=frame["hospital"], **fit)
+    return model.score(test[columns], test["ill"])
+
+
+@pytest.mark.parametrize("objective", ["vrex", "meta-irm"])
+def test_holds_where_pooled_training_fails(table, objective):
+    frame = table(n=1000)
+    test = table(agreement=(0.1,), n=2000, seed=9)
+    pooled = held_out(InvariantClassifier("erm", random_state=0), frame, test)
+    invariant = held_out(
+        InvariantClassifier(objective, penalty_weight="auto", network="linear", random_state=0),
+        frame,
+        test,
+    )
+    assert pooled < 0.65 < 0.72 < invariant
+
+
+def test_the_chosen_strength_has_the_lowest_worst_risk(table):
+    frame = table(n=300)
+    model = InvariantClassifier(penalty_weight="auto", network="linear", **QUICK)
+    held_out(model, frame, frame)
+    scores = model.penalty_scores_
+    assert set(scores["environment"]) == {"h0", "h1", "h2"}
+    worst = scores.groupby("strength")["risk"].max()
+    assert worst.index.tolist() == [0.0, 10.0, 100.0, 1000.0]
+    assert model.penalty_weight_ == worst.idxmin()
+
+
+def test_without_a_shift_the_strength_may_be_none():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 2))
+    y = (X[:, 0] + 0.1 * rng.normal(size=600) > 0).astype(int)
+    model = InvariantClassifier(penalty_weight="auto", network="linear", random_state=0)
+    model.fit(X, y, environments=np.repeat([0, 1, 2], 200))
+    assert model.penalty_weight_ == 0.0
+    assert model.score(X, y) > 0.95
+
+
+def test_meta_irm_strength_follows_the_number_of_pairs():
+    assert OBJECTIVES["meta-irm"].strengths(3) == (3.0, 15.0, 60.0)
+    assert MetaIRM(convention="mean").strengths(3) == (0.5, 2.5, 10.0)
+    assert MetaIRM(same_environment=True).strengths(3) == (1.5, 7.5, 30.0)
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("make", [InvariantClassifier, InvariantRegressor])
+def test_every_objective_by_name_and_as_an_object(make, name, rows):
+    X, y, hospital = rows
+    outputs = [
+        make(objective, steps=10, random_state=0).fit(X, y, environments=hospital)._outputs(X)
+        for objective in (name, OBJECTIVES[name])
+    ]
+    np.testing.assert_array_equal(*outputs)
+    assert np.isfinite(outputs[0]).all()
+
+
+def test_regression_is_in_the_targets_unit():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    y = 1e6 + 5e4 * X[:, 0]
+    model = InvariantRegressor(network="linear", random_state=0)
+    model.fit(X, y, environments=np.repeat(list("abc"), 100))
+    assert model.score(X, y) > 0.99
+    assert abs(model.predict(X).mean() - 1e6) < 1e4
+
+
+def test_units_of_the_columns_do_not_matter(rows):
+    X, y, hospital = rows
+    plain = InvariantClassifier(**QUICK).fit(X, y, environments=hospital)
+    scaled = InvariantClassifier(**QUICK).fit(1e6 * X + 1e7, y, environments=hospital)
+    np.testing.assert_allclose(
+        scaled.decision_function(1e6 * X + 1e7), plain.decision_function(X), atol=1e-3
+    )
+
+
+def test_own_network_on_images():
+    def network(n_features, n_outputs, generator):
+        return torch.nn.Sequential(
+            torch.nn.Flatten(), MLP(16, (4,), n_outputs, generator=generator)
+        )
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 4, 4))
+    y = (X[:, 0, 0] > 0).astype(int)
+    model = InvariantClassifier("erm", network=network, steps=200, random_state=0)
+    model.fit(X, y, environments=np.repeat([0, 1], 30))
+    assert model.score(X, y) > 0.9
+
+
+def test_warm_start_goes_on(rows):
+    X, y, hospital = rows
+    model = InvariantClassifier("erm", warm_start=True, steps=20, random_state=0)
+    risks = []
+    for _ in range(3):
+        model.fit(X, y, environments=hospital)
+        risks.append(model.history_["total"].iloc[[0, -1]].tolist())
+    assert risks[1][0] < risks[0][0]
+    assert risks[2][0] < risks[1][0]
+    model.set_params(hidden=(5,))
+    with pytest.raises(OptionError, match="of the shape of the last fit"):
+        model.fit(X, y, environments=hospital)
+
+
+@pytest.mark.parametrize("rule", [True, "risks-agree", "lowest-validation-risk"])
+def test_early_stopping_reads_training_environments_only(rule, rows):
+    X, y, hospital = rows
+    model = InvariantClassifier(early_stopping=rule, random_state=0)
+    model.fit(X, y, environments=hospital)
+    assert model.selection_ is not None
+    assert set(model.curves_["split"]) == {"train", "validation"}
+    assert set(model.curves_["environment"]) == {"h0", "h1", "h2"}
+
+
+def test_an_oracle_cannot_stop(rows):
+    X, y, hospital = rows
+    with pytest.raises(OptionError, match="reads validation rows"):
+        InvariantClassifier(early_stopping="oracle").fit(X, y, environments=hospital)
+
+
+def test_no_environments_is_erm_and_says_so(rows):
+    X, y, _ = rows
+    with pytest.warns(SingleEnvironmentWarning, match=r"V-REx is replaced by ERM.*'infer'"):
+        model = InvariantClassifier(**QUICK).fit(X, y)
+    erm = InvariantClassifier("erm", **QUICK).fit(X, y)
+    np.testing.assert_array_equal(model.decision_function(X), erm.decision_function(X))
+    assert model.penalty_weight_ == 0.0
+
+
+def test_one_environment_given_is_refused(rows):
+    X, y, _ = rows
+    with pytest.raises(EnvironmentsError, match="at least 2 training environments, got 1"):
+        InvariantClassifier(**QUICK).fit(X, y, environments=["a"] * len(X))
+
+
+@pytest.mark.parametrize(
+    ("environments", "says"),
+    [
+        ("hospital", r"environments=frame\['hospital'\]"),
+        (["a", "b"], "Expected 600 environment labels, one per row"),
+        ([None] * 600, "600 have none"),
+        (pd.Series(["a"] * 300 + [np.nan] * 300, dtype=object), "first: row 300"),
+        (np.zeros((600, 2)), "one per row"),
+    ],
+)
+def test_environments_of_another_kind(rows, environments, says):
+    X, y, _ = rows
+    with pytest.raises(EnvironmentsError, match=says):
+        InvariantClassifier(**QUICK).fit(X, y, environments=environments)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"objective": "vrx"}, UnknownNameError, "Did you mean 'vrex'"),
+        ({"network": "mpl"}, UnknownNameError, "Did you mean 'mlp'"),
+        ({"penalty_weight": "atuo"}, UnknownNameError, "Did you mean 'auto'"),
+        ({"objective": "erm", "penalty_weight": 2.0}, OptionError, "has no penalty"),
+        ({"penalty_weight": -1.0}, OptionError, "0 or more"),
+        ({"hyper": {"inner": 1}}, UnknownNameError, "hyperparameter of V-REx"),
+        ({"steps": 0}, OptionError, "steps of 1 or more"),
+        ({"steps": 1.5}, OptionError, "whole number"),
+        ({"batch_size": "all"}, UnknownNameError, "batch size"),
+        ({"early_stopping": "risk-agree"}, UnknownNameError, "Did you mean 'risks-agree'"),
+        ({"device": "cuda:77"}, OptionError, "device of this machine"),
+        ({"warm_start": True, "penalty_weight": "auto"}, OptionError, "as a number"),
+        ({"hyper": {"penalty_weight": 1.0}, "penalty_weight": "auto"}, OptionError, "got both"),
+    ],
+)
+def test_parameters_outside_their_domain(rows, options, error, says):
+    X, y, hospital = rows
+    with pytest.raises(error, match=says):
+        InvariantClassifier(**options).fit(X, y, environments=hospital)
+
+
+def test_auto_needs_three_environments(rows):
+    X, y, hospital = rows
+    two = hospital != "h2"
+    with pytest.raises(EnvironmentsError, match="needs at least 3 training environments, got 2"):
+        InvariantClassifier(penalty_weight="auto").fit(X[two], y[two], environments=hospital[two])
+
+
+def test_one_class_in_an_environment_is_named(rows):
+    X, y, hospital = rows
+    y = y.where(hospital != "h1", 0)
+    with pytest.raises(EnvironmentsError, match="'h1' holds one class only"):
+        InvariantClassifier(**QUICK).fit(X, y, environments=hospital)

@@ -1,0 +1,61 @@
+"""Environments inferred from a reference's mistakes."""
+
+import numpy as np
+import pytest
+import torch
+
+from invlearn import EnvironmentsError, InvariantClassifier, InvariantRegressor
+from invlearn.estimators.inferred import NAMES, most_different_split
+from invlearn.losses import get_loss
+from reference.eiil import ascend, penalty
+
+
+@pytest.mark.parametrize("loss", ["logistic", "squared", "softmax"])
+def test_the_split_is_where_ascent_ends(loss):
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(40, 3 if loss == "softmax" else 1, generator=g, dtype=torch.float64)
+    y = torch.randint(0, 3 if loss == "softmax" else 2, (40,), generator=g)
+    y = y.double() if loss == "squared" else y
+    split = most_different_split(get_loss(loss).dummy_gradient(z, y).sum(1))
+    best = penalty(get_loss(loss), z, y, split.double())
+    for start in range(5):
+        q = ascend(get_loss(loss), z, y, seed=start)
+        reached = penalty(get_loss(loss), z, y, q)
+        assert reached <= best * (1 + 1e-9)
+        if reached > 0.999 * best:
+            break
+    else:
+        pytest.fail("no ascent came near")
+    side = (q > 0.5) if ((q > 0.5) == split).double().mean() > 0.5 else (q <= 0.5)
+    assert torch.equal(side, split)
+
+
+def test_inferring_lets_go_of_an_unlabelled_shortcut(table):
+    frame = table(agreement=(0.85, 0.85), n=1000)
+    test = table(agreement=(0.1,), n=2000, seed=9)
+    X, y = frame[["cause", "shortcut"]], frame["ill"]
+    scores = {}
+    for name in ("erm", "vrex"):
+        model = InvariantClassifier(name, network="linear", random_state=0)
+        model.fit(X, y, environments="infer")
+        scores[name] = model.score(test[["cause", "shortcut"]], test["ill"])
+        assert tuple(model.environments_) == NAMES
+        assert sum(model.environments_.values()) == len(frame)
+    pooled = InvariantClassifier("erm", network="linear", random_state=0).fit(X, y)
+    assert pooled.score(test[["cause", "shortcut"]], test["ill"]) < scores["vrex"] - 0.1
+
+
+def test_weights_and_regression_pass_through(rows):
+    X, y, _ = rows
+    weights = np.linspace(0.5, 1.5, len(X))
+    model = InvariantRegressor(steps=50, random_state=0)
+    model.fit(X, X["cause"] + y, environments="infer", sample_weight=weights)
+    assert len(model.environments_) == 2
+
+
+def test_nothing_to_infer_from():
+    X = np.repeat([[-1.0], [1.0]], 50, 0)
+    with pytest.raises(EnvironmentsError, match="errs on some rows and not on others, got 0 of"):
+        InvariantClassifier(steps=200, random_state=0).fit(
+            X, np.repeat([0, 1], 50), environments="infer"
+        )
