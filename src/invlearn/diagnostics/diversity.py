@@ -1,0 +1,204 @@
+"""Whether the environments differ enough to tell a shortcut from a cause."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from scipy.stats import chi2, chi2_contingency
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from invlearn.diagnostics.findings import (
+    NOTHING,
+    EnvironmentRows,
+    Finding,
+    draw_rows,
+    left_out,
+    too_few,
+    usable,
+)
+from invlearn.diagnostics.intervals import Floats
+from invlearn.evaluation import forward
+from invlearn.features import ChannelImages
+from invlearn.losses import Logistic, Loss, Softmax, Squared
+
+LEVEL = 1e-3
+"""Level of the test that pooled training errs equally often in every environment."""
+
+ROWS = 5000
+"""Rows of an environment that the pooled reference is fitted on."""
+
+FOLDS = 5
+
+MaskedRows = npt.NDArray[np.bool_]
+
+
+class Certificate(NamedTuple):
+    """Whether a group of rows is unequally frequent in the environments.
+
+    statistic: chi-squared with E - 1 degrees of freedom; frequencies: share of each environment.
+    """
+
+    statistic: float
+    p_value: float
+    frequencies: tuple[float, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the frequencies differ beyond chance."""
+        return self.p_value < LEVEL
+
+
+def certificate(groups: Sequence[MaskedRows], shares: Sequence[Floats]) -> Certificate:
+    """Test whether a group's frequency differs between environments.
+
+    Parameters
+    ----------
+    groups : E arrays [n_e], bool
+        Which rows are in the group.
+    shares : E arrays [n_e]
+        Row weights that sum to 1. An environment counts as the (Σ w)² / Σ w² rows of equal
+        weight that would know as much.
+
+    Examples
+    --------
+    >>> rows, shares = np.arange(100), np.full(100, 0.01)
+    >>> certificate([rows < 30, rows < 70], [shares, shares]).holds
+    True
+    """
+    frequencies = np.array([s @ g for g, s in zip(groups, shares, strict=True)])
+    sizes = np.array([1 / (s @ s) for s in shares])
+    shown = tuple(frequencies.tolist())
+    if not any(g.any() for g in groups) or all(g.all() for g in groups):
+        return Certificate(0.0, 1.0, shown)
+    counts = [sizes * frequencies, sizes * (1 - frequencies)]
+    statistic = float(chi2_contingency(counts, correction=False).statistic)
+    return Certificate(statistic, float(chi2.sf(statistic, len(sizes) - 1)), shown)
+
+
+def diversity(
+    parts: Sequence[EnvironmentRows],
+    loss: Loss,
+    *,
+    reference: nn.Module | None = None,
+    rng: np.random.Generator,
+) -> Finding:
+    """Whether what pooled training gets wrong is unequally frequent in the environments.
+
+    Pooled training picks up a shortcut that holds more often than not and errs where it does
+    not hold. If those rows are as frequent in every environment, the environments look alike to
+    any method that compares them.
+
+    Parameters
+    ----------
+    parts : sequence of EnvironmentRows
+        Of the environments to learn from.
+    loss : Loss
+    reference : nn.Module, optional
+        Trained on the pooled rows. None: a logistic (or ridge) regression on at most 5,000 rows
+        of each environment, whose predictions are out of fold.
+    rng : numpy Generator
+
+    Returns
+    -------
+    Finding
+        'diversity': environment, rows, frequency of the rows pooled training gets wrong (a
+        regression: misses by more than on the median row). It warns unless their frequencies
+        differ at the level of one in a thousand.
+    """
+    name, title = "diversity", "Whether the environments differ enough to learn from"
+    kept, without = usable(parts, loss)
+    if len(kept) < 2:
+        return left_out(name, title, too_few(2, kept, without), "Add rows of another source.")
+    if all(bool((rows.y == kept[0].y[0]).all()) for rows in kept):
+        return left_out(name, title, "the targets are all the same.")
+    if reference is None:
+        if not isinstance(loss, Squared | Logistic | Softmax):
+            return left_out(
+                name, title, "a custom loss needs a reference model trained on the pooled rows."
+            )
+        if any(len(rows) > ROWS for rows in kept):
+            without += f" At most {ROWS} rows of an environment were used."
+        kept = [draw_rows(rows, ROWS, rng) for rows in kept]
+        errors = out_of_fold_errors(kept, loss, int(rng.integers(2**31)))
+    else:
+        errors = [_errors(reference, rows, loss) for rows in kept]
+    found = certificate(_wrong(errors, loss), [rows.shares.numpy() for rows in kept])
+    frame = pd.DataFrame(
+        {
+            "environment": [rows.name for rows in kept],
+            "rows": [len(rows) for rows in kept],
+            "frequency": found.frequencies,
+        }
+    )
+    spread = f"{100 * min(found.frequencies):.1f} to {100 * max(found.frequencies):.1f} %"
+    wrong = "gets wrong" if loss.classification else "misses by more than on the median row"
+    if found.holds:
+        text = (
+            f"The rows that pooled training {wrong} are {spread} of an environment, a difference "
+            f"beyond chance (p = {found.p_value:.1g}): comparing environments can show what "
+            "misleads it. Unequal noise in the environments would look the same."
+        )
+        return Finding(name, title, text + without, NOTHING, "good", frame)
+    text = (
+        f"The rows that pooled training {wrong} are about as frequent in every environment "
+        f"({spread}, p = {found.p_value:.2g}). As far as these rows show, the environments do not "
+        "differ in what it gets wrong: no method can then tell a shortcut from a cause by "
+        "comparing them, and pooled training is as good a choice."
+    )
+    action = "Collect rows from environments that differ more, or train on the pooled rows."
+    return Finding(name, title, text + without, action, "warning", frame)
+
+
+def _wrong(errors: Sequence[Floats], loss: Loss) -> list[MaskedRows]:
+    """Rows on which a model errs; a regression: by more than on the median row."""
+    cut = 0.5 if loss.classification else float(np.median(np.concatenate(errors)))
+    return [part > cut for part in errors]
+
+
+def _errors(model: nn.Module, rows: EnvironmentRows, loss: Loss) -> Floats:
+    found: Floats = loss.errors(forward(model, rows.x).double(), rows.y).double().numpy()
+    return found
+
+
+def out_of_fold_errors(parts: Sequence[EnvironmentRows], loss: Loss, seed: int) -> list[Floats]:
+    """Errors [n_e] of a linear model fitted on the pooled rows of the other four folds.
+
+    0-1 errors, or squared residuals for a regression. Every environment is dealt evenly to the
+    folds.
+    """
+    x = np.concatenate([_columns(rows) for rows in parts])
+    y = np.concatenate([rows.y.numpy() for rows in parts])
+    # In pooled training a row counts by its weight, an environment by its rows.
+    weights = np.concatenate([rows.shares.numpy() * len(rows) for rows in parts])
+    environment = np.repeat(np.arange(len(parts)), [len(rows) for rows in parts])
+    errors = np.empty(len(y))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    for inside, outside in folds.split(x, environment):
+        if loss.classification and len(np.unique(y[inside])) == 1:
+            errors[outside] = y[outside] != y[inside][0]
+            continue
+        step = LogisticRegression(max_iter=1000) if loss.classification else Ridge()
+        model = make_pipeline(StandardScaler(), step)
+        own = {f"{model.steps[-1][0]}__sample_weight": weights[inside]}
+        predicted = model.fit(x[inside], y[inside], **own).predict(x[outside])
+        if loss.classification:
+            errors[outside] = predicted != y[outside]
+        else:
+            squares = (predicted - y[outside]).reshape(len(outside), -1) ** 2
+            errors[outside] = squares.mean(axis=1)
+    return np.split(errors, np.cumsum([len(rows) for rows in parts])[:-1])
+
+
+def _columns(rows: EnvironmentRows) -> Floats:
+    x = rows.x.dense() if isinstance(rows.x, ChannelImages) else rows.x.flatten(1)
+    found: Floats = x.to(torch.float64).numpy()
+    return found

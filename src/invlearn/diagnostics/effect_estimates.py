@@ -1,0 +1,197 @@
+"""What each feature does to the target in each environment, and how sure that is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from invlearn.diagnostics.findings import (
+    EnvironmentRows,
+    draw_rows,
+    environment_rows,
+    too_few,
+    usable,
+)
+from invlearn.diagnostics.intervals import Floats
+from invlearn.environments import Environments
+from invlearn.errors import EnvironmentsError, OptionError
+from invlearn.losses import Logistic, Loss, Softmax, Squared
+
+ROWS = 10_000
+"""Rows of an environment that effects are estimated from."""
+
+COLUMNS = 200
+"""More columns than this are cut to those that go with the target most."""
+
+ROWS_PER_COLUMN = 5
+"""Rows that the smallest environment needs for each column."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Effects of d features in E environments on one or more targets.
+
+    Attributes
+    ----------
+    names : tuple of str, E of them
+        The environments.
+    features : tuple of str, d of them
+    classes : tuple of int
+        What the targets are, if there are several classes; else empty.
+    effects, errors : array [targets, E, d]
+        An infinite error: the feature (or the target) is constant there.
+    note : str
+        What was left out.
+    """
+
+    names: tuple[str, ...]
+    features: tuple[str, ...]
+    classes: tuple[int, ...]
+    effects: Floats
+    errors: Floats
+    note: str
+
+
+def estimate_effects(
+    environments: Environments, loss: Loss, feature_names: Sequence[str] | None, seed: int
+) -> Estimates:
+    """Effects of the features in every environment, as `conflicting_features` explains.
+
+    Raises
+    ------
+    EnvironmentsError, OptionError
+        As `conflicting_features`.
+    """
+    if not isinstance(loss, Squared | Logistic | Softmax):
+        raise OptionError(
+            f"Expected the squared, logistic or softmax loss, got '{loss.name}'. The loss says "
+            "whether targets are numbers or classes: pass the one nearest in kind."
+        )
+    names = column_names(environments, feature_names)
+    rng = np.random.default_rng([seed, 1])
+    kept, without = usable(environment_rows(environments), loss, varied=True)
+    if len(kept) < 2:
+        raise EnvironmentsError(
+            f"Comparing effects: {too_few(2, kept, without)} Add rows of another source."
+        )
+    if any(len(rows) > ROWS for rows in kept):
+        without += f" At most {ROWS} rows of an environment were used."
+    kept = [draw_rows(rows, ROWS, rng) for rows in kept]
+    x, y, classes = _standardized(kept, loss)
+    columns = np.arange(len(names))
+    limit = min(COLUMNS, max(1, min(len(rows) for rows in kept) // ROWS_PER_COLUMN))
+    if len(names) > limit:
+        strength = np.max(
+            [_correlations(*part) for part in zip(x, y, _shares(kept), strict=True)], 0
+        )
+        columns = np.sort(np.argsort(-strength, kind="stable")[:limit])
+        without += (
+            f" Of {len(names)} columns the {limit} were compared that go with the target most "
+            "in some environment."
+        )
+    shape = (y[0].shape[1], len(kept), len(columns))
+    effects, errors = np.zeros(shape), np.full(shape, np.inf)
+    for e, shares in enumerate(_shares(kept)):
+        design = x[e][:, columns]
+        varied: npt.NDArray[np.bool_] = np.sqrt(shares @ (design - shares @ design) ** 2) > 1e-8
+        for t in range(shape[0]):
+            target = y[e][:, t]
+            if target.min() == target.max() or not varied.any():
+                continue
+            fitted = _fit(design[:, varied], target, shares, loss.classification)
+            effects[t, e, varied], errors[t, e, varied] = fitted
+    return Estimates(
+        tuple(rows.name for rows in kept),
+        tuple(names[c] for c in columns),
+        classes,
+        effects,
+        errors,
+        without,
+    )
+
+
+def column_names(environments: Environments, feature_names: Sequence[str] | None) -> list[str]:
+    """One name per column; EnvironmentsError for rows [n, ...] that have no columns."""
+    x = environments.x
+    if not isinstance(x, Tensor) or x.ndim != 2:
+        raise EnvironmentsError(
+            "Expected rows of columns [n, d], got images. Compare their measured properties."
+        )
+    names = [f"x{j}" for j in range(x.shape[1])] if feature_names is None else list(feature_names)
+    if len(names) != x.shape[1]:
+        raise OptionError(
+            f"Expected one name per column, got {len(names)} names for {x.shape[1]} columns. "
+            "Name every column of x, in order."
+        )
+    return names
+
+
+def _shares(parts: Sequence[EnvironmentRows]) -> list[Floats]:
+    return [rows.shares.numpy() for rows in parts]
+
+
+def _standardized(
+    parts: Sequence[EnvironmentRows], loss: Loss
+) -> tuple[list[Floats], list[Floats], tuple[int, ...]]:
+    """Features [n, d], targets [n, targets] of each environment, and the classes if several."""
+    shares = _shares(parts)
+    x = _scaled([np.asarray(rows.x, dtype=np.float64) for rows in parts], shares)
+    y = [rows.y.numpy().reshape(len(rows), -1) for rows in parts]
+    if not loss.classification:
+        return x, _scaled([part.astype(np.float64) for part in y], shares), ()
+    labels = np.unique(np.concatenate(y))
+    chosen = labels[1:] if len(labels) <= 2 else labels
+    classes = tuple(int(label) for label in labels) if len(labels) > 2 else ()
+    return x, [(part == chosen).astype(np.float64) for part in y], classes
+
+
+def _scaled(parts: list[Floats], shares: list[Floats]) -> list[Floats]:
+    """Columns of mean 0 and variance 1 over all environments, each counting alike."""
+    mean = np.mean([s @ part for part, s in zip(parts, shares, strict=True)], axis=0)
+    squares = [s @ (part - mean) ** 2 for part, s in zip(parts, shares, strict=True)]
+    spread = np.sqrt(np.mean(squares, axis=0))
+    spread = np.where(spread > 1e-12 * (1 + np.abs(mean)), spread, np.inf)
+    return [(part - mean) / spread for part in parts]
+
+
+def _correlations(x: Floats, y: Floats, shares: Floats) -> Floats:
+    """Largest absolute correlation of each column with any target [d]."""
+    x, y = x - shares @ x, y - shares @ y
+    spread = np.sqrt(np.outer(shares @ x**2, shares @ y**2))
+    found: Floats = np.abs((shares[:, None] * x).T @ y) / np.maximum(spread, 1e-12)
+    largest: Floats = found.max(1)
+    return largest
+
+
+def _fit(x: Floats, y: Floats, shares: Floats, logistic: bool) -> tuple[Floats, Floats]:
+    """Effects [d] and their robust errors, with a penalty of one row."""
+    n, d = x.shape
+    weights = shares * n
+    design = np.concatenate([np.ones((n, 1)), x], axis=1)
+    penalty = np.diag([0.0] + [1.0] * d)
+    if logistic:
+        regression = LogisticRegression(solver="newton-cholesky", max_iter=100, tol=1e-8)
+        with warnings.catch_warnings():
+            # The penalty makes the optimum finite: short of it by rounding is near enough.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            regression.fit(x, y, sample_weight=weights)
+        theta = np.concatenate([regression.intercept_, regression.coef_[0]])
+        p = expit(design @ theta)
+        residual, curve = y - p, weights * p * (1 - p)
+    else:
+        moments = (weights[:, None] * design).T @ design + penalty
+        theta = np.linalg.solve(moments, design.T @ (weights * y))
+        residual, curve = y - design @ theta, weights
+    inverse = np.linalg.inv((curve[:, None] * design).T @ design + penalty)
+    scores = (weights * residual)[:, None] * design
+    correction = n / max(n - d - 1, 1)
+    variance = np.diag(inverse @ (scores.T @ scores) @ inverse) * correction
+    return theta[1:], np.sqrt(np.maximum(variance[1:], 1e-24))

@@ -1,0 +1,300 @@
+"""Whether one last layer suits every environment, or each asks for its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from invlearn.diagnostics.findings import (
+    NOTHING,
+    Finding,
+    Level,
+    PredictedRows,
+    draw_rows,
+    left_out,
+    listed,
+    too_few,
+    usable,
+)
+from invlearn.diagnostics.intervals import interval, normal_bound, resampled_means
+from invlearn.diagnostics.similarity import activations, pwcca, representation
+from invlearn.errors import OptionError
+from invlearn.features import concatenate
+from invlearn.losses import Loss
+
+FOLDS = 5
+
+ROWS = 4000
+"""Rows of an environment that a last layer is refitted on, and evaluated on."""
+
+PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
+"""L2 penalties on the change of the last layer, strongest first: each starts the next."""
+
+SHARE = 0.05
+"""A share of the risk that a refit has to save to matter."""
+
+STEPS, LEARNING_RATE, TUNING_ROWS = 20, 1e-3, 2000
+
+TIMES = 2.0
+"""How many times the least change matters: alike environments stay below about 1.7."""
+
+NO_CHANGE = 1e-3
+"""Smaller changes are taken for this one: too small to be compared."""
+
+
+def invariance_gap(
+    model: nn.Module,
+    parts: Sequence[PredictedRows],
+    loss: Loss,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> Finding:
+    r"""How much a last layer made for one environment would save there.
+
+    .. math:: \mathrm{gap}_e = R_e(w \circ \Phi) - R_e^{cv}(\hat w_e \circ \Phi)
+
+    with Φ the frozen representation, w the model's last layer and ŵ_e one refitted in
+    environment e, whose risk is that of 5-fold cross-validation inside e: a refit gains nothing
+    by learning rows by heart. Invariant Risk Minimization asks for a gap of zero in every
+    environment. A refit is a linear correction on top of the model's own output, penalized by
+    its size, so that it starts at the model and leaves it only where rows ask for that; of five
+    penalties each fold takes the one with which the other folds' rows do best.
+
+    Parameters
+    ----------
+    model : nn.Module
+    parts : sequence of PredictedRows
+        Its rows and outputs; at most 4,000 of an environment are used.
+    loss : Loss
+    draws : int
+        Bootstrap draws.
+    rng : numpy Generator
+
+    Returns
+    -------
+    Finding
+        'invariance-gap': environment, rows, risk, refitted risk, gap with 'low' and 'high'. It
+        warns where a gap is beyond chance and over 5 % of the risk. A model of one layer has no
+        representation but its input, on which a refit may use what the model rightly leaves
+        alone: then the finding is never more than a note.
+    """
+    name, title = "invariance-gap", "Whether one classifier suits every environment"
+    kept, without = usable(parts, loss, varied=True)
+    if not kept:
+        return left_out(name, title, too_few(1, kept, without))
+    try:
+        layers = _layers(model, kept[0])
+    except OptionError as error:
+        return left_out(name, title, str(error))
+    if not layers:
+        return left_out(name, title, "the model does not end in a linear layer.")
+    table, clear = [], []
+    for whole in kept:
+        rows = draw_rows(whole, ROWS, rng)
+        shares, losses = rows.shares.numpy(), rows.losses(loss)
+        refitted = refitted_losses(representation(model, rows.x), rows, loss, rng)
+        saved = (losses - refitted).numpy()
+        span = interval(resampled_means(saved, shares, draws, rng))
+        risk, gap = float(rows.shares @ losses), float(shares @ saved)
+        sure = gap > normal_bound(len(kept)) * span.standard_error and gap > SHARE * abs(risk)
+        clear.append(sure)
+        table.append(
+            {
+                "environment": rows.name,
+                "rows": len(rows),
+                "risk": risk,
+                "refitted risk": risk - gap,
+                "gap": gap,
+                "gap low": span.low,
+                "gap high": span.high,
+            }
+        )
+    if any(len(rows) > ROWS for rows in kept):
+        without += f" At most {ROWS} rows of an environment were used."
+    frame = pd.DataFrame(table)
+    if not any(clear):
+        text = (
+            "In no environment would a last layer made for it do clearly better: what the model "
+            f"computes before its last layer means about the same everywhere.{without}"
+        )
+        return Finding(name, title, text, NOTHING, "good", frame)
+    where = listed([rows.label for rows, sure in zip(kept, clear, strict=True) if sure])
+    worst = frame.iloc[int(frame["gap"].argmax())]
+    text = (
+        f"In {where} a last layer made for that environment would do clearly better: it would "
+        f"save {100 * worst['gap'] / worst['risk']:.0f} % of the risk in '{worst['environment']}'."
+    )
+    level: Level = "warning"
+    action = (
+        "See which features change their effect, drop them or train with a larger penalty; if it "
+        "is so in every environment, check first that training was not stopped early."
+    )
+    if len(layers) == 1:
+        level = "note"
+        text += (
+            " This model has one layer only, so this says that the columns' meaning changes "
+            "between environments, not that the model relies on it."
+        )
+        action = "See which columns the model relies on and whether they help everywhere."
+    else:
+        text += " What the model computes before it still carries something whose meaning changes."
+    return Finding(name, title, text + without, action, level, frame)
+
+
+def _layers(model: nn.Module, rows: PredictedRows) -> list[str]:
+    """Names of the model's layers; none where its output is not that of a linear last one."""
+    found = activations(model, rows.x[:100])
+    last = dict(model.named_modules()).get(list(found)[-1], model)
+    z, output = rows.z[:100], found[list(found)[-1]].double()
+    same = output.shape == z.shape and torch.allclose(output, z, rtol=1e-4, atol=1e-5)
+    return list(found) if isinstance(last, nn.Linear) and same else []
+
+
+def refitted_losses(
+    features: Tensor, rows: PredictedRows, loss: Loss, rng: np.random.Generator
+) -> Tensor:
+    """Loss of every row [n] under a last layer refitted without the row's fold.
+
+    Parameters
+    ----------
+    features : Tensor [n, p]
+        The frozen representation; it is standardized here.
+    rows : PredictedRows
+        With the outputs that the refits correct.
+    loss : Loss
+    rng : numpy Generator
+        Deals the rows to five folds (each class evenly).
+    """
+    h = features.to(torch.float64)
+    h = h - rows.shares @ h
+    spread = (rows.shares @ h.square()).sqrt()
+    used = spread > 1e-6 * spread.max().clamp(min=1e-12)
+    h = h[:, used] / spread[used]
+    order = rng.permutation(len(rows))
+    if loss.classification:
+        order = order[np.argsort(rows.y.numpy()[order], kind="stable")]
+    fold = np.empty(len(rows), dtype=np.int64)
+    fold[order] = np.arange(len(rows)) % FOLDS
+    losses = torch.empty(len(PENALTIES), len(rows), dtype=torch.float64)
+    for f in range(FOLDS):
+        inside, outside = _positions(fold != f), _positions(fold == f)
+        change = h.new_zeros(h.shape[1] + 1, rows.z.shape[1])
+        for i, penalty in enumerate(PENALTIES):
+            change = _refit(h[inside], rows.take(inside), loss, penalty, change)
+            z = rows.z[outside] + h[outside] @ change[1:] + change[0]
+            losses[i, outside] = loss.value(z, rows.y[outside]).to(torch.float64)
+    chosen = torch.empty(len(rows), dtype=torch.float64)
+    for f in range(FOLDS):
+        others, own = _positions(fold != f), _positions(fold == f)
+        best = int((losses[:, others] @ rows.shares[others]).argmin())
+        chosen[own] = losses[best, own]
+    return chosen
+
+
+def _positions(mask: npt.NDArray[np.bool_]) -> Tensor:
+    return torch.from_numpy(np.flatnonzero(mask))
+
+
+def _refit(h: Tensor, rows: PredictedRows, loss: Loss, penalty: float, start: Tensor) -> Tensor:
+    """Change [1 + p, k] of the intercept and weights that minimizes the penalized risk."""
+    change = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [change], max_iter=100, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        z = rows.z + h @ change[1:] + change[0]
+        risk = rows.shares @ loss.value(z, rows.y).to(torch.float64)
+        total: Tensor = risk + penalty / 2 * change[1:].square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return change.detach()
+
+
+def representation_drift(
+    model: nn.Module, parts: Sequence[PredictedRows], loss: Loss, *, rng: np.random.Generator
+) -> Finding:
+    """How far a few training steps on one environment move the model's representation.
+
+    A copy of the model takes 20 full-batch Adam steps (learning rate 1e-3) on one environment;
+    `pwcca` compares its representation with the model's on the rows of all environments. How
+    far so few steps go depends on the model most of all, so each environment is compared with
+    the one that moves the representation least. A weak hint: small ratios rule nothing out.
+
+    Parameters
+    ----------
+    model : nn.Module
+    parts : sequence of PredictedRows
+        At most 2,000 rows of an environment are used.
+    loss : Loss
+    rng : numpy Generator
+
+    Returns
+    -------
+    Finding
+        'representation-similarity': environment, rows, similarity, times the least change. A
+        note where an environment changes the representation over twice as much as another.
+    """
+    name, title = "representation-similarity", "Whether environments ask for other inner features"
+    kept, without = usable(parts, loss)
+    if len(kept) < 2:
+        return left_out(name, title, too_few(2, kept, without))
+    drawn = [draw_rows(rows, TUNING_ROWS, rng) for rows in kept]
+    x = concatenate([rows.x for rows in drawn])
+    try:
+        if len(activations(model, x[:2])) == 1:
+            return left_out(name, title, "a model of one layer has no inner features.")
+        before = representation(model, x)
+        after = [representation(_tuned(model, rows, loss), x) for rows in drawn]
+        similarity = np.array([pwcca(before, features) for features in after])
+    except OptionError as error:
+        return left_out(name, title, str(error))
+    change = np.maximum(1 - similarity, NO_CHANGE)
+    times = change / change.min()
+    frame = pd.DataFrame(
+        {
+            "environment": [rows.name for rows in drawn],
+            "rows": [len(rows) for rows in drawn],
+            "similarity": similarity,
+            "times the least change": times,
+        }
+    )
+    if any(len(rows) > TUNING_ROWS for rows in kept):
+        without += f" At most {TUNING_ROWS} rows of an environment were used."
+    apart = [rows.label for rows, more in zip(drawn, times, strict=True) if more > TIMES]
+    if apart:
+        text = (
+            f"A few training steps on {listed(apart)} change what the model computes inside up "
+            f"to {times.max():.1f} times as much as steps on "
+            f"{drawn[int(times.argmin())].label}: other features would serve better "
+            f"there.{without}"
+        )
+        action = "See which columns change their effect there."
+        return Finding(name, title, text, action, "note", frame)
+    text = (
+        "A few training steps on any one environment change what the model computes inside about "
+        f"equally little (similarity {similarity.min():.3f} or more, 1 is the same).{without}"
+    )
+    return Finding(name, title, text, NOTHING, "good", frame)
+
+
+def _tuned(model: nn.Module, rows: PredictedRows, loss: Loss) -> nn.Module:
+    """A copy of the model after a few steps on the rows."""
+    tuned = copy.deepcopy(model).eval().requires_grad_(True)
+    optimizer = torch.optim.Adam(tuned.parameters(), lr=LEARNING_RATE)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        risk = rows.shares @ loss.value(tuned(rows.x), rows.y).to(torch.float64)
+        risk.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return tuned
