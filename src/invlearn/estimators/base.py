@@ -220,7 +220,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
                 "Expected rows and classes of the shape of the last fit with warm_start, got a "
                 "network of other shapes. Set warm_start=False."
             )
-        return copy.deepcopy(cast(nn.Module, self.network_))
+        return copy.deepcopy(self.network_)
 
     def _learn_scale(self, X: Array, weights: Array) -> Array:
         """Learn location and scale of the columns (of a table), and apply them."""
@@ -261,7 +261,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         network = copy.deepcopy(self.network_).double()
         device = next(network.parameters()).device
         z = forward(network, torch.as_tensor(self._scaled(X)).to(device))
-        return cast(Array, z.reshape(len(X), -1).cpu().numpy())
+        return z.reshape(len(X), -1).cpu().numpy()
 
 
 def _labels(environments: Any, n_rows: int) -> Array | str | None:

@@ -26,7 +26,7 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
         How much invariance counts (meta-IRM: the weight of the meta-losses' deviation). None: a
         middling weight for standardized tables. 'auto': chosen by leaving each training
         environment out in turn, for the lowest worst risk; needs three environments, trains
-        four times as many networks as there are environments, and may find that ERM is best.
+        three times as many networks as there are environments, and may find that ERM is best.
     hyper : mapping, optional
         Other hyperparameters of the objective by name, ``{"inner_lr": 0.5}``.
     network : 'mlp', 'linear' or callable
@@ -119,7 +119,7 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
         z = torch.as_tensor(self._outputs(X))
         if len(self.classes_) == 2:
             z = torch.cat([torch.zeros_like(z), z], 1)
-        return cast(Array, z.softmax(1).numpy())
+        return z.softmax(1).numpy()
 
     def predict(self, X: Any) -> Array:
         """The likeliest class of every row [n]."""

@@ -40,7 +40,7 @@ class Recipe:
     objective : str or Objective
     strength : float, or None
         How much invariance counts: the objective's `strength` hyperparameter, V-REx's
-        ``penalty_weight`` or meta-IRM's ``std_weight``. None takes the middle one of
+        ``penalty_weight`` or meta-IRM's ``std_weight``. None takes the weakest of
         ``objective.strengths``.
     hyper : mapping
         Any of the objective's hyperparameters by name; wins over `strength`.
@@ -93,8 +93,7 @@ class Recipe:
             if name not in hyper._fields:
                 raise unknown_name(f"hyperparameter of {objective.title}", name, hyper._fields)
         if objective.strength:
-            candidates = objective.strengths(n_envs)
-            chosen = candidates[len(candidates) // 2] if self.strength is None else self.strength
+            chosen = objective.strengths(n_envs)[0] if self.strength is None else self.strength
             hyper = hyper._replace(**{objective.strength: float(chosen)})
         return hyper._replace(**self.hyper)
 

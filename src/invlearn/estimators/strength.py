@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -15,6 +17,9 @@ from invlearn.evaluation import evaluate
 from invlearn.losses import Loss
 from invlearn.objectives import get_objective
 from invlearn.training import train_together
+
+MOST_GROUPS = 5
+"""With more environments than this, several are left out at a time."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ def choose_strength(
 ) -> Strength:
     """The strength whose worst risk in environments left out of training in turn is lowest.
 
+    With more than five environments they are left out in five groups.
     The worst, not the mean: where a shortcut is reliable in most environments the mean rewards
     its use, and only the environment in which it is weakest tells what it costs.
     ERM takes part as strength 0. No environment but the training ones is read.
@@ -88,14 +94,11 @@ def choose_strength(
         (strength, replace(recipe, strength=strength))
         for strength in objective.strengths(len(environments) - 1)
     ]
-    jobs = [
-        (strength, candidate, name)
-        for name in environments.names
-        for strength, candidate in candidates
-    ]
+    groups = environment_groups(environments.names, MOST_GROUPS, seed)
+    jobs = [(strength, candidate, out) for out in groups for strength, candidate in candidates]
     trainers = []
-    for _, candidate, name in jobs:
-        kept = environments.select([other for other in environments.names if other != name])
+    for _, candidate, out in jobs:
+        kept = environments.select([name for name in environments.names if name not in out])
         network = make_network(torch.Generator().manual_seed(seed)).to(recipe.device)
         trainers.append(candidate.trainer(network, kept.to(recipe.device), loss, seed))
     with warnings.catch_warnings():
@@ -103,12 +106,13 @@ def choose_strength(
         warnings.simplefilter("ignore", UserWarning)
         runs = train_together(trainers)
     rows = []
-    for (strength, _, name), trainer, run in zip(jobs, trainers, runs, strict=True):
-        left_out = EvaluationSet.from_environments(environments.select([name]), "held-out")
+    for (strength, _, out), trainer, run in zip(jobs, trainers, runs, strict=True):
+        left_out = EvaluationSet.from_environments(environments.select(out), "held-out")
         network = fitted(run, trainer.hyper).network
-        found = {m.metric: m.value for m in evaluate(network, [left_out.to(recipe.device)], loss)}
-        risk = found["risk"] if run.reason != "diverged" else float("inf")
-        rows.append({"strength": strength, "environment": name, "risk": risk})
+        for found in evaluate(network, [left_out.to(recipe.device)], loss):
+            if found.metric == "risk":
+                risk = found.value if run.reason != "diverged" else float("inf")
+                rows.append({"strength": strength, "environment": found.environment, "risk": risk})
     scores = pd.DataFrame(rows)
     worst = scores.groupby("strength")["risk"].max()
     best = float(worst.index[int(worst.to_numpy().argmin())])  # The smallest of equals.
@@ -116,3 +120,19 @@ def choose_strength(
     if position == 0:
         return Strength(None, scores)
     return Strength(objective.strengths(len(environments))[position - 1], scores)
+
+
+def environment_groups(names: Sequence[str], most: int, seed: int) -> list[list[str]]:
+    """Every environment by itself, or all of them in so many random groups of nearly equal size.
+
+    Examples
+    --------
+    >>> environment_groups(["a", "b"], 5, 0)
+    [['a'], ['b']]
+    >>> [len(group) for group in environment_groups(list("abcdefg"), 3, 0)]
+    [3, 2, 2]
+    """
+    if len(names) <= most:
+        return [[name] for name in names]
+    order = np.random.default_rng(seed).permutation(len(names))
+    return [sorted(names[i] for i in order[start::most]) for start in range(most)]

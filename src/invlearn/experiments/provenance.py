@@ -11,6 +11,10 @@ from pathlib import Path
 import torch
 
 
+Provenance = dict[str, str]
+"""Where a result comes from, by name."""
+
+
 def package_version() -> str:
     """The installed version of this library."""
     try:
@@ -48,7 +52,7 @@ def commit(root: Path = Path(__file__).parents[3]) -> str:
     return said[0] + ("+" if said[1] else "")
 
 
-def provenance(command: str) -> dict[str, str]:
+def provenance(command: str) -> Provenance:
     """Command, version, commit, machine and the time now; to be called when the work starts."""
     return {
         "command": command,

@@ -50,7 +50,7 @@ class IGA(GradientObjective):
     Hyper: ClassVar[type] = IGAHyper
     space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e0, 1e4, log=True)}
     strength: ClassVar[str] = "penalty_weight"
-    table_strengths: ClassVar[tuple[float, ...]] = (10.0, 100.0, 1000.0)
+    table_strengths: ClassVar[tuple[float, ...]] = (100.0, 1000.0)
     conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed")
 
     def __post_init__(self) -> None:

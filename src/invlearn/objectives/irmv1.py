@@ -58,7 +58,7 @@ class IRMv1(MeanObjective):
     Hyper: ClassVar[type] = IRMv1Hyper
     space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e2, 1e5, log=True)}
     strength: ClassVar[str] = "penalty_weight"
-    table_strengths: ClassVar[tuple[float, ...]] = (10.0, 100.0, 1000.0)
+    table_strengths: ClassVar[tuple[float, ...]] = (100.0, 1000.0)
     conventions: ClassVar[tuple[str, ...]] = (
         "mean",
         "irm-paper",

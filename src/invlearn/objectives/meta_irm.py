@@ -92,7 +92,7 @@ class MetaIRM(Objective):
         "dropgrad": Range(0.1, 0.7),
     }
     strength: ClassVar[str] = "std_weight"
-    table_strengths: ClassVar[tuple[float, ...]] = (0.5, 2.5, 10.0)
+    table_strengths: ClassVar[tuple[float, ...]] = (2.5, 10.0)
     conventions: ClassVar[tuple[str, ...]] = ("sum", "mean")
 
     def __post_init__(self) -> None:

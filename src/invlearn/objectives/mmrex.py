@@ -72,7 +72,7 @@ class MMREx(MeanObjective):
     Hyper: ClassVar[type] = MMRExHyper
     space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1.0, 1e3, log=True)}
     strength: ClassVar[str] = "penalty_weight"
-    table_strengths: ClassVar[tuple[float, ...]] = (1.0, 10.0, 100.0)
+    table_strengths: ClassVar[tuple[float, ...]] = (10.0, 100.0)
     conventions: ClassVar[tuple[str, ...]] = ("mean", "rex-paper")
 
     def __post_init__(self) -> None:

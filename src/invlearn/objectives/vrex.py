@@ -48,7 +48,7 @@ class VREx(MeanObjective):
     Hyper: ClassVar[type] = VRExHyper
     space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e2, 1e5, log=True)}
     strength: ClassVar[str] = "penalty_weight"
-    table_strengths: ClassVar[tuple[float, ...]] = (10.0, 100.0, 1000.0)
+    table_strengths: ClassVar[tuple[float, ...]] = (100.0, 1000.0)
     conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed", "rex-paper")
 
     def __post_init__(self) -> None:

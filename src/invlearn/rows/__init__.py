@@ -1,0 +1,1 @@
+"""A user's own rows: read, compared, fitted, predicted, diagnosed."""

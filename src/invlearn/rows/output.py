@@ -1,0 +1,101 @@
+"""What a comparison on a user's rows leaves: results.csv, summary.json and the report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from invlearn.errors import OutputError
+from invlearn.experiments.provenance import Provenance
+from invlearn.reports.drawing import replace
+from invlearn.reports.own_rows import OwnRows, write_own_rows
+from invlearn.reports.verdict import Verdict, verdict
+from invlearn.rows.compare import RowsComparison, RowsRequest
+
+FILES = ("results.csv", "summary.json", "report.html")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds results, before any work.
+
+    Raises
+    ------
+    OutputError
+        It is a file, or holds one of the files that would be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"Expected a folder, '{folder}' is a file. Pass another --out.")
+    held = [name for name in FILES if (folder / name).exists()]
+    if held:
+        raise OutputError(
+            f"'{folder}' already holds {', '.join(held)}; results are never overwritten. "
+            "Pass another --out."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder '{folder}': {error.strerror}.") from error
+
+
+def write_comparison(
+    comparison: RowsComparison, request: RowsRequest, path: Path, folder: Path, made: Provenance
+) -> Verdict:
+    """Write the results of a comparison of the rows at `path`; returns the answer."""
+    source, answer = comparison.source, verdict(comparison.found)
+    seconds = f"{comparison.seconds:.1f}"
+    from_here = made | {"seed": str(request.seed), "seconds": seconds}
+    table = comparison.found.table()
+    content = OwnRows(
+        title=source.title,
+        target=source.target_name,
+        environment=source.environment_name,
+        task=source.target.task,
+        classes=tuple(map(str, source.target.classes)),
+        found=comparison.found,
+        verdict=answer,
+        findings=comparison.findings,
+        columns=comparison.columns,
+        notes=comparison.notes,
+        settings=comparison.settings,
+        next_command=next_command(path, comparison, answer),
+        provenance=from_here,
+    )
+    summary: dict[str, Any] = {
+        "answer": {"headline": answer.headline, "sentences": answer.sentences,
+                   "recommended": answer.recommended, "helps": answer.helps},
+        "target": source.target_name,
+        "environment": source.environment_name,
+        "task": source.target.task,
+        "rows": source.sizes,
+        "metric": comparison.found.metric.name,
+        "methods": [contender._asdict() for contender in comparison.found.contenders],
+        "settings": comparison.settings,
+        "columns": comparison.columns,
+        "findings": [
+            {"name": finding.name, "level": finding.level, "means": finding.means,
+             "action": finding.action}
+            for finding in comparison.findings
+        ],
+        "notes": comparison.notes,
+        "provenance": from_here,
+    }  # fmt: skip
+    replace(folder / "results.csv", table.to_csv(index=False).encode())
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+    replace(folder / "summary.json", (text + "\n").encode())
+    write_own_rows(content, folder)
+    return answer
+
+
+def next_command(path: Path, comparison: RowsComparison, answer: Verdict) -> str:
+    """The command that fits a model of the recommended kind to all of the rows."""
+    source = comparison.source
+    words = ["invlearn", "fit", str(path)]
+    if source.pixels is None:
+        words += ["--target", source.target_name, "--environment", source.environment_name]
+        words += ["--task", source.target.task]
+    # A linear model or trees of the pooled rows are scikit-learn's; ERM is the nearest here.
+    objective = answer.recommended if answer.helps else "erm-pooled"
+    words += ["--objective", objective, "--output", "model"]
+    return shlex.join(words)

@@ -1,0 +1,255 @@
+"""Rows with a target and an environment, from a table or a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from invlearn.errors import EnvironmentsError, OptionError
+from invlearn.images import is_image_folder, read_images
+from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
+from invlearn.tables import Encoder, Target, column, read_table
+
+Array = npt.NDArray[Any]
+
+FEWEST_ROWS = 10
+"""An environment of fewer rows says too little of itself to be measured in."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """n rows whose target and environment are known.
+
+    Attributes
+    ----------
+    title : str
+        The file's or folder's name.
+    target_name, environment_name : str
+        Columns; 'class' and 'environment' of images.
+    target : Target
+    y : array [n]
+        Class codes, or numbers.
+    environments : array of str [n]
+    frame : DataFrame or None
+        The other columns.
+    pixels : array [n, channels, height, width] of uint8, or None
+    notes : tuple of str
+        What was dropped.
+    """
+
+    title: str
+    target_name: str
+    environment_name: str
+    target: Target
+    y: Array
+    environments: Array
+    frame: pd.DataFrame | None
+    pixels: npt.NDArray[np.uint8] | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The environments, sorted."""
+        return tuple(sorted(set(self.environments.tolist())))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each environment."""
+        return {name: int((self.environments == name).sum()) for name in self.names}
+
+    def take(self, rows: Array) -> Source:
+        """The rows at these positions, or where a mask is true."""
+        frame = None
+        if self.frame is not None:
+            frame = self.frame.loc[rows] if rows.dtype == bool else self.frame.iloc[rows]
+            frame = frame.reset_index(drop=True)
+        return replace(
+            self,
+            y=self.y[rows],
+            environments=self.environments[rows],
+            frame=frame,
+            pixels=None if self.pixels is None else self.pixels[rows],
+        )
+
+    def of(self, names: Sequence[str]) -> Source:
+        """The rows of some environments."""
+        return self.take(np.isin(self.environments, list(names)))
+
+    def learn_inputs(self) -> Inputs:
+        """How these rows become numbers, learnt from them alone."""
+        if self.pixels is not None:
+            return ImageInputs.fit(self.pixels)
+        assert self.frame is not None
+        return TableInputs(Encoder.fit(self.frame))
+
+    def matrix(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+        """The rows as numbers [n, d]."""
+        return inputs.matrix(self.frame, self.pixels)
+
+
+def read_rows(
+    path: str | Path,
+    *,
+    target: str | None = None,
+    environment: str | None = None,
+    task: str | None = None,
+    drop: Sequence[str] = (),
+) -> Source:
+    """Read a table (CSV, Parquet, Feather) or a folder of images root/environment/class/*.
+
+    Rows without a target or an environment are dropped, and noted.
+
+    Parameters
+    ----------
+    path : path
+    target, environment : str
+        Columns of the table; images need neither.
+    task : 'classification' or 'regression', optional
+        Instead of the one recognized.
+    drop : sequence of str
+        Columns to leave out.
+
+    Raises
+    ------
+    DataFileError, EnvironmentsError, OptionError, UnknownNameError
+        Each in one line, with what to do.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _images(path, target, environment, task, drop)
+    if target is None or environment is None:
+        missing = "--target" if target is None else "--environment"
+        raise OptionError(
+            f"Expected the table's target and environment columns, got no {missing}. For instance "
+            "--target ill --environment hospital."
+        )
+    frame = read_table(path)
+    return from_frame(
+        frame, path.name, target=target, environment=environment, task=task, drop=drop
+    )
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    title: str,
+    *,
+    target: str,
+    environment: str,
+    task: str | None = None,
+    drop: Sequence[str] = (),
+    known: Target | None = None,
+) -> Source:
+    """The same from a DataFrame; `known` is a fitted model's target, if there is one."""
+    if target == environment:
+        raise OptionError(
+            f"Expected two columns, got '{target}' as both target and environment. The environment "
+            "says where a row comes from."
+        )
+    wanted = column(frame, target, "target")
+    labels = column(frame, environment, "environment")
+    for name in drop:
+        column(frame, name, "left-out")
+    labels = _names(labels)
+    notes = []
+    unlabelled = labels.isna().to_numpy()
+    if unlabelled.all():
+        raise EnvironmentsError(
+            f"Expected environments in column '{environment}', every row is empty. Choose another."
+        )
+    recognized = known or Target.recognize(wanted[~unlabelled], task)
+    usable = recognized.usable(wanted)
+    for what, lost in (
+        (f"environment ('{environment}')", unlabelled),
+        (f"target ('{target}')", ~usable & ~unlabelled),
+    ):
+        if lost.any():
+            notes.append(f"{int(lost.sum()):,} rows without {what} were dropped.")
+    kept = usable & ~unlabelled
+    others = frame.drop(columns=[target, environment, *drop])
+    if not len(others.columns):
+        raise EnvironmentsError("Expected columns to learn from, got only target and environment.")
+    return Source(
+        title,
+        target,
+        environment,
+        recognized,
+        recognized.encode(wanted[kept]),
+        labels[kept].to_numpy(dtype=object).astype(str),
+        others.loc[kept].reset_index(drop=True),
+        None,
+        tuple(notes),
+    )
+
+
+def set_aside(source: Source, *, fewest: int = FEWEST_ROWS) -> Source:
+    """Without environments that are too small, or hold one class only; noted.
+
+    Raises
+    ------
+    EnvironmentsError
+        Nothing is left.
+    """
+    kept, notes = [], list(source.notes)
+    for name, size in source.sizes.items():
+        here = source.y[source.environments == name]
+        if size < fewest:
+            rows = "row" if size == 1 else "rows"
+            notes.append(f"Environment '{name}' has {size} {rows}: too few, set aside.")
+        elif source.target.task == "classification" and len(np.unique(here)) < 2:
+            notes.append(f"Environment '{name}' holds one class only: set aside.")
+        else:
+            kept.append(name)
+    if not kept:
+        raise EnvironmentsError(
+            f"Expected environments of {fewest} rows or more with two classes, none of "
+            f"{len(source.names)} is one. Is '{source.environment_name}' the right column?"
+        )
+    return replace(source.of(kept), notes=tuple(notes))
+
+
+def _names(labels: pd.Series[Any]) -> pd.Series[Any]:
+    """Environment names as text: 3.0 and 3 are one, surrounding blanks do not count."""
+    if pd.api.types.is_float_dtype(labels):
+        present = labels.dropna()
+        if len(present) and bool((present == present.round()).all()):
+            labels = labels.astype("Int64")
+    text = labels.astype(object).where(labels.notna(), None)
+    return text.map(lambda value: None if value is None else str(value).strip() or None)
+
+
+def _images(
+    path: Path,
+    target: str | None,
+    environment: str | None,
+    task: str | None,
+    drop: Sequence[str],
+) -> Source:
+    if target or environment or task == "regression" or drop:
+        raise OptionError(
+            f"Expected a table with these options, '{path}' is a folder. Images are read from "
+            "root/environment/class/*, which says target and environment already."
+        )
+    if not is_image_folder(path):
+        raise EnvironmentsError(
+            f"Expected images as root/environment/class/*, found none below '{path}'. "
+            "For instance photos/berlin/cat/1.png."
+        )
+    images = read_images(path)
+    labels = pd.Series(images.labels)
+    target_of = Target.recognize(labels, "classification")
+    return Source(
+        path.name,
+        "class",
+        "environment",
+        target_of,
+        target_of.encode(labels),
+        np.array(images.environments, dtype=object).astype(str),
+        None,
+        images.x,
+    )
