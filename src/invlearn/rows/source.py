@@ -100,6 +100,7 @@ def read_rows(
     environment: str | None = None,
     task: str | None = None,
     drop: Sequence[str] = (),
+    image_size: int | None = None,
 ) -> Source:
     """Read a table (CSV, Parquet, Feather) or a folder of images root/environment/class/*.
 
@@ -114,6 +115,8 @@ def read_rows(
         Instead of the one recognized.
     drop : sequence of str
         Columns to leave out.
+    image_size : int, optional
+        Side of images in pixels, instead of the one that suits them.
 
     Raises
     ------
@@ -122,7 +125,7 @@ def read_rows(
     """
     path = Path(path)
     if path.is_dir():
-        return _images(path, target, environment, task, drop)
+        return _images(path, target, environment, task, drop, image_size)
     if target is None or environment is None:
         missing = "--target" if target is None else "--environment"
         raise OptionError(
@@ -229,6 +232,7 @@ def _images(
     environment: str | None,
     task: str | None,
     drop: Sequence[str],
+    size: int | None,
 ) -> Source:
     if target or environment or task == "regression" or drop:
         raise OptionError(
@@ -240,7 +244,7 @@ def _images(
             f"Expected images as root/environment/class/*, found none below '{path}'. "
             "For instance photos/berlin/cat/1.png."
         )
-    images = read_images(path)
+    images = read_images(path, size)
     labels = pd.Series(images.labels)
     target_of = Target.recognize(labels, "classification")
     return Source(

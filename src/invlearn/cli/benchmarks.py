@@ -1,0 +1,104 @@
+"""The commands on benchmarks: search, and lists of what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from invlearn.cli.common import app, bar, command, names, pairs, reported
+from invlearn.datasets import DATASETS
+from invlearn.errors import OptionError
+from invlearn.experiments.methods import METHODS
+from invlearn.experiments.processes import cores, keep_freed_memory
+from invlearn.experiments.search import SCORES, best
+from invlearn.experiments.search import search as run_search
+
+
+@app.command()
+def search(
+    name: Annotated[str, typer.Argument(help="A dataset: see 'invlearn datasets'.")],
+    out: Annotated[Path, typer.Option(help="Output folder; must not hold results yet.")],
+    objectives: Annotated[str, typer.Option(help="Comma-separated methods.")] = "irmv1,vrex,mmrex",
+    draws: Annotated[int, typer.Option(help="Settings to try for each method.")] = 10,
+    trials: Annotated[int, typer.Option(help="Runs per setting.")] = 3,
+    seed: Annotated[int, typer.Option(help="Use another one than your comparisons do.")] = 1,
+    recipe: Annotated[str | None, typer.Option(help="Recipe to vary.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Dataset option NAME=VALUE; repeatable.")
+    ] = None,
+    score: Annotated[
+        str, typer.Option(help="How settings are ranked: worst-group or late-risk.")
+    ] = SCORES[0],
+    span: Annotated[
+        list[str] | None,
+        typer.Option("--range", help="NAME=LOW:HIGH instead of its own range; repeatable."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; default one per core.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished runs in --out.")
+    ] = False,
+) -> None:
+    """Search hyperparameters on training environments only; the test set is never read."""
+    status = Console(stderr=True)
+    kept = f"Finished runs are kept in '{out}': repeat the command with --resume."
+    with reported(status, kept), bar(status) as progress:
+        keep_freed_memory()
+        table = run_search(
+            name,
+            names(objectives),
+            out,
+            draws=draws,
+            trials=trials,
+            seed=seed,
+            recipe=recipe,
+            dataset_options=pairs("--data", data),
+            score=score,
+            ranges=_ranges(span),
+            jobs=cores() if jobs is None else jobs,
+            resume=resume,
+            command=command(),
+            progress=progress,
+        )
+    for method in table["objective"].unique():
+        found = ", ".join(f"{k}={v:.6g}" for k, v in best(table, str(method), score).items())
+        Console().print(f"{method}: {found or 'no setting could be scored'}", highlight=False)
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets and their options."""
+    table = Table("dataset", "option", "default", "meaning")
+    for dataset in DATASETS.values():
+        table.add_row(f"[bold]{dataset.name}[/]", "", "", f"{dataset.summary} ({dataset.source})")
+        for name, option in dataset.options.items():
+            table.add_row("", name, str(option.default), option.help)
+        table.add_section()
+    Console().print(table)
+
+
+@app.command()
+def objectives() -> None:
+    """List the methods that 'compare' knows."""
+    table = Table("method", "what it does", "defaults", "source")
+    for name, method in METHODS.items():
+        defaults = method.objective.Hyper()._asdict()
+        shown = ", ".join(f"{k}={v:g}" for k, v in defaults.items()) or "-"
+        table.add_row(name, method.summary, shown, method.source)
+    Console().print(table)
+
+
+def _ranges(texts: list[str] | None) -> dict[str, tuple[float, float]]:
+    out = {}
+    for name, value in pairs("--range", texts).items():
+        try:
+            low, high = (float(part) for part in str(value).split(":"))
+        except ValueError:
+            raise OptionError(
+                f"Expected --range NAME=LOW:HIGH, got '{name}={value}'. For instance lr=1e-3:2e-3."
+            ) from None
+        out[name] = (low, high)
+    return out

@@ -1,0 +1,247 @@
+"""The command 'compare': methods on a benchmark's environments, or on those of one's own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from invlearn.cli.common import app, bar, command, names, pairs, reported, widths
+from invlearn.datasets import DATASETS
+from invlearn.diagnostics.held_out import HeldOut
+from invlearn.errors import OptionError
+from invlearn.experiments.compare import DEFAULT_METHODS, Request
+from invlearn.experiments.compare import compare as run_compare
+from invlearn.experiments.processes import keep_freed_memory
+from invlearn.experiments.provenance import provenance
+from invlearn.reports.tables import console as print_tables
+from invlearn.rows.compare import RowsRequest, compare_rows
+from invlearn.rows.contenders import DEFAULT as DEFAULT_OBJECTIVES
+from invlearn.rows.output import check_folder, write_comparison
+from invlearn.rows.source import read_rows
+
+DATASET, ROWS = "Benchmarks only", "Your own rows only"
+DATASET_ONLY = (
+    "trials", "recipe", "data", "hyper", "leave_one_out", "keep_outputs", "similarity", "resume",
+    "precision",
+)  # fmt: skip
+ROWS_ONLY = (
+    "target", "environment", "test_environment", "task", "metric", "drop", "hidden", "max_rows",
+)  # fmt: skip
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Your own rows (a CSV, Parquet or Feather file, or a folder of images "
+            "root/environment/class/*), or a benchmark: see 'invlearn datasets'."
+        ),
+    ],
+    target: Annotated[
+        str | None, typer.Option(help="Column to predict.", rich_help_panel=ROWS)
+    ] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option(help="Column that says where rows come from.", rich_help_panel=ROWS),
+    ] = None,
+    test_environment: Annotated[
+        str | None,
+        typer.Option(help="Leave out this one only, not each in turn.", rich_help_panel=ROWS),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="classification or regression, if not as it looks.", rich_help_panel=ROWS
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="accuracy or 'balanced accuracy'.", rich_help_panel=ROWS),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(help="Column to leave out; repeatable.", rich_help_panel=ROWS),
+    ] = None,
+    hidden: Annotated[
+        str, typer.Option(help="Widths of hidden layers, '' for none.", rich_help_panel=ROWS)
+    ] = ",".join(map(str, RowsRequest.hidden)),
+    max_rows: Annotated[
+        int, typer.Option(help="Draw from more rows than these.", rich_help_panel=ROWS)
+    ] = RowsRequest.max_rows,
+    objectives: Annotated[
+        str | None, typer.Option(help="Comma-separated methods: see 'invlearn objectives'.")
+    ] = None,
+    trials: Annotated[
+        int, typer.Option(help="Runs per method, each with its own data.", rich_help_panel=DATASET)
+    ] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the whole comparison.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder; must not hold results yet.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Training recipe of the dataset.", rich_help_panel=DATASET)
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Dataset option NAME=VALUE; repeatable.", rich_help_panel=DATASET),
+    ] = None,
+    hyper: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="METHOD.NAME=VALUE over the recipe; repeatable.", rich_help_panel=DATASET
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; default one per core.")] = None,
+    leave_one_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-out",
+            help="Also select by environments left out in turn.",
+            rich_help_panel=DATASET,
+        ),
+    ] = False,
+    keep_outputs: Annotated[
+        bool,
+        typer.Option(
+            "--keep-outputs",
+            help="Leave every run's outputs in the folder.",
+            rich_help_panel=DATASET,
+        ),
+    ] = False,
+    similarity: Annotated[
+        int,
+        typer.Option(
+            help="Compare representations (PWCCA) in so many trials.", rich_help_panel=DATASET
+        ),
+    ] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the unfinished runs in --out.", rich_help_panel=DATASET
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
+    precision: Annotated[
+        str,
+        typer.Option(help="Of the products: float32, tf32 or bf16.", rich_help_panel=DATASET),
+    ] = "float32",
+) -> None:
+    """Train methods on some environments and measure them in ones they were not trained on."""
+    console, status = Console(), Console(stderr=True)
+    own = name not in DATASETS and (Path(name).exists() or "." in name or "/" in name)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    stem = Path(name).stem if own else name
+    folder = out if out is not None else Path(f"invlearn-{stem}-{stamp}")
+    kept = "Nothing was written."
+    if not own:
+        kept = f"Finished runs are kept in '{folder}': repeat the command with --resume."
+    with reported(status, kept), bar(status) as progress:
+        _refuse(context, DATASET_ONLY if own else ROWS_ONLY, name, own)
+        keep_freed_memory()
+        if own:
+            rows_request = RowsRequest(
+                names(objectives) if objectives is not None else DEFAULT_OBJECTIVES,
+                test_environment,
+                metric,
+                widths(hidden),
+                RowsRequest.steps if steps is None else steps,
+                max_rows,
+                seed,
+                device,
+            )
+            made = provenance(command())
+            source = read_rows(
+                name, target=target, environment=environment, task=task, drop=drop or ()
+            )
+            check_folder(folder)
+            found = compare_rows(source, rows_request, jobs=jobs, progress=progress)
+            answer = write_comparison(found, rows_request, Path(name), folder, made)
+        else:
+            request = Request(
+                name,
+                names(objectives) if objectives is not None else DEFAULT_METHODS,
+                trials,
+                seed,
+                recipe,
+                pairs("--data", data),
+                _hyper(hyper),
+                steps,
+                leave_one_out,
+                keep_outputs,
+                similarity,
+                device,
+                precision,
+            )
+            comparison = run_compare(
+                request, folder, jobs=jobs, resume=resume, command=command(), progress=progress
+            )
+    if own:
+        console.print(f"[bold]{answer.headline}[/]", highlight=False)
+        for sentence in (*answer.sentences, *found.notes):
+            console.print(sentence, highlight=False, markup=False)
+        console.print(_table(found.found))
+        for finding in found.findings:
+            console.print(f"{finding.title}: {finding.means} {finding.action}", markup=False)
+    else:
+        description = comparison.summary["dataset"]["description"]
+        if "test_set" in description:
+            console.print(f"Test set: {description['test_set']}", highlight=False)
+        print_tables(comparison.results, comparison.summary, console)
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _refuse(context: typer.Context, options: Sequence[str], name: str, own: bool) -> None:
+    """Refuse options that mean nothing here, instead of ignoring them."""
+    given = [
+        f"--{option.replace('_', '-')}"
+        for option in options
+        if getattr(context.get_parameter_source(option), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        what = "your own rows" if own else "a benchmark"
+        raise OptionError(
+            f"Expected options for {what} ('{name}'), got {', '.join(given)}. Leave them out; "
+            "'invlearn compare --help' says which are for what."
+        )
+
+
+def _table(found: HeldOut) -> Table:
+    table = Table(title=f"{found.metric.name} in environments not trained on [95 % interval]")
+    table.add_column("method")
+    for heading in ("worst", "mean", *found.environments):
+        table.add_column(heading, justify="right")
+    show = found.metric.show
+    for contender in found.contenders:
+        first = [
+            f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
+            for estimate in (found.worst(contender.name), found.mean(contender.name))
+        ]
+        cells = [show(found.cell(e, contender.name).value) for e in found.environments]
+        table.add_row(contender.title, *first, *cells)
+    return table
+
+
+def _hyper(texts: list[str] | None) -> dict[str, dict[str, float]]:
+    out: dict[str, dict[str, float]] = {}
+    for name, value in pairs("--hyper", texts).items():
+        method, dot, field = name.partition(".")
+        try:
+            number = float(value)
+        except ValueError:
+            dot = ""
+        if not dot:
+            raise OptionError(
+                f"Expected --hyper METHOD.NAME=NUMBER, got '{name}={value}'. "
+                "For instance irmv1.penalty_weight=1000."
+            )
+        out.setdefault(method, {})[field] = number
+    return out

@@ -1,0 +1,152 @@
+"""The commands on one's own rows: example, fit, predict, diagnose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from invlearn.cli.common import app, command, reported, widths
+from invlearn.diagnostics import Finding
+from invlearn.errors import OptionError, unknown_name
+from invlearn.experiments.processes import keep_freed_memory
+from invlearn.experiments.provenance import provenance
+from invlearn.rows.example import hospitals
+from invlearn.rows.files import diagnose_file, predict_file, write_table
+from invlearn.rows.model import FitRequest, RowsModel, fit_rows
+from invlearn.rows.source import read_rows
+
+EXAMPLES = {"hospitals": True, "no-shift": False}
+NOTHING = "Nothing was written."
+
+
+@app.command()
+def example(
+    name: Annotated[str, typer.Argument(help="hospitals, or no-shift.")],
+    output: Annotated[Path, typer.Option(help="CSV, Parquet or Feather file to write.")],
+    rows: Annotated[int, typer.Option(help="Of each of six hospitals.")] = 600,
+    seed: Annotated[int, typer.Option(help="Other seeds give other patients.")] = 0,
+) -> None:
+    """Write a generated table to try things on.
+
+    In 'hospitals' a scanner's artefact predicts the illness in five hospitals and misleads in the
+    sixth; in 'no-shift' it is noise and the hospitals are alike.
+    """
+    with reported(Console(stderr=True), NOTHING):
+        if name not in EXAMPLES:
+            raise unknown_name("example", name, EXAMPLES)
+        if rows < 10:
+            raise OptionError(f"Expected 10 rows or more of each hospital, got {rows}.")
+        write_table(hospitals(shift=EXAMPLES[name], rows=rows, seed=seed), output)
+    Console().print(f"Wrote '{output}': target 'ill', environment 'hospital'.", soft_wrap=True)
+
+
+@app.command()
+def fit(
+    rows: Annotated[str, typer.Argument(help="A table, or a folder of images.")],
+    output: Annotated[Path, typer.Option(help="Folder of the model; must not exist yet.")],
+    target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    environment: Annotated[
+        str | None, typer.Option(help="Column that says where rows come from.")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="See 'invlearn objectives'.")] = "vrex",
+    penalty_weight: Annotated[
+        str, typer.Option(help="A number, or auto: by leaving environments out.")
+    ] = "auto",
+    hidden: Annotated[str, typer.Option(help="Widths of hidden layers, '' for none.")] = ",".join(
+        map(str, FitRequest.hidden)
+    ),
+    steps: Annotated[int, typer.Option(help="Training steps.")] = FitRequest.steps,
+    early_stopping: Annotated[
+        str, typer.Option(help="A rule to stop by, such as lowest-worst-group.")
+    ] = "",
+    task: Annotated[
+        str | None, typer.Option(help="classification or regression, if not as it looks.")
+    ] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights and rows drawn.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
+) -> None:
+    """Fit a model to rows of several environments and keep it in a folder."""
+    status = Console(stderr=True)
+    with reported(status, NOTHING):
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise OptionError(f"Expected a new folder, '{output}' is there. Pass another --output.")
+        request = FitRequest(
+            objective, _weight(penalty_weight), widths(hidden), steps, early_stopping or False,
+            seed, device,
+        )  # fmt: skip
+        keep_freed_memory()
+        made = provenance(command())
+        source = read_rows(rows, target=target, environment=environment, task=task, drop=drop or ())
+        model, notes = fit_rows(source, request, provenance=made, progress=status.is_terminal)
+        model.save(output)
+    console = Console()
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+    n = sum(source.sizes.values())
+    console.print(
+        f"Fitted '{source.target_name}' on {n:,} rows of {len(source.names)} environments; model "
+        f"in '{output}'.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    rows: Annotated[str, typer.Argument(help="A table, or a folder of images.")],
+    output: Annotated[Path, typer.Option(help="CSV, Parquet or Feather file to write.")],
+) -> None:
+    """Predict new rows, one line each, in their order."""
+    with reported(Console(stderr=True), NOTHING):
+        count, notes = predict_file(RowsModel.load(model), rows, output)
+    console = Console()
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+    console.print(f"Wrote {count:,} predictions to '{output}'.", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def diagnose(
+    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    rows: Annotated[str, typer.Argument(help="Labelled rows, best ones it was not fitted to.")],
+    output: Annotated[Path | None, typer.Option(help="Also as a JSON file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+) -> None:
+    """Say how a model does in every environment, why, and what to do."""
+    with reported(Console(stderr=True), NOTHING):
+        findings, notes = diagnose_file(RowsModel.load(model), rows, output, seed=seed)
+    console = Console()
+    for note in notes:
+        console.print(note, highlight=False, markup=False)
+    for finding in findings:
+        _print(finding, console)
+
+
+def _print(finding: Finding, console: Console) -> None:
+    console.print(f"\n[bold]{finding.title}[/] ({finding.level})", highlight=False)
+    console.print(f"{finding.means} {finding.action}", highlight=False, markup=False)
+    # What differs from environment to environment in columns of its own is in the JSON file.
+    shown = finding.table.loc[:, ~finding.table.columns.str.contains(" in ")].head(12)
+    if len(shown):
+        table = Table(*map(str, shown.columns))
+        for row in shown.itertuples(index=False):
+            table.add_row(*(f"{x:.3g}" if isinstance(x, float) else str(x) for x in row))
+        console.print(table)
+
+
+def _weight(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(
+            f"Expected --penalty-weight as a number or auto, got '{text}'. For instance 100."
+        ) from None

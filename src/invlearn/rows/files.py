@@ -1,0 +1,126 @@
+"""Models applied to files of rows, and tables written so that no half of one is left."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from invlearn.diagnostics import Finding
+from invlearn.errors import EnvironmentsError, OutputError, unknown_name
+from invlearn.images import read_images
+from invlearn.rows.inputs import ImageInputs
+from invlearn.rows.model import RowsModel
+from invlearn.rows.source import Source, read_rows
+from invlearn.tables import read_table
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
+    ".csv": lambda frame, path: frame.to_csv(path, index=False),
+    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
+    ".feather": lambda frame, path: frame.to_feather(path),
+}
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table by its file's ending, whole or not at all; an existing file is replaced.
+
+    Raises
+    ------
+    UnknownNameError
+        Another ending than .csv, .parquet and .feather.
+    OutputError
+        A file that cannot be written.
+    """
+    if path.suffix.lower() not in WRITERS:
+        raise unknown_name("file ending", path.suffix, WRITERS)
+    write_whole(path, lambda part: WRITERS[path.suffix.lower()](frame, part))
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file beside its place, then put it there."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if path.is_dir():
+            raise OutputError(f"Expected a file to write, '{path}' is a folder.")
+        write(part)
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write '{path}': {error.strerror or error}. Pass another --output."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def predict_file(model: RowsModel, rows: str | Path, output: Path) -> tuple[int, list[str]]:
+    """Predict the rows of a file and write them to another.
+
+    Returns
+    -------
+    (int, list of str)
+        How many rows, and what is new in them.
+    """
+    if output.suffix.lower() not in WRITERS:
+        raise unknown_name("file ending", output.suffix, WRITERS)
+    if isinstance(model.inputs, ImageInputs):
+        image = model.inputs.image
+        images = read_images(rows, image.height)
+        found = model.predict(None, _channels(images.x, image.channels))
+        found.insert(0, "file", list(images.paths))
+        write_table(found, output)
+        return len(found), []
+    frame = read_table(rows)
+    found = model.predict(frame)
+    found.insert(0, "row", np.arange(1, len(found) + 1))
+    write_table(found, output)
+    return len(found), model.notes(frame)
+
+
+def diagnose_file(
+    model: RowsModel, rows: str | Path, output: Path | None, *, seed: int
+) -> tuple[list[Finding], list[str]]:
+    """Diagnose a model on the labelled rows of a file; the findings, and what is new in them."""
+    if isinstance(model.inputs, ImageInputs):
+        image = model.inputs.image
+        source = read_rows(rows, image_size=image.height)
+        assert source.pixels is not None
+        known = set(map(str, model.target.classes))
+        new = sorted(set(map(str, source.target.classes)) - known)
+        if new:
+            raise EnvironmentsError(
+                f"Expected images of {', '.join(sorted(known))}, got folders {', '.join(new)} too. "
+                "Leave them out, or fit a model with them."
+            )
+        labels = pd.Series(source.target.decode(source.y))
+        source = Source(
+            source.title, source.target_name, source.environment_name, model.target,
+            model.target.encode(labels), source.environments, None,
+            _channels(source.pixels, image.channels),
+        )  # fmt: skip
+        notes: list[str] = []
+    else:
+        frame = read_table(rows)
+        source = model.labelled(frame, Path(rows).name)
+        notes = [*source.notes, *model.notes(frame)]
+    findings = model.diagnose(source, seed=seed)
+    if output is not None:
+        content = [
+            asdict(finding) | {"table": json.loads(finding.table.to_json(orient="records"))}
+            for finding in findings
+        ]
+        text = json.dumps({"findings": content, "notes": notes}, indent=2, ensure_ascii=False)
+        write_whole(output, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    return findings, notes
+
+
+def _channels(pixels: Any, channels: int) -> Any:
+    """Gray images as a model of colored ones takes them; others as they are."""
+    if pixels.shape[1] == 1 and channels == 3:
+        return np.repeat(pixels, 3, axis=1)
+    return pixels
