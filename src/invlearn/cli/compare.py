@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from invlearn.cli.common import app, bar, command, names, pairs, reported, widths
@@ -185,7 +186,7 @@ def compare(
                 request, folder, jobs=jobs, resume=resume, command=command(), progress=progress
             )
     if own:
-        console.print(f"[bold]{answer.headline}[/]", highlight=False)
+        console.print(f"[bold]{escape(answer.headline)}[/]", highlight=False)
         for sentence in (*answer.sentences, *found.notes):
             console.print(sentence, highlight=False, markup=False)
         console.print(_table(found.found))
@@ -215,18 +216,20 @@ def _refuse(context: typer.Context, options: Sequence[str], name: str, own: bool
 
 
 def _table(found: HeldOut) -> Table:
-    table = Table(title=f"{found.metric.name} in environments not trained on [95 % interval]")
-    table.add_column("method")
-    for heading in ("worst", "mean", *found.environments):
-        table.add_column(heading, justify="right")
+    """Worst and mean; single environments are in results.csv and the report."""
+    table = Table(
+        "method", "where it does worst", "there", "mean",
+        title=f"{found.metric.name} in environments not trained on [95 % interval]",
+        title_justify="left",
+    )  # fmt: skip
     show = found.metric.show
     for contender in found.contenders:
-        first = [
+        worst, mean = (
             f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
             for estimate in (found.worst(contender.name), found.mean(contender.name))
-        ]
-        cells = [show(found.cell(e, contender.name).value) for e in found.environments]
-        table.add_row(contender.title, *first, *cells)
+        )
+        where = escape(found.worst_environment(contender.name))
+        table.add_row(contender.title, where, worst.replace("[", r"\["), mean.replace("[", r"\["))
     return table
 
 

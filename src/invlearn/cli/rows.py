@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from invlearn.cli.common import app, command, reported, widths
@@ -133,11 +134,12 @@ def _print(finding: Finding, console: Console) -> None:
     console.print(f"\n[bold]{finding.title}[/] ({finding.level})", highlight=False)
     console.print(f"{finding.means} {finding.action}", highlight=False, markup=False)
     # What differs from environment to environment in columns of its own is in the JSON file.
-    shown = finding.table.loc[:, ~finding.table.columns.str.contains(" in ")].head(12)
+    kept = [name for name in finding.table.columns if " in " not in str(name)]
+    shown = finding.table[kept].head(12)
     if len(shown):
-        table = Table(*map(str, shown.columns))
+        table = Table(*(escape(str(name)) for name in shown.columns))
         for row in shown.itertuples(index=False):
-            table.add_row(*(f"{x:.3g}" if isinstance(x, float) else str(x) for x in row))
+            table.add_row(*(f"{x:.3g}" if isinstance(x, float) else escape(str(x)) for x in row))
         console.print(table)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-
 Provenance = dict[str, str]
 """Where a result comes from, by name."""
 

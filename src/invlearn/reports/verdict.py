@@ -99,7 +99,8 @@ def _family(found: HeldOut, members: Sequence[Contender], gains: dict[str, Estim
         gain = gains[c.name]
         parts.append(
             f"{c.title} {_show(found, found.worst(c.name))} "
-            f"(in {found.worst_environment(c.name)}; {_signed(found, gain)} against the best usual method)"
+            f"(in {found.worst_environment(c.name)}; {_signed(found, gain)} against the best usual "
+            "method)"
         )
     return f"Of the invariant methods: {_join(parts)}."
 

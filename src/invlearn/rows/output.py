@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def check_folder(folder: Path) -> None:
     Raises
     ------
     OutputError
-        It is a file, or holds one of the files that would be written.
+        It is a file, cannot be written, or holds one of the files that would be written.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"Expected a folder, '{folder}' is a file. Pass another --out.")
@@ -33,10 +34,11 @@ def check_folder(folder: Path) -> None:
             f"'{folder}' already holds {', '.join(held)}; results are never overwritten. "
             "Pass another --out."
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot make the folder '{folder}': {error.strerror}.") from error
+    parent = folder
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"Cannot write to '{folder}': '{parent}' is not a writable folder.")
 
 
 def write_comparison(
@@ -81,6 +83,7 @@ def write_comparison(
         "notes": comparison.notes,
         "provenance": from_here,
     }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     replace(folder / "results.csv", table.to_csv(index=False).encode())
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
     replace(folder / "summary.json", (text + "\n").encode())

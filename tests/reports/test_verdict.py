@@ -1,0 +1,67 @@
+"""The answer: helped, did not, at what price."""
+
+import numpy as np
+
+from invlearn.diagnostics.held_out import METRICS, Contender, compare_errors
+from invlearn.reports.verdict import verdict
+
+FOUR = [
+    Contender("linear", "Linear", "usual", ""),
+    Contender("boosting", "Boosting", "usual", ""),
+    Contender("vrex", "V-REx", "invariant", ""),
+    Contender("irmv1", "IRMv1", "invariant", ""),
+]
+
+
+def answer(rates, n=1000, metric="accuracy"):
+    rng = np.random.default_rng(0)
+    errors = {
+        name: np.stack([rng.permutation(np.arange(n) < round(r * n)) for r in row], 1).astype(float)
+        for name, row in rates.items()
+    }
+    ones = {name: np.ones(n) for name in errors}
+    return verdict(compare_errors(errors, ones, FOUR, METRICS[metric]))
+
+
+def test_it_helps_at_a_price():
+    easy = (0.1, 0.1, 0.2, 0.3)
+    found = answer({"b": (0.6, 0.5, 0.2, 0.49)} | dict.fromkeys("acde", easy))
+    assert found.helps
+    assert found.recommended == "vrex"
+    assert found.headline.startswith("Invariance training helps here: in the environment where")
+    assert "V-REx did better than the usual methods" in found.headline
+    assert "IRMv1" not in found.headline
+    text = " ".join(found.sentences)
+    assert "Linear 40.0 % [" in text
+    assert "(in b), " in text or "(in b) and" in text
+    assert "the best there is Boosting" in text
+    assert "+30.0 points" in text
+    assert "Its price: on average over environments V-REx is \N{MINUS SIGN}2.0 points" in text
+    assert "Not clearly better than the usual methods there: IRMv1 51.0 %" in text
+
+
+def test_it_does_not_help_and_says_so_first():
+    found = answer({"a": (0.1, 0.12, 0.1, 0.2), "b": (0.12, 0.2, 0.12, 0.2)})
+    assert not found.helps
+    assert found.recommended == "linear"
+    assert found.headline.startswith("Pooled training is as good or better here: use Linear.")
+    assert "Linear is the best of the usual methods" in found.sentences[-1]
+
+
+def test_a_clear_but_tiny_gain_is_none():
+    n = 200_000
+    found = answer({"a": (0.205, 0.3, 0.2, 0.3), "b": (0.205, 0.3, 0.2, 0.3)}, n=n)
+    assert not found.helps
+
+
+def test_chance_is_no_gain():
+    found = answer({"a": (0.3, 0.3, 0.27, 0.3), "b": (0.3, 0.3, 0.27, 0.3)}, n=50)
+    assert not found.helps
+
+
+def test_an_error_is_better_when_lower():
+    found = answer({"a": (0.5, 0.6, 0.1, 0.9), "b": (0.5, 0.6, 0.1, 0.9)}, metric="RMSE")
+    assert found.helps
+    assert found.recommended == "vrex"
+    assert "RMSE of the usual methods" in found.sentences[0]
+    assert "is better too: +0.391 [" in " ".join(found.sentences)

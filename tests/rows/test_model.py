@@ -1,0 +1,176 @@
+"""Models of one's own rows: kept, loaded, asked for predictions."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from invlearn import DataFileError, EnvironmentsError, OptionError, UnknownNameError
+from invlearn.rows.files import write_table
+from invlearn.rows.model import FitRequest, RowsModel, fit_rows
+from invlearn.rows.source import from_frame
+
+QUICK = FitRequest(steps=20, penalty_weight=10.0)
+
+
+def rows_of(frame, **options):
+    names = {"target": "ill", "environment": "hospital"} | options
+    return from_frame(frame, "hospitals.csv", **names)
+
+
+def features(frame):
+    return frame.drop(columns=["ill"])
+
+
+@pytest.fixture(scope="module")
+def fitted(frame):
+    model, _ = fit_rows(rows_of(frame), QUICK, provenance={"command": "test"})
+    return model
+
+
+def test_a_loaded_model_predicts_the_same(fitted, frame, tmp_path):
+    fitted.save(tmp_path / "model")
+    again = RowsModel.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(again.predict(features(frame)), fitted.predict(features(frame)))
+    assert again.record.environments == dict.fromkeys(
+        ["Arden", "Birk", "Coll", "Dorn", "Elm", "Farhill"], 60
+    )
+    assert again.target_name == "ill"
+
+
+def test_predictions(fitted, frame):
+    found = fitted.predict(features(frame))
+    assert list(found.columns) == ["prediction", "probability of no", "probability of yes"]
+    np.testing.assert_allclose(found.iloc[:, 1] + found.iloc[:, 2], 1)
+    likeliest = np.where(found["probability of yes"] > 0.5, "yes", "no")
+    assert (found["prediction"] == likeliest).all()
+    assert (found["prediction"] == frame["ill"]).mean() > 0.7
+    assert len(fitted.predict(features(frame).head(0))) == 0
+
+
+def test_a_regression_is_in_the_targets_unit(frame, tmp_path):
+    source = rows_of(frame.assign(cost=1e5 + 1e4 * frame["dose"]), target="cost", drop=["ill"])
+    model, _ = fit_rows(source, FitRequest("erm", steps=300), provenance={})
+    model.save(tmp_path / "model")
+    found = RowsModel.load(tmp_path / "model").predict(source.frame)["prediction"]
+    assert np.abs(found - (1e5 + 1e4 * frame["dose"])).mean() < 2e3
+
+
+def test_three_classes(frame, tmp_path):
+    graded = frame.assign(grade=np.digitize(frame["marker"], [9, 11]))
+    model, _ = fit_rows(
+        rows_of(graded, target="grade", drop=["ill"]), FitRequest("erm", steps=200), provenance={}
+    )
+    model.save(tmp_path / "model")
+    found = RowsModel.load(tmp_path / "model").predict(graded)
+    assert list(found.columns)[1:] == [f"probability of {k}" for k in (0, 1, 2)]
+    assert (found["prediction"] == graded["grade"]).mean() > 0.85
+
+
+def test_new_environments_and_categories_are_fine_and_said(fitted, frame):
+    new = features(frame).assign(hospital="Gorse", smoker="sometimes")
+    assert fitted.predict(new)["prediction"].isin(["yes", "no"]).all()
+    notes = " ".join(fitted.notes(new))
+    assert "'sometimes'" in notes
+    assert "The model was not trained in 'Gorse'" in notes
+    assert fitted.notes(features(frame)) == []
+    without = features(frame).drop(columns="hospital")
+    assert len(fitted.predict(without)) == len(frame)
+
+
+def test_missing_or_renamed_columns_are_named(fitted, frame):
+    with pytest.raises(UnknownNameError, match=r"'marker'.*'Marker'"):
+        fitted.predict(frame.rename(columns={"marker": "Marker"}))
+
+
+def test_an_unseen_class_in_labelled_rows(fitted, frame):
+    with pytest.raises(EnvironmentsError, match="'perhaps'"):
+        fitted.labelled(frame.assign(ill="perhaps"), "t.csv")
+
+
+def test_diagnosis_names_the_artefact(fitted, frame):
+    found = {finding.name: finding for finding in fitted.diagnose(fitted.labelled(frame, "t.csv"))}
+    assert "scanner_artefact" in found["feature-effects"].means
+    assert set(found["risk-profile"].table["environment"]) == set(frame["hospital"])
+
+
+def test_the_strength_is_chosen_or_said_not_to_be(frame):
+    _, notes = fit_rows(rows_of(frame), FitRequest(steps=10), provenance={})
+    assert notes[-1].startswith("Penalty weight: ")
+    assert notes[-1].endswith("(chosen by leaving environments out).")
+    two = frame[frame["hospital"].isin(["Arden", "Elm"])]
+    _, notes = fit_rows(rows_of(two), FitRequest(steps=10), provenance={})
+    assert "With 2 environments the penalty weight cannot be chosen" in notes[0]
+
+
+def test_one_environment_and_odd_layers(frame):
+    one = frame[frame["hospital"] == "Arden"]
+    with pytest.raises(EnvironmentsError, match="at least 2 training environments, got 1"):
+        fit_rows(rows_of(one), QUICK, provenance={})
+    with pytest.raises(OptionError, match="hidden layers of 1 to 100,000"):
+        fit_rows(rows_of(frame), FitRequest(hidden=(0,)), provenance={})
+
+
+def swap_classes(record):
+    record["target"]["classes"] = ["a", "b", "c"]
+
+
+def drop_encoder(record):
+    record["encoder"] = None
+
+
+def other_width(record):
+    record["encoder"]["columns"] = record["encoder"]["columns"][:-1]
+
+
+def no_column(record):
+    del record["training"]["target_column"]
+
+
+def code_in_target(record):
+    record["target"] = {"__reduce__": ["os.system", ["touch marker"]]}
+
+
+@pytest.mark.parametrize(
+    "change", [swap_classes, drop_encoder, other_width, no_column, code_in_target]
+)
+def test_parts_that_do_not_fit_each_other_are_refused(fitted, tmp_path, change, monkeypatch):
+    """Even where the checksums were made to fit, as somebody hostile can."""
+    from invlearn import model_folder
+
+    monkeypatch.chdir(tmp_path)
+    record = json.loads(fitted.record.model_dump_json())
+    change(record)
+    forged = model_folder.ModelRecord.model_validate(record)
+    model_folder.save_model(tmp_path / "model", forged, fitted.network)
+    with pytest.raises(DataFileError) as caught:
+        RowsModel.load(tmp_path / "model")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    frame = pd.DataFrame({"x": [1.0, 2.0]})
+    for ending in (".csv", ".parquet", ".feather"):
+        write_table(frame, tmp_path / f"t{ending}")
+    with pytest.raises(UnknownNameError, match=r"file ending '\.xlsx'"):
+        write_table(frame, tmp_path / "t.xlsx")
+
+    def full(self, path, **options):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    before = (tmp_path / "t.csv").read_text()
+    with pytest.raises(ValueError, match="No space left on device"):
+        write_table(frame, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.feather", "t.parquet"]
+
+
+def test_predicting_does_not_touch_the_global_generator(fitted, frame):
+    before = torch.get_rng_state()
+    fitted.predict(features(frame))
+    assert torch.equal(torch.get_rng_state(), before)
