@@ -44,17 +44,39 @@ def test_irmv1_ends_at_the_causal_weights(linear_sem):
     assert distance(linear_sem.learn(ERM(), steps=2000, lr=0.1)) > 0.3
 
 
-def test_readme_examples_run():
-    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    first, second, many = (part.split("```")[0] for part in text.split("```python\n")[1:])
+def python_blocks(page):
+    text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
+    return [part.split("```")[0] for part in text.split("```python\n")[1:]]
+
+
+@pytest.fixture
+def scope():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(600, 3)), columns=["age", "dose", "scan"])
     frame["ill"] = (frame["age"] + rng.normal(size=600) > 0).astype(int)
     frame["hospital"] = rng.choice(["north", "south", "west"], 600)
-    scope = {"frame": frame}
+    return {"frame": frame}
+
+
+def test_readme_example_runs(scope):
+    (only,) = python_blocks("README.md")
+    exec(only.replace("random_state=0", "random_state=0, steps=20"), scope)
+    assert set(scope["model"].environments_) == {"north", "south", "west"}
+
+
+def test_building_blocks_run(scope):
+    first, second, many = python_blocks("docs/building-blocks.md")
     exec(first.replace("steps=500", "steps=110"), scope)
     assert set(scope["run"].curves["environment"]) == {"north", "south", "west"}
     exec(second.replace("steps=500", "steps=60"), scope)
     assert "not identifiable" in scope["run"].choice.note
     exec(many.replace("steps=50", "steps=5"), scope)
     assert [run.steps for run in scope["runs"]] == [5] * 6
+
+
+@pytest.mark.filterwarnings("ignore::invlearn.CollapseWarning")  # In 20 steps.
+def test_own_rows_examples_run(scope):
+    for block in python_blocks("docs/own-rows.md"):
+        exec(block.replace("random_state=0", "random_state=0, steps=20"), scope)
+    assert scope["folds"]["test_score"].shape == (3,)
+    assert scope["inferred"].environments_

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.features import ChannelImages, Features, concatenate, rows_of
+from invlearn.stored_rows import StoredRows
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Environments:
 
     Attributes
     ----------
-    x : Tensor [n, ...] or ChannelImages of n rows
-        Features.
+    x : Tensor [n, ...], or ChannelImages or StoredRows of n rows
+        Features. Stored rows stay on disk: iterating over environments and selecting some of them
+        reads none, `take` and indexing read what is asked for.
     y : Tensor [n] or [n, k]
         Targets.
     names : tuple of str, E of them
@@ -205,7 +207,7 @@ class Environments:
 
     def __iter__(self) -> Iterator[tuple[str, Features, Tensor]]:
         for name, start, stop in zip(self.names, self.offsets, self.offsets[1:], strict=False):
-            yield name, self.x[start:stop], self.y[start:stop]
+            yield name, _stretch(self.x, start, stop), self.y[start:stop]
 
     @property
     def n_rows(self) -> int:
@@ -246,7 +248,7 @@ class Environments:
         index = torch.cat([part + start for part, start in zip(rows, self.offsets, strict=False)])
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in rows])]).tolist()
         weights = None if self.weights is None else rows_of(self.weights, index)
-        x = self.x[index] if isinstance(self.x, ChannelImages) else rows_of(self.x, index)
+        x = rows_of(self.x, index) if isinstance(self.x, Tensor) else self.x[index]
         return Environments(x, rows_of(self.y, index), self.names, tuple(offsets), weights)
 
     def select(self, names: Sequence[str]) -> Environments:
@@ -258,7 +260,7 @@ class Environments:
         for name in names:
             e = self.names.index(name)
             rows = slice(self.offsets[e], self.offsets[e + 1])
-            part: tuple[Any, ...] = (self.x[rows], self.y[rows])
+            part: tuple[Any, ...] = (_stretch(self.x, rows.start, rows.stop), self.y[rows])
             parts[name] = part if self.weights is None else (*part, self.weights[rows])
         return Environments.from_parts(parts, min_rows=1)
 
@@ -291,7 +293,7 @@ class Environments:
         OptionError
             A fraction outside (0, 1).
         EnvironmentsError
-            An environment with a single row.
+            An environment with a single row; rows on disk, which both parts would bring to memory.
 
         Examples
         --------
@@ -304,6 +306,11 @@ class Environments:
             raise OptionError(
                 f"Expected a validation fraction strictly between 0 and 1, got {fraction}. "
                 "Use 0.2 to hold out a fifth of every environment."
+            )
+        if isinstance(self.x, StoredRows):
+            raise EnvironmentsError(
+                "Expected rows in memory to split, got rows on disk. Hold out rows before they are "
+                "stored, as StreamedRows.validation does."
             )
         first: list[Tensor] = []
         second: list[Tensor] = []
@@ -336,6 +343,10 @@ def _stratified(y: Tensor, fraction: float, rng: np.random.Generator) -> np.ndar
     return np.sort(order[:count])
 
 
+def _stretch(x: Features, start: int, stop: int) -> Features:
+    return x.stretch(start, stop) if isinstance(x, StoredRows) else x[start:stop]
+
+
 def _row_shape(x: Features) -> tuple[int, ...]:
     return (x.n_channels, *x.pixels.shape[1:]) if isinstance(x, ChannelImages) else x.shape[1:]
 
@@ -363,7 +374,7 @@ def _as_rows(
     name: str, x: Any, y: Any, weights: Any = None
 ) -> tuple[Features, Tensor, Tensor | None]:
     """Tensors of the library's kinds: float features, integer or float targets."""
-    if not isinstance(x, ChannelImages):
+    if not isinstance(x, ChannelImages | StoredRows):
         x = x if isinstance(x, Tensor) else _tensor("x", name, x)
         if not x.is_floating_point():
             x = x.to(torch.get_default_dtype())
@@ -391,7 +402,8 @@ def _check_rows(name: str, x: Features, y: Tensor, w: Tensor | None, min_rows: i
             f"Environment '{name}' {what}; expected at least {min_rows} rows. "
             "Drop it or merge it with another environment."
         )
-    values = x.pixels if isinstance(x, ChannelImages) else x
+    # What is on disk was encoded, which gives finite numbers.
+    values = None if isinstance(x, StoredRows) else x.pixels if isinstance(x, ChannelImages) else x
     if isinstance(x, ChannelImages) and bool(((x.channel < 0) | (x.channel >= x.n_channels)).any()):
         raise EnvironmentsError(
             f"Expected channels 0 to {x.n_channels - 1} in environment '{name}', got "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import overload
+from typing import cast, overload
 
 import torch
 from torch import Tensor
 
 from invlearn.errors import EnvironmentsError
+from invlearn.stored_rows import StoredRows
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def rows_of(tensor: Tensor, rows: Tensor) -> Tensor:
 
 def width(x: Features) -> int:
     """Number of input features a linear layer over these rows needs."""
-    return x.n_features if isinstance(x, ChannelImages) else int(x[0].numel())
+    return x.n_features if isinstance(x, ChannelImages | StoredRows) else int(x[0].numel())
 
 
 @overload
@@ -116,7 +117,9 @@ def concatenate(parts: list[ChannelImages]) -> ChannelImages: ...
 @overload
 def concatenate(parts: list[Features]) -> Features: ...
 def concatenate(parts: list[Tensor] | list[ChannelImages] | list[Features]) -> Features:
-    """Stack rows of the same kind, in order."""
+    """Stack rows of the same kind, in order; rows on disk stay there."""
+    if all(isinstance(part, StoredRows) for part in parts):
+        return StoredRows.joined(cast(list[StoredRows], parts)).as_features()
     images = [part for part in parts if isinstance(part, ChannelImages)]
     if len(images) == len(parts):
         return ChannelImages(

@@ -9,7 +9,8 @@ import torch
 
 from invlearn import DataFileError, EnvironmentsError, OptionError, UnknownNameError
 from invlearn.rows.files import write_table
-from invlearn.rows.model import FitRequest, RowsModel, fit_rows
+from invlearn.rows.fit import FitRequest, fit_rows
+from invlearn.rows.model import RowsModel
 from invlearn.rows.source import from_frame
 
 QUICK = FitRequest(steps=20, penalty_weight=10.0)

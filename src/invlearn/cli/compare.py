@@ -160,10 +160,16 @@ def compare(
                 device,
             )
             made = provenance(command())
-            source = read_rows(
-                name, target=target, environment=environment, task=task, drop=drop or ()
-            )
             check_folder(folder)
+            source = read_rows(
+                name,
+                target=target,
+                environment=environment,
+                task=task,
+                drop=drop or (),
+                most_rows=max_rows,
+                seed=seed,
+            )
             found = compare_rows(source, rows_request, jobs=jobs, progress=progress)
             answer = write_comparison(found, rows_request, Path(name), folder, made)
         else:

@@ -16,9 +16,9 @@ from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.processes import keep_freed_memory
 from invlearn.experiments.provenance import provenance
 from invlearn.rows.example import hospitals
-from invlearn.rows.files import diagnose_file, predict_file, write_table
-from invlearn.rows.model import FitRequest, RowsModel, fit_rows
-from invlearn.rows.source import read_rows
+from invlearn.rows.files import diagnose_file, fit_file, predict_file, write_table
+from invlearn.rows.fit import FitRequest
+from invlearn.rows.model import RowsModel
 
 EXAMPLES = {"hospitals": True, "no-shift": False}
 NOTHING = "Nothing was written."
@@ -82,16 +82,24 @@ def fit(
         )  # fmt: skip
         keep_freed_memory()
         made = provenance(command())
-        source = read_rows(rows, target=target, environment=environment, task=task, drop=drop or ())
-        model, notes = fit_rows(source, request, provenance=made, progress=status.is_terminal)
+        model, notes = fit_file(
+            rows,
+            request,
+            target=target,
+            environment=environment,
+            task=task,
+            drop=drop or (),
+            provenance=made,
+            progress=status.is_terminal,
+        )
         model.save(output)
     console = Console()
     for note in notes:
         console.print(note, highlight=False, markup=False)
-    n = sum(source.sizes.values())
+    sizes = model.record.environments
     console.print(
-        f"Fitted '{source.target_name}' on {n:,} rows of {len(source.names)} environments; model "
-        f"in '{output}'.",
+        f"Fitted '{model.target_name}' on {sum(sizes.values()):,} rows of {len(sizes)} "
+        f"environments; model in '{output}'.",
         highlight=False,
         markup=False,
         soft_wrap=True,

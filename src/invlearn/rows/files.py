@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from invlearn.diagnostics import Finding
-from invlearn.errors import EnvironmentsError, OutputError, unknown_name
+from invlearn.errors import EnvironmentsError, OptionError, OutputError, unknown_name
 from invlearn.images import read_images
+from invlearn.rows.fit import FitRequest, fit_rows, fit_streamed
 from invlearn.rows.inputs import ImageInputs
 from invlearn.rows.model import RowsModel
 from invlearn.rows.source import Source, read_rows
-from invlearn.tables import read_table
+from invlearn.rows.streamed import streams
+from invlearn.tables import ParquetTable, read_table
 
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
@@ -58,6 +60,27 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         part.unlink(missing_ok=True)
 
 
+def fit_file(
+    rows: str | Path,
+    request: FitRequest,
+    *,
+    target: str | None,
+    environment: str | None,
+    task: str | None,
+    drop: Sequence[str],
+    provenance: Mapping[str, str],
+    progress: bool = False,
+) -> tuple[RowsModel, list[str]]:
+    """Fit a model to the rows of a file; a large Parquet file is streamed, not loaded."""
+    if target is not None and environment is not None and streams(rows):
+        return fit_streamed(
+            rows, request, target=target, environment=environment, task=task, drop=drop,
+            provenance=provenance, progress=progress,
+        )  # fmt: skip
+    source = read_rows(rows, target=target, environment=environment, task=task, drop=drop)
+    return fit_rows(source, request, provenance=provenance, progress=progress)
+
+
 def predict_file(model: RowsModel, rows: str | Path, output: Path) -> tuple[int, list[str]]:
     """Predict the rows of a file and write them to another.
 
@@ -75,11 +98,36 @@ def predict_file(model: RowsModel, rows: str | Path, output: Path) -> tuple[int,
         found.insert(0, "file", list(images.paths))
         write_table(found, output)
         return len(found), []
+    if streams(rows):
+        return _predict_batches(model, ParquetTable(rows), output)
     frame = read_table(rows)
     found = model.predict(frame)
     found.insert(0, "row", np.arange(1, len(found) + 1))
     write_table(found, output)
     return len(found), model.notes(frame)
+
+
+def _predict_batches(model: RowsModel, table: ParquetTable, output: Path) -> tuple[int, list[str]]:
+    """Predictions of a table that is not loaded whole; notes are on its first rows only."""
+    if output.suffix.lower() != ".csv":
+        raise OptionError(
+            f"Expected --output as a .csv file for {table.n_rows:,} rows, which are predicted in "
+            f"batches, got '{output.name}'. Name a .csv file."
+        )
+    notes: list[str] = []
+
+    def write(part: Path) -> None:
+        done = 0
+        for frame in table.batches():
+            found = model.predict(frame)
+            found.insert(0, "row", np.arange(done + 1, done + len(found) + 1))
+            found.to_csv(part, index=False, header=done == 0, mode="w" if done == 0 else "a")
+            if done == 0:
+                notes.extend(f"In the first {len(found):,} rows: {n}" for n in model.notes(frame))
+            done += len(found)
+
+    write_whole(output, write)
+    return table.n_rows, notes
 
 
 def diagnose_file(

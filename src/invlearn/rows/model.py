@@ -1,49 +1,26 @@
-"""Models of a user's rows: fitted, kept in a folder, asked for predictions."""
+"""Models of a user's rows: kept in a folder, asked for predictions, diagnosed."""
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from invlearn.diagnostics import Finding, diagnose
 from invlearn.environments import Environments
-from invlearn.errors import DataFileError, EnvironmentsError, OptionError
-from invlearn.estimators import InvariantClassifier, InvariantRegressor
-from invlearn.estimators.base import InvariantEstimator
+from invlearn.errors import DataFileError
 from invlearn.evaluation import forward
 from invlearn.losses import get_loss
 from invlearn.model_folder import ModelRecord, OutputScale, load_model, save_model
-from invlearn.objectives import get_objective
-from invlearn.rows.inputs import ImageInputs, Inputs, Make, TableInputs
+from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
 from invlearn.rows.source import Source, from_frame
 from invlearn.tables import Encoder, Target
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """How a model is fitted to a user's rows; see `InvariantClassifier` for the parameters.
-
-    `penalty_weight` 'auto' falls back to the objective's own with fewer than three environments.
-    """
-
-    objective: str = "vrex"
-    penalty_weight: float | str | None = "auto"
-    hidden: tuple[int, ...] = (16,)
-    steps: int = 500
-    early_stopping: bool | str = False
-    seed: int = 0
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -198,118 +175,3 @@ class RowsModel:
             environment=self.environment_name,
             known=self.target,
         )
-
-
-def fit_rows(
-    source: Source,
-    request: FitRequest,
-    *,
-    provenance: Mapping[str, str],
-    progress: bool = False,
-) -> tuple[RowsModel, list[str]]:
-    """Fit a model to all rows of all environments.
-
-    Parameters
-    ----------
-    source : Source
-    request : FitRequest
-    provenance : mapping of str
-        Goes into the model.
-    progress : bool
-        Show a progress bar on a terminal.
-
-    Returns
-    -------
-    (RowsModel, list of str)
-        And what there is to know: warnings of the training, the strength chosen.
-
-    Raises
-    ------
-    EnvironmentsError, OptionError, UnknownNameError
-    """
-    objective = get_objective(request.objective)
-    notes = list(source.notes)
-    weight = request.penalty_weight
-    if not objective.strength and weight == "auto":
-        weight = None
-    if weight == "auto" and len(source.names) < 3:
-        weight = None
-        notes.append(
-            f"With {len(source.names)} environments the penalty weight cannot be chosen by leaving "
-            "one out; the default was taken."
-        )
-    inputs = source.learn_inputs()
-    classifies = source.target.task == "classification"
-    kind: type[InvariantEstimator] = InvariantClassifier if classifies else InvariantRegressor
-    try:
-        spec = inputs.network(request.hidden, 1)
-    except ValidationError as error:
-        raise OptionError(
-            f"Expected hidden layers of 1 to 100,000 units, got {request.hidden}: "
-            f"{error.errors()[0]['msg']}."
-        ) from error
-    model = kind(
-        request.objective,
-        penalty_weight=weight,
-        network=Make(spec),
-        standardize=False,
-        steps=request.steps,
-        early_stopping=request.early_stopping,
-        random_state=request.seed,
-        device=request.device,
-        verbose=progress,
-    )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(source.matrix(inputs), source.y, environments=source.environments)
-    notes += dict.fromkeys(str(warning.message) for warning in caught)
-    if not math.isfinite(float(model.history_["total"].iloc[-1])):
-        raise EnvironmentsError(
-            "The training left the finite numbers. Lower --penalty-weight, or look for columns "
-            "with extreme values."
-        )
-    if objective.strength:
-        chosen = " (chosen by leaving environments out)" if weight == "auto" else ""
-        words = f"{model.penalty_weight_:g}" if model.penalty_weight_ else "0, that is ERM"
-        notes.append(f"{objective.strength.replace('_', ' ').capitalize()}: {words}{chosen}.")
-    return _rows_model(source, request, inputs, spec, model, provenance), notes
-
-
-def _rows_model(
-    source: Source,
-    request: FitRequest,
-    inputs: Inputs,
-    spec: Any,
-    model: Any,
-    provenance: Mapping[str, str],
-) -> RowsModel:
-    target = source.target
-    classifies = target.task == "classification"
-    outputs = len(target.classes) if classifies and len(target.classes) > 2 else 1
-    output = OutputScale(center=0.0, scale=1.0)
-    if not classifies:
-        output = OutputScale(center=model.target_location_, scale=model.target_scale_)
-    loss: Literal["squared", "logistic", "softmax"] = "squared"
-    if classifies:
-        loss = "logistic" if outputs == 1 else "softmax"
-    record = ModelRecord(
-        network=spec.model_copy(update={"n_outputs": outputs}),
-        encoder=inputs.encoder.to_json() if isinstance(inputs, TableInputs) else None,
-        images=inputs.image if isinstance(inputs, ImageInputs) else None,
-        target=target.to_json(),
-        output=output,
-        objective=request.objective,
-        loss=loss,
-        training={
-            "target_column": source.target_name,
-            "environment_column": source.environment_name,
-            "steps": int(model.n_iter_),
-            "seed": request.seed,
-            "stop_reason": model.stop_reason_,
-            "hyper": {name: float(value) for name, value in model.hyper_.items()},
-        },
-        environments=source.sizes,
-        provenance=dict(provenance),
-    )
-    network = model.network_.cpu()
-    return RowsModel(network, inputs, target, output, record)

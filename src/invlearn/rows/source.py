@@ -14,9 +14,11 @@ import pandas as pd
 from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.images import is_image_folder, read_images
 from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
-from invlearn.tables import Encoder, Target, column, read_table
+from invlearn.tables import Encoder, ParquetTable, Target, column, read_table
 
 Array = npt.NDArray[Any]
+
+PARQUET = (".parquet", ".pq")
 
 FEWEST_ROWS = 10
 """An environment of fewer rows says too little of itself to be measured in."""
@@ -101,6 +103,8 @@ def read_rows(
     task: str | None = None,
     drop: Sequence[str] = (),
     image_size: int | None = None,
+    most_rows: int | None = None,
+    seed: int = 0,
 ) -> Source:
     """Read a table (CSV, Parquet, Feather) or a folder of images root/environment/class/*.
 
@@ -117,6 +121,10 @@ def read_rows(
         Columns to leave out.
     image_size : int, optional
         Side of images in pixels, instead of the one that suits them.
+    most_rows : int, optional
+        Of a Parquet file with more than these, so many are drawn and the others never loaded.
+    seed : int
+        Of the drawing.
 
     Raises
     ------
@@ -132,10 +140,18 @@ def read_rows(
             f"Expected the table's target and environment columns, got no {missing}. For instance "
             "--target ill --environment hospital."
         )
-    frame = read_table(path)
-    return from_frame(
+    note = ""
+    if most_rows is not None and path.suffix.lower() in PARQUET and path.is_file():
+        table = ParquetTable(path)
+        if table.n_rows > most_rows:
+            frame = table.sample(most_rows, seed).reset_index(drop=True)
+            note = f"{most_rows:,} of {table.n_rows:,} rows were drawn (--max-rows)."
+    if not note:
+        frame = read_table(path)
+    source = from_frame(
         frame, path.name, target=target, environment=environment, task=task, drop=drop
     )
+    return replace(source, notes=(note, *source.notes)) if note else source
 
 
 def from_frame(

@@ -6,16 +6,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
+from invlearn.stored_rows import StoredRows
 from invlearn.training.engine import Batch
 from invlearn.training.means import random_folds, seeded_generator
 from invlearn.training.schedules import PenaltySchedule
 
 PRECISIONS = ("float32", "tf32", "bf16")
+
+MANY_ROWS = 1_000_000
+"""Environments beyond this size are drawn from without shuffling all of their rows."""
 
 _ROWS, _FOLDS, _WITHIN = 0, 1, 3  # Streams of random numbers; 2 is the trainer's.
 
@@ -175,7 +181,9 @@ def draw_batch(
     Rows are drawn without replacement within the step and kept in stored order.
     """
     rows = environments
-    if settings.batch_size is not None:
+    if settings.batch_size is None and isinstance(rows.x, StoredRows):
+        rows = rows.with_features(rows.x[:])
+    elif settings.batch_size is not None:
         generator = seeded_generator(seed, _ROWS, step)
         sizes = environments.sizes
         if settings.rows == "equal":
@@ -184,13 +192,19 @@ def draw_batch(
             share = min(settings.batch_size * len(sizes) / sum(sizes), 1.0)
             counts = [max(round(share * n), 1) for n in sizes]
         rows = environments.take(
-            [
-                torch.randperm(n, generator=generator)[:count].sort().values
-                for n, count in zip(sizes, counts, strict=True)
-            ]
+            [_positions(n, count, generator) for n, count in zip(sizes, counts, strict=True)]
         )
     drawn = seeded_generator(seed, _WITHIN, step).initial_seed() % 2**62
     if folds == 1:
         return Batch(rows, seed=drawn)
     fold = random_folds(rows.sizes, folds, seeded_generator(seed, _FOLDS, step))
     return Batch(rows, fold, drawn)
+
+
+def _positions(n: int, count: int, generator: torch.Generator) -> Tensor:
+    """So many of n positions, every choice of them equally likely, sorted."""
+    if n <= MANY_ROWS or count > n // 20:
+        return torch.randperm(n, generator=generator)[:count].sort().values
+    seed = int(torch.randint(2**62, (), generator=generator))
+    drawn = np.random.default_rng(seed).choice(n, count, replace=False, shuffle=False)
+    return torch.from_numpy(np.sort(drawn))
