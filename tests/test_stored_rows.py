@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_meanwhile_is_said(monkeypatch, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(OutputError, match="Cannot write encoded rows to '.*none': No such file"):
+    with pytest.raises(OutputError, match=r"Cannot write encoded rows to '.*none': No such file"):
         RowStore(1, 1, tmp_path / "none")
 
 
@@ -237,11 +237,11 @@ def test_splitting_is_refused_with_the_remedy(stored):
 
 def test_evaluation_goes_block_by_block(stored, reads):
     model = MLP(3, (4,), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(forward(model, stored, rows_at_a_time=7), forward(model, TENSOR))
+    torch.testing.assert_close(forward(model, stored, rows_at_a_time=7), forward(model, TENSOR))
     assert max(count for count, _ in reads) == 7 * 12
     found = [
-        evaluate(model, [EvaluationSet.from_environments(environments(x), "test")], loss)
-        for x, loss in ((stored, get_loss("logistic")), (TENSOR, get_loss("logistic")))
+        evaluate(model, [EvaluationSet.from_environments(rows, "test")], get_loss("logistic"))
+        for rows in (environments(stored), environments(TENSOR))
     ]
     assert found[0] == found[1]
 

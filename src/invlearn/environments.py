@@ -321,14 +321,14 @@ class Environments:
                     "Merge it with another environment or drop it."
                 )
             rng = np.random.default_rng([seed, e])
-            held = _stratified(y, fraction, rng)
+            held = stratified(y, fraction, rng)
             keep = np.setdiff1d(np.arange(len(y)), held)
             first.append(torch.as_tensor(keep))
             second.append(torch.as_tensor(held))
         return self.take(first), self.take(second)
 
 
-def _stratified(y: Tensor, fraction: float, rng: np.random.Generator) -> np.ndarray:
+def stratified(y: Tensor, fraction: float, rng: np.random.Generator) -> np.ndarray:
     """Sorted positions of the held-out rows, proportional in every class."""
     n = len(y)
     count = min(max(round(fraction * n), 1), n - 1)

@@ -24,8 +24,7 @@ def errors_of(rates, n=400, seed=0):
 
 def compared(rates, metric="accuracy", **options):
     errors = errors_of(rates)
-    ones = {name: np.ones(len(rows)) for name, rows in errors.items()}
-    return compare_errors(errors, ones, THREE, METRICS[metric], **options)
+    return compare_errors(errors, THREE, METRICS[metric], **options)
 
 
 RATES = {"a": (0.1, 0.2, 0.3), "b": (0.5, 0.4, 0.3), "c": (0.2, 0.2, 0.25)}
@@ -66,17 +65,17 @@ def test_paired_draws_know_what_methods_have_in_common():
     errors = errors_of({"a": (0.3,), "b": (0.3,)})
     worse = {name: np.concatenate([e, e, np.maximum(e, [[1.0]] * 4 + [[0.0]] * 396)], 1)
              for name, e in errors.items()}  # fmt: skip
-    ones = {name: np.ones(400) for name in errors}
-    found = compare_errors(worse, ones, THREE, METRICS["accuracy"])
-    assert found.gain("linear", ["trees"], "mean") == (0, 0, 0)
+    found = compare_errors(worse, THREE, METRICS["accuracy"])
+    alike = found.gain("linear", ["trees"], "mean")
+    assert alike.value == 0
+    assert alike.high < 0.004  # The same rows: less than one more of 400 is open.
     gain = found.gain("vrex", ["linear"], "mean")
     assert gain.high - gain.low < 0.02 < found.mean("vrex").high - found.mean("vrex").low
 
 
 def test_a_regression_counts_the_root_of_squared_errors():
     errors = {"a": np.tile([[4.0, 1.0, 9.0]], (10, 1)), "b": np.tile([[4.0, 16.0, 9.0]], (10, 1))}
-    ones = {"a": np.ones(10), "b": np.ones(10)}
-    found = compare_errors(errors, ones, THREE, METRICS["RMSE"])
+    found = compare_errors(errors, THREE, METRICS["RMSE"])
     np.testing.assert_allclose(found.values, [[2, 1, 3], [2, 4, 3]])
     assert found.worst_environment("trees") == "b"
     assert found.worst("trees").value == 4
@@ -84,11 +83,57 @@ def test_a_regression_counts_the_root_of_squared_errors():
     assert found.gain("vrex", ["linear"], "mean").value == -1
 
 
-def test_weights_make_classes_count_alike():
-    wrong = np.array([[1.0, 0.0, 0.0]] * 10 + [[0.0, 0.0, 0.0]] * 90)
-    shares = np.array([1 / 10] * 10 + [1 / 90] * 90)
-    found = compare_errors({"a": wrong}, {"a": shares}, THREE, METRICS["balanced accuracy"])
-    assert found.values[0].tolist() == pytest.approx([0.5, 1, 1])
+def test_classes_count_alike():
+    wrong = np.array([[1.0, 0.0, 1.0]] * 10 + [[0.0, 0.0, 0.0]] * 190)
+    classes = {"a": np.array([1] * 10 + [0] * 190)}
+    found = compare_errors({"a": wrong}, THREE, METRICS["balanced accuracy"], classes=classes)
+    assert found.values[0].tolist() == [0.5, 1, 0.5]
+    # Constants are right in one of two classes whatever rows are drawn.
+    assert found.cell("a", "linear") == (0.5, 0.5, 0.5)
+    assert found.gain("linear", ["vrex"], "mean").value == 0
+    half = np.array([[0.0, 1.0, 0.5]] * 200)
+    found = compare_errors({"a": half}, THREE, METRICS["balanced accuracy"], classes=classes)
+    assert found.values[0].tolist() == [1, 0, 0.5]
+
+
+def test_a_failed_method_takes_no_part():
+    errors = errors_of(RATES)
+    errors["b"][:, 1] = np.nan
+    found = compare_errors(errors, THREE, METRICS["accuracy"])
+    assert found.failed() == {"trees": ["b"]}
+    assert [c.name for c in found.finished("usual")] == ["linear"]
+    assert np.isnan(found.worst("trees").value)
+    assert found.worst_environment("trees") == "b"
+    assert found.table()["value"].isna().sum() == 3
+
+
+def drawn(rng, shares, n):
+    """Rows of two methods that are right with such probabilities [E, 2]."""
+    errors = {str(e): (rng.random((n, 2)) >= pair).astype(float) for e, pair in enumerate(shares)}
+    return compare_errors(errors, [THREE[0], THREE[2]], METRICS["accuracy"], draws=200)
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        np.full((10, 2), 0.8),  # All alike: the lowest of ten is low by chance.
+        np.array([[0.8, 0.88]] * 9 + [[0.8, 0.78]]),
+        np.array([[0.85, 0.8]] * 5 + [[0.64, 0.8]]),
+    ],
+)
+def test_intervals_of_the_worst_hold_the_truth(shares):
+    """Of the environment that was picked, and of the gain, at least 95 times in a hundred."""
+    rng = np.random.default_rng(0)
+    held, claimed, runs = 0, 0, 100
+    gain_truth = shares[:, 1].min() - shares[:, 0].min()
+    for _ in range(runs):
+        found = drawn(rng, shares, 100)
+        picked = shares[int(found.worst_environment("linear")), 0]
+        held += found.worst("linear").low <= picked <= found.worst("linear").high
+        gain = found.gain("vrex", ["linear"], "worst")
+        claimed += not gain.low <= gain_truth <= gain.high
+    assert held >= 0.93 * runs
+    assert claimed <= 0.05 * runs
 
 
 def test_the_table_is_long():

@@ -60,14 +60,26 @@ def test_without_a_shift_the_choice_costs_nothing():
 
 
 def test_where_pooled_training_is_never_worse_it_is_chosen():
-    # The environments differ in noise: equal risks would have to spoil the easy ones.
+    # A linear IRMv1 shrinks outputs that are sure for good reason.
     rng = np.random.default_rng(0)
     X = rng.normal(size=(900, 2))
-    flips = rng.random(900) < np.repeat([0.0, 0.15, 0.35], 300)
-    y = ((X[:, 0] > 0) != flips).astype(int)
-    model = InvariantClassifier(penalty_weight="auto", network="linear", random_state=0)
+    y = (X[:, 0] > 0).astype(int)
+    model = InvariantClassifier("irmv1", penalty_weight="auto", network="linear", random_state=0)
     model.fit(X, y, environments=np.repeat([0, 1, 2], 300))
     assert model.penalty_weight_ == 0.0
+    assert model.score(X, y) > 0.95
+
+
+@pytest.mark.filterwarnings("ignore::invlearn.CollapseWarning")  # In five steps.
+def test_many_environments_are_left_out_in_five_groups(table):
+    frame = table(agreement=(0.9,) * 8, n=20)
+    model = InvariantClassifier(
+        "meta-irm", penalty_weight="auto", network="linear", steps=5, random_state=0
+    )
+    held_out(model, frame, frame)
+    scores = model.penalty_scores_
+    assert len(scores) == 8 * 3
+    assert set(scores["strength"]) == {0.0, *OBJECTIVES["meta-irm"].strengths(8)}
 
 
 def test_meta_irm_strength_follows_the_number_of_pairs():
@@ -191,8 +203,14 @@ def test_environments_of_another_kind(rows, environments, says):
         ({"objective": "erm", "penalty_weight": 2.0}, OptionError, "has no penalty"),
         ({"penalty_weight": -1.0}, OptionError, "0 or more"),
         ({"hyper": {"inner": 1}}, UnknownNameError, "hyperparameter of V-REx"),
-        ({"steps": 0}, OptionError, "steps of 1 or more"),
+        ({"steps": 0}, OptionError, "whole number of 1 or more"),
         ({"steps": 1.5}, OptionError, "whole number"),
+        ({"hidden": 32}, OptionError, r"such as \(32,\)"),
+        ({"lr": "x"}, OptionError, "lr as a number"),
+        ({"batch_size": 2.5}, OptionError, "batch_size as a whole number"),
+        ({"hyper": {"penalty_weight": "x"}}, OptionError, "hyper as numbers by name"),
+        ({"network": 3}, OptionError, "network as 'mlp'"),
+        ({"device": "cuda:77", "penalty_weight": "auto"}, OptionError, "device of this machine"),
         ({"batch_size": "all"}, UnknownNameError, "batch size"),
         ({"early_stopping": "risk-agree"}, UnknownNameError, "Did you mean 'risks-agree'"),
         ({"device": "cuda:77"}, OptionError, "device of this machine"),
@@ -218,3 +236,58 @@ def test_one_class_in_an_environment_is_named(rows):
     y = y.where(hospital != "h1", 0)
     with pytest.raises(EnvironmentsError, match="'h1' holds one class only"):
         InvariantClassifier(**QUICK).fit(X, y, environments=hospital)
+
+
+@pytest.mark.parametrize("factor", [1e160, 1e-200])
+def test_columns_and_targets_of_any_size(rows, factor):
+    X, y, hospital = rows
+    plain = InvariantClassifier(**QUICK).fit(X, y, environments=hospital)
+    sized = InvariantClassifier(**QUICK).fit(factor * X, y, environments=hospital)
+    np.testing.assert_allclose(
+        sized.decision_function(factor * X), plain.decision_function(X), atol=1e-3
+    )
+    target = X["cause"] + 3
+    regressor = InvariantRegressor(**QUICK).fit(X, target, environments=hospital)
+    found = InvariantRegressor(**QUICK).fit(X, factor * target, environments=hospital)
+    np.testing.assert_allclose(found.predict(X) / factor, regressor.predict(X), rtol=1e-3)
+
+
+def test_labels_of_mixed_types(rows):
+    X, y, _ = rows
+    labels = [1, "1", 1.0, True, "b", ("c", 2)] * 100
+    model = InvariantClassifier(**QUICK).fit(X, y, environments=labels)
+    assert model.environments_ == {"1": 300, "True": 100, "b": 100, "('c', 2)": 100}
+
+
+def test_environments_and_weights_go_by_name(rows):
+    X, y, _ = rows
+    with pytest.raises(TypeError, match="positional"):
+        InvariantClassifier(**QUICK).fit(X, y, np.ones(len(X)))
+
+
+def test_own_network_keeps_its_precision(rows):
+    class Single(MLP):
+        def forward(self, x):
+            return torch.nn.functional.linear(x.float(), self.layers[0].weight)
+
+    class Holder(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x)
+
+    def network(n_features, n_outputs, generator):
+        return Holder(Single(n_features, (), n_outputs, generator=generator))
+
+    X, y, hospital = rows
+    model = InvariantClassifier("erm", network=network, **QUICK).fit(X, y, environments=hospital)
+    assert model.score(X, y) > 0.6
+
+
+def test_warm_start_keeps_its_classes(rows):
+    X, y, hospital = rows
+    model = InvariantClassifier("erm", warm_start=True, steps=5).fit(X, y, environments=hospital)
+    with pytest.raises(OptionError, match="classes of the last fit"):
+        model.fit(X, np.array(["a", "b"])[y], environments=hospital)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from invlearn import EnvironmentsError, InvariantClassifier, InvariantRegressor
+from invlearn import EnvironmentsError, InvariantClassifier, InvariantRegressor, OptionError
 from invlearn.estimators.inferred import NAMES, most_different_split
 from invlearn.losses import get_loss
 from reference.eiil import ascend, penalty
@@ -55,7 +55,20 @@ def test_weights_and_regression_pass_through(rows):
 
 def test_nothing_to_infer_from():
     X = np.repeat([[-1.0], [1.0]], 50, 0)
-    with pytest.raises(EnvironmentsError, match="errs on some rows and not on others, got 0 of"):
+    with pytest.raises(EnvironmentsError, match="got 0 of 100"):
         InvariantClassifier(steps=200, random_state=0).fit(
             X, np.repeat([0, 1], 50), environments="infer"
         )
+
+
+def test_a_strength_cannot_be_chosen_with_two_inferred_environments(rows):
+    X, y, _ = rows
+    with pytest.raises(OptionError, match="as a number with inferred environments"):
+        InvariantClassifier(penalty_weight="auto").fit(X, y, environments="infer")
+
+
+def test_three_classes_can_be_inferred_from(rows):
+    X, _, _ = rows
+    y = np.digitize(X["cause"] + 0.3 * X["shortcut"], [-0.5, 0.5])
+    model = InvariantClassifier(steps=50, random_state=0).fit(X, y, environments="infer")
+    assert sum(model.environments_.values()) == len(X)

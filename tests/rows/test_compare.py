@@ -9,8 +9,10 @@ import pytest
 
 from invlearn import EnvironmentsError, OptionError, OutputError, UnknownNameError
 from invlearn.reports.verdict import Verdict
-from invlearn.rows.compare import RowsRequest, _folds, compare_rows
+from invlearn.rows import compare
+from invlearn.rows.compare import RowsRequest, compare_rows
 from invlearn.rows.example import hospitals
+from invlearn.rows.measure import folds_of
 from invlearn.rows.output import check_folder, next_command, write_comparison
 from invlearn.rows.source import from_frame
 
@@ -54,16 +56,38 @@ def test_the_linear_baseline_is_scikit_learns(compared, three):
     assert compared.found.cell("Farhill", "linear").value == pytest.approx(expected)
 
 
-def test_nothing_of_the_environment_left_out_is_learnt(compared, three):
-    """Whatever its labels and columns say, what the others were set to stays the same."""
-    spoiled = three.copy()
-    here = spoiled["hospital"] == "Farhill"
-    spoiled.loc[here, "ill"] = np.where(spoiled.loc[here, "ill"] == "yes", "no", "yes")
-    again = compare_rows(rows_of(spoiled), replace(QUICK, test_environment="Farhill"), jobs=1)
+def test_nothing_of_the_environment_left_out_is_learnt(frame):
+    """Whatever its labels and columns say, encoders, strengths and networks stay the same."""
+    four = frame[frame["hospital"].isin(["Arden", "Birk", "Coll", "Farhill"])]
+    request = replace(QUICK, test_environment="Farhill", metric="accuracy")
+    before = compare_rows(rows_of(four), request, jobs=1)
+    here = four["hospital"] == "Farhill"
+    turned = four.copy()
+    turned.loc[here, "ill"] = np.where(four.loc[here, "ill"] == "yes", "no", "yes")
+    after = compare_rows(rows_of(turned), request, jobs=1)
+    assert after.settings == before.settings
     for method in ("linear", "boosting", "erm-pooled", "vrex"):
-        before = compared.found.cell("Farhill", method).value
+        right = before.found.cell("Farhill", method).value
         # The same predictions, judged by the opposite labels.
-        assert again.found.cell("Farhill", method).value == pytest.approx(1 - before)
+        assert after.found.cell("Farhill", method).value == pytest.approx(1 - right)
+    odd = four.copy()
+    odd.loc[here, "marker"] = 1e6
+    odd.loc[here, "smoker"] = "sometimes"
+    odd.loc[here, "age"] = np.nan
+    others = rows_of(odd[~here]).learn_inputs()
+    strange = compare_rows(rows_of(odd), request, jobs=1)
+    assert strange.settings == before.settings
+    assert others.encoder == rows_of(four[~here]).learn_inputs().encoder
+    # A model sees the odd columns through an encoder that does not know them.
+    source = rows_of(odd)
+    inputs = source.of(["Arden", "Birk", "Coll"]).learn_inputs()
+    from sklearn.linear_model import LogisticRegression
+
+    inside = source.of(["Arden", "Birk", "Coll"])
+    model = LogisticRegression(max_iter=1000).fit(inside.matrix(inputs), inside.y)
+    left_out = source.of(["Farhill"])
+    expected = model.score(left_out.matrix(inputs), left_out.y)
+    assert strange.found.cell("Farhill", "linear").value == pytest.approx(expected)
 
 
 def test_one_environment_only(three):
@@ -107,7 +131,7 @@ def test_many_environments_are_left_out_in_groups():
     frame = pd.concat([hospitals(rows=12, seed=s).assign(
         hospital=lambda f, s=s: f["hospital"] + str(s)) for s in range(3)])  # fmt: skip
     source = rows_of(frame)
-    folds = _folds(source, RowsRequest())
+    folds = folds_of(source, source, None, 0)
     assert len(folds) == 10
     assert sorted(name for fold in folds for name in fold) == list(source.names)
 
@@ -132,6 +156,39 @@ def test_more_rows_than_asked_are_drawn_from(three):
 def test_what_is_refused(three, changes, error, says):
     with pytest.raises(error, match=says):
         compare_rows(rows_of(three), replace(QUICK, **changes), jobs=1)
+
+
+def test_an_environment_that_was_set_aside_cannot_be_measured_in(three):
+    tiny = three.drop(three.index[three["hospital"] == "Birk"][5:])
+    with pytest.raises(EnvironmentsError, match="'Birk' was set aside"):
+        compare_rows(rows_of(tiny), replace(QUICK, test_environment="Birk"), jobs=1)
+
+
+def test_a_class_that_only_a_set_aside_environment_had_is_gone(three):
+    odd = pd.concat([three, three.iloc[:3].assign(hospital="tiny", ill="maybe")])
+    found = compare_rows(rows_of(odd), QUICK, jobs=1)
+    assert found.source.target.classes == ("no", "yes")
+    assert found.found.metric.name == "accuracy"
+    assert "Environment 'tiny' has 3 rows: too few, set aside." in found.notes
+
+
+def test_a_diverged_training_is_no_result(three, monkeypatch):
+    def diverging(name, task, **options):
+        model = estimator(name, task, **options)
+        fit = model.fit
+
+        def fitted(X, y, **rest):
+            fit(X, y, **rest)
+            model.stop_reason_ = "diverged" if name == "vrex" else "finished"
+            return model
+
+        model.fit = fitted
+        return model
+
+    estimator = compare.estimator
+    monkeypatch.setattr(compare, "estimator", diverging)
+    found = compare_rows(rows_of(three), QUICK, jobs=1).found
+    assert found.failed() == {"vrex": ["Arden", "Birk", "Farhill"]}
 
 
 def test_two_environments_are_too_few(frame):
@@ -160,15 +217,20 @@ def test_what_is_written(compared, tmp_path):
         check_folder(folder)
 
 
-def test_the_way_on_is_a_command_that_works(compared, tmp_path):
-    helps = Verdict("", (), "vrex", True)
-    command = next_command(tmp_path / "a b.csv", compared, helps)
+def test_the_way_on_fits_what_was_measured(compared, three, tmp_path):
+    helps = Verdict("", (), "vrex", "helps")
+    command = next_command(tmp_path / "a b.csv", compared, QUICK, helps)
     assert command.startswith("invlearn fit '")
     assert command.endswith(
-        "--target ill --environment hospital --task classification --objective vrex --output model"
+        "--target ill --environment hospital --task classification --steps 15 --objective vrex "
+        "--output model"
     )
-    does_not = Verdict("", (), "boosting", False)
-    assert "--objective erm-pooled" in next_command(tmp_path / "a.csv", compared, does_not)
+    assert "--steps" not in next_command(tmp_path / "a.csv", compared, RowsRequest(), helps)
+    does_not = Verdict("", (), "boosting", "as good")
+    wide = RowsRequest(hidden=(32, 8))
+    without = replace(compared, source=rows_of(three, drop=["age"]))
+    command = next_command(tmp_path / "a.csv", without, wide, does_not)
+    assert "--drop age --hidden 32,8 --objective erm-pooled" in command
 
 
 @pytest.mark.slow
@@ -184,4 +246,4 @@ def test_hospitals_and_no_shift():
         assert shifted.found.worst(usual).value < 0.7
     assert shifted.found.worst(answer.recommended).value > 0.72
     alike = compare_rows(rows_of(hospitals(shift=False)), RowsRequest())
-    assert not verdict(alike.found).helps
+    assert verdict(alike.found).outcome == "as good"

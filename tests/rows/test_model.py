@@ -81,6 +81,24 @@ def test_new_environments_and_categories_are_fine_and_said(fitted, frame):
     assert len(fitted.predict(without)) == len(frame)
 
 
+def test_environments_are_the_same_however_they_are_typed(frame):
+    numbered = frame.assign(hospital=frame["hospital"].astype("category").cat.codes + 1)
+    model, _ = fit_rows(rows_of(numbered), QUICK, provenance={})
+    holes = numbered.assign(hospital=numbered["hospital"].astype(float))
+    holes.loc[0, "hospital"] = np.nan
+    assert model.notes(holes) == []
+
+
+def test_a_single_row_is_set_aside(frame, fitted):
+    lonely = pd.concat([frame, frame.iloc[:1].assign(hospital="lonely")])
+    model, notes = fit_rows(rows_of(lonely), QUICK, provenance={})
+    assert "lonely" not in model.record.environments
+    assert "Environment 'lonely' has 1 row: too few, set aside." in notes
+    source = fitted.labelled(lonely, "t.csv")
+    assert "lonely" not in source.names
+    assert fitted.diagnose(source)
+
+
 def test_missing_or_renamed_columns_are_named(fitted, frame):
     with pytest.raises(UnknownNameError, match=r"'marker'.*'Marker'"):
         fitted.predict(frame.rename(columns={"marker": "Marker"}))
@@ -110,7 +128,7 @@ def test_one_environment_and_odd_layers(frame):
     one = frame[frame["hospital"] == "Arden"]
     with pytest.raises(EnvironmentsError, match="at least 2 training environments, got 1"):
         fit_rows(rows_of(one), QUICK, provenance={})
-    with pytest.raises(OptionError, match="hidden layers of 1 to 100,000"):
+    with pytest.raises(OptionError, match=r"hidden layers of 1 to 100,000 units .* got 0\."):
         fit_rows(rows_of(frame), FitRequest(hidden=(0,)), provenance={})
 
 

@@ -59,7 +59,7 @@ def test_rows_without_a_target_or_an_environment_are_dropped_and_noted():
     [
         ([1] * 20 + [2] * 20, ("1", "2")),
         ([1.0] * 20 + [2.0] * 19 + [np.nan], ("1", "2")),
-        ([0.5] * 20 + [2.0] * 20, ("0.5", "2.0")),
+        ([0.5] * 20 + [2.0] * 20, ("0.5", "2")),
         ([True] * 20 + [False] * 20, ("False", "True")),
     ],
 )

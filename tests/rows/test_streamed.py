@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -20,7 +21,7 @@ from invlearn.rows.inputs import TableInputs
 from invlearn.rows.source import from_frame, set_aside
 from invlearn.rows.streamed import stream_parquet, streams
 from invlearn.stored_rows import StoredRows
-from invlearn.tables import Encoder, read_table
+from invlearn.tables import Encoder, ParquetTable, read_table
 from invlearn.training import Settings
 from invlearn.training import settings as training_settings
 from invlearn.training.means import seeded_generator
@@ -119,7 +120,7 @@ def test_an_encoder_of_a_sample_says_so(path, monkeypatch):
         (note,) = rows.notes
         assert note.startswith("Columns are read as ")
         assert note.endswith(" rows spread over the file suggest.")
-        assert 60 < int(note.split()[3]) <= 100
+        assert 60 < int(note.split()[4]) <= 100
 
 
 def test_at_most_so_many_rows_are_held_out(path, monkeypatch):
@@ -227,7 +228,7 @@ def test_the_network_is_that_of_the_rows_in_memory(path, batch_size, objective):
     file = path(table())
     with stream_parquet(file, **COLUMNS) as rows:
         train, _, _ = in_memory(file, rows.inputs.encoder)
-        recipe = Recipe(objective, steps=30, batch_size=batch_size)
+        recipe = Recipe(objective, strength=1.0, steps=40, lr=0.03, batch_size=batch_size)
         mine, theirs = networks(rows.train, train, recipe)
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
@@ -236,7 +237,7 @@ def test_early_stopping_reads_the_validation_rows_that_are_given(path):
     file = path(table())
     with stream_parquet(file, **COLUMNS) as rows:
         train, validation, _ = in_memory(file, rows.inputs.encoder)
-        recipe = Recipe("vrex", steps=30, batch_size=16, early_stopping=True)
+        recipe = Recipe("vrex", strength=1.0, steps=40, lr=0.03, batch_size=16, early_stopping=True)
         mine, theirs = networks(rows.train, train, recipe, validation=validation)
         with pytest.raises(EnvironmentsError, match="Expected rows in memory to split"):
             networks(rows.train, train, recipe)
@@ -274,7 +275,16 @@ def test_the_file_is_gone_after_the_block(path):
         rows.train.x[:2]
 
 
-def test_the_matrix_is_never_whole_in_memory(tmp_path, monkeypatch):
+def test_neither_file_nor_matrix_is_ever_whole_in_memory(tmp_path, monkeypatch):
+    held_by_arrow = []
+
+    def batches(table, columns=None, rows=65_536, real=ParquetTable.batches):
+        for batch in real(table, columns, rows):
+            if rows == 1000:
+                held_by_arrow.append(pa.total_allocated_bytes())
+            yield batch
+
+    monkeypatch.setattr(ParquetTable, "batches", batches)
     monkeypatch.setattr(streamed, "_BATCH_ROWS", 1000)
     monkeypatch.setattr(streamed, "_SAMPLE_ROWS", 1000)
     monkeypatch.setattr(streamed, "HELD_OUT_ROWS", 100)
@@ -284,6 +294,7 @@ def test_the_matrix_is_never_whole_in_memory(tmp_path, monkeypatch):
     file = tmp_path / "rows.parquet"
     frame.to_parquet(file, row_group_size=5_000)
     del frame
+    before = pa.total_allocated_bytes()
     tracemalloc.start()
     try:
         with stream_parquet(file, **COLUMNS) as rows:
@@ -294,6 +305,8 @@ def test_the_matrix_is_never_whole_in_memory(tmp_path, monkeypatch):
         tracemalloc.stop()
     assert stored > 14e6
     assert peak < stored / 2
+    assert len(held_by_arrow) == 60
+    assert max(held_by_arrow) - before < stored / 2
 
 
 def test_large_parquet_files_are_streamed(path, tmp_path, monkeypatch):
@@ -365,7 +378,7 @@ def test_every_row_is_drawn_as_often(monkeypatch):
 
 
 def test_drawing_of_very_many_rows_shuffles_none_of_them():
-    positions = training_settings._positions(10**12, 1000, torch.Generator().manual_seed(0))
+    positions = training_settings.drawn_positions(10**12, 1000, torch.Generator().manual_seed(0))
     assert len(positions.unique()) == 1000
     assert positions.tolist() == sorted(positions.tolist())
     assert 0.4e12 < positions.double().mean() < 0.6e12

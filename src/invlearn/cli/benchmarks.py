@@ -25,7 +25,9 @@ def search(
     objectives: Annotated[str, typer.Option(help="Comma-separated methods.")] = "irmv1,vrex,mmrex",
     draws: Annotated[int, typer.Option(help="Settings to try for each method.")] = 10,
     trials: Annotated[int, typer.Option(help="Runs per setting.")] = 3,
-    seed: Annotated[int, typer.Option(help="Use another one than your comparisons do.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Use another one than your comparisons do.")
+    ] = 1,
     recipe: Annotated[str | None, typer.Option(help="Recipe to vary.")] = None,
     data: Annotated[
         list[str] | None, typer.Option(help="Dataset option NAME=VALUE; repeatable.")
@@ -37,7 +39,9 @@ def search(
         list[str] | None,
         typer.Option("--range", help="NAME=LOW:HIGH instead of its own range; repeatable."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Runs at a time; default one per core.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; default one per core.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished runs in --out.")
     ] = False,

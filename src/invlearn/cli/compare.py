@@ -83,7 +83,9 @@ def compare(
     trials: Annotated[
         int, typer.Option(help="Runs per method, each with its own data.", rich_help_panel=DATASET)
     ] = 3,
-    seed: Annotated[int, typer.Option(help="Seed of the whole comparison.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Seed of the whole comparison.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Output folder; must not hold results yet.")
     ] = None,
@@ -101,7 +103,9 @@ def compare(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Runs at a time; default one per core.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; default one per core.")
+    ] = None,
     leave_one_out: Annotated[
         bool,
         typer.Option(
@@ -138,7 +142,8 @@ def compare(
 ) -> None:
     """Train methods on some environments and measure them in ones they were not trained on."""
     console, status = Console(), Console(stderr=True)
-    own = name not in DATASETS and (Path(name).exists() or "." in name or "/" in name)
+    asked = target is not None or environment is not None
+    own = name not in DATASETS and (asked or Path(name).exists() or "." in name or "/" in name)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     stem = Path(name).stem if own else name
     folder = out if out is not None else Path(f"invlearn-{stem}-{stamp}")
@@ -203,7 +208,7 @@ def compare(
         if "test_set" in description:
             console.print(f"Test set: {description['test_set']}", highlight=False)
         print_tables(comparison.results, comparison.summary, console)
-    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
 def _refuse(context: typer.Context, options: Sequence[str], name: str, own: bool) -> None:

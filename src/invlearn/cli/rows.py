@@ -29,7 +29,9 @@ def example(
     name: Annotated[str, typer.Argument(help="hospitals, or no-shift.")],
     output: Annotated[Path, typer.Option(help="CSV, Parquet or Feather file to write.")],
     rows: Annotated[int, typer.Option(help="Of each of six hospitals.")] = 600,
-    seed: Annotated[int, typer.Option(help="Other seeds give other patients.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Other seeds give other patients.")
+    ] = 0,
 ) -> None:
     """Write a generated table to try things on.
 
@@ -42,7 +44,9 @@ def example(
         if rows < 10:
             raise OptionError(f"Expected 10 rows or more of each hospital, got {rows}.")
         write_table(hospitals(shift=EXAMPLES[name], rows=rows, seed=seed), output)
-    Console().print(f"Wrote '{output}': target 'ill', environment 'hospital'.", soft_wrap=True)
+    Console().print(
+        f"Wrote '{output}': target 'ill', environment 'hospital'.", soft_wrap=True, markup=False
+    )
 
 
 @app.command()
@@ -68,7 +72,7 @@ def fit(
         str | None, typer.Option(help="classification or regression, if not as it looks.")
     ] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeatable.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and rows drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of weights and rows drawn.")] = 0,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
 ) -> None:
     """Fit a model to rows of several environments and keep it in a folder."""
@@ -118,7 +122,9 @@ def predict(
     console = Console()
     for note in notes:
         console.print(note, highlight=False, markup=False)
-    console.print(f"Wrote {count:,} predictions to '{output}'.", highlight=False, soft_wrap=True)
+    console.print(
+        f"Wrote {count:,} predictions to '{output}'.", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 @app.command()
@@ -126,7 +132,7 @@ def diagnose(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
     rows: Annotated[str, typer.Argument(help="Labelled rows, best ones it was not fitted to.")],
     output: Annotated[Path | None, typer.Option(help="Also as a JSON file.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the resampling.")] = 0,
 ) -> None:
     """Say how a model does in every environment, why, and what to do."""
     with reported(Console(stderr=True), NOTHING):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from invlearn.diagnostics.intervals import resampled_means
+from invlearn.diagnostics.intervals import normal_bound, resampled_means
 
 Floats = npt.NDArray[np.float64]
 
@@ -108,22 +108,45 @@ class HeldOut:
         """The contenders of a kind."""
         return [contender for contender in self.contenders if contender.kind == kind]
 
+    def finished(self, kind: str) -> list[Contender]:
+        """The contenders of a kind that ended in finite numbers everywhere."""
+        failed = self.failed()
+        return [contender for contender in self.kind(kind) if contender.name not in failed]
+
+    def failed(self) -> dict[str, list[str]]:
+        """The environments in which a method's training diverged, by method."""
+        lost = {
+            c.name: [e for e, value in zip(self.environments, column, strict=True)
+                     if not np.isfinite(value)]
+            for c, column in zip(self.contenders, self.values.T, strict=True)
+        }  # fmt: skip
+        return {name: where for name, where in lost.items() if where}
+
     def cell(self, environment: str, name: str) -> Estimate:
         """A method in an environment, with its 95 % interval."""
         e, m = self.environments.index(environment), self.number(name)
-        return _estimate(self.values[e, m], self.draws[:, e, m], 0.05)
+        return Estimate(float(self.values[e, m]), *_percentiles(self.draws[:, e, m], 1))
 
     def worst_environment(self, name: str) -> str:
-        """The environment in which a method does worst."""
+        """The environment in which a method does worst, or the first in which it failed."""
         return self.environments[int(np.argmin(self._goodness(self.values)[:, self.number(name)]))]
 
     def worst(self, name: str) -> Estimate:
-        """A method where it does worst."""
-        return _estimate(*self._worst(name), 0.05)
+        """A method where it does worst.
+
+        The interval is that environment's, widened for having picked it among all: the lowest of
+        several equals looks worse than it is.
+        """
+        e, m = self.environments.index(self.worst_environment(name)), self.number(name)
+        low, high = _percentiles(self.draws[:, e, m], len(self.environments))
+        return Estimate(float(self.values[e, m]), low, high)
 
     def mean(self, name: str) -> Estimate:
         """A method on average over environments, each counted alike."""
-        return _estimate(*self._mean(name), 0.05)
+        m = self.number(name)
+        return Estimate(
+            float(self.values[:, m].mean()), *_percentiles(self.draws[:, :, m].mean(1), 1)
+        )
 
     def gain(self, name: str, over: Sequence[str], where: str, tests: int = 1) -> Estimate:
         """How much better a method is than the best of others, in the metric's unit.
@@ -141,20 +164,19 @@ class HeldOut:
         Returns
         -------
         Estimate
-            Positive is better.
+            Positive is better. Of 'worst' the lower end is a bound for the method in *every*
+            environment against the other in the one where that did worst, and the upper end the
+            reverse, both widened for having picked that environment: a bootstrap of the smallest
+            of several numbers would be biased.
         """
-        statistic = {"worst": self._worst, "mean": self._mean}[where]
-        value, draws = statistic(name)
-        # Of the others the one that is best in the rows at hand.
-        best = max(over, key=lambda other: self._goodness(np.asarray(statistic(other)[0])))
-        other_value, other_draws = statistic(best)
-        sign = 1.0 if self.metric.higher_is_better else -1.0
-        return _estimate(sign * (value - other_value), sign * (draws - other_draws), 0.05 / tests)
+        one = {"worst": self._worst_gain, "mean": self._mean_gain}[where]
+        gains = [one(self.number(name), self.number(other), tests * len(over)) for other in over]
+        return Estimate(*(min(ends) for ends in zip(*gains, strict=True)))
 
     def best(self, names: Sequence[str], where: str) -> str:
         """The method that does best of some, 'worst' or 'mean' as in `gain`."""
-        statistic = {"worst": self._worst, "mean": self._mean}[where]
-        return max(names, key=lambda name: float(self._goodness(np.asarray(statistic(name)[0]))))
+        statistic = {"worst": self.worst, "mean": self.mean}[where]
+        return max(names, key=lambda name: float(self._goodness(np.array(statistic(name).value))))
 
     def table(self) -> pd.DataFrame:
         """Long table: method, environment, rows, metric, value, low, high.
@@ -177,22 +199,39 @@ class HeldOut:
     def _goodness(self, values: Floats) -> Floats:
         return values if self.metric.higher_is_better else -values
 
-    def _worst(self, name: str) -> tuple[float, Floats]:
-        m = self.number(name)
-        pick = np.min if self.metric.higher_is_better else np.max
-        return float(pick(self.values[:, m])), pick(self.draws[:, :, m], axis=1)
+    def _mean_gain(self, m: int, other: int, tests: int) -> Estimate:
+        better = self._goodness(self.values[:, m] - self.values[:, other]).mean()
+        draws = self._goodness(self.draws[:, :, m] - self.draws[:, :, other]).mean(1)
+        margin = normal_bound(tests) * max(float(draws.std()), self._one_row() / len(self.rows))
+        return Estimate(float(better), float(better - margin), float(better + margin))
 
-    def _mean(self, name: str) -> tuple[float, Floats]:
-        m = self.number(name)
-        return float(self.values[:, m].mean()), self.draws[:, :, m].mean(1)
+    def _worst_gain(self, m: int, other: int, tests: int) -> Estimate:
+        good, drawn = self._goodness(self.values), self._goodness(self.draws)
+        bound = normal_bound(tests * len(self.rows))
+        mine, theirs = int(good[:, m].argmin()), int(good[:, other].argmin())
+        ends = []
+        for e, f, sign in (
+            *((e, theirs, -1.0) for e in range(len(self.rows))),
+            *((mine, f, 1.0) for f in range(len(self.rows))),
+        ):
+            spread = (drawn[:, e, m] - drawn[:, f, other]).std()
+            margin = bound * max(float(spread), self._one_row())
+            ends.append(float(good[e, m] - good[f, other] + sign * margin))
+        half = len(self.rows)
+        value = float(good[mine, m] - good[theirs, other])
+        return Estimate(value, min(ends[:half]), max(ends[half:]))
+
+    def _one_row(self) -> float:
+        """The least that is not known: whether one more row would have been right."""
+        return 1 / min(self.rows) if self.metric.higher_is_better else 0.0
 
 
 def compare_errors(
     errors: Mapping[str, Floats],
-    shares: Mapping[str, Floats],
     contenders: Sequence[Contender],
     metric: Metric,
     *,
+    classes: Mapping[str, npt.NDArray[np.int64]] | None = None,
     seed: int = 0,
     draws: int = 1000,
 ) -> HeldOut:
@@ -201,11 +240,13 @@ def compare_errors(
     Parameters
     ----------
     errors : {environment: array [n_e, M]}
-        0-1 or squared error of every row by every method, while its environment was left out.
-    shares : {environment: array [n_e]}
-        Row weights within the environment.
+        0-1 or squared error of every row by every method, while its environment was left out; NaN
+        where its training failed.
     contenders : sequence of Contender, M of them
     metric : Metric
+    classes : {environment: array [n_e]}, optional
+        Of the rows: errors are averaged within each class first, and rows drawn within it, as
+        balanced accuracy wants it.
     seed, draws : int
         Of the bootstrap over rows. It says how sure the numbers are for more rows from these
         environments, not for another environment, and not for another seed of the training.
@@ -214,27 +255,36 @@ def compare_errors(
     --------
     >>> two = [Contender("a", "A", "usual", ""), Contender("b", "B", "invariant", "")]
     >>> errors = {"north": np.array([[0.0, 1.0], [1.0, 1.0]]), "south": np.zeros((2, 2))}
-    >>> ones = {"north": np.ones(2), "south": np.ones(2)}
-    >>> found = compare_errors(errors, ones, two, METRICS["accuracy"])
+    >>> found = compare_errors(errors, two, METRICS["accuracy"])
     >>> found.worst("a").value, found.worst_environment("b")
     (0.5, 'north')
     """
     rng = np.random.default_rng(seed)
-    names = tuple(errors)
-    means = [(shares[name] @ errors[name]) / shares[name].sum() for name in names]
-    drawn = [resampled_means(errors[name], shares[name], draws, rng) for name in names]
+    means, drawn = [], []
+    for name, rows in errors.items():
+        strata = np.zeros(len(rows), dtype=np.int64) if classes is None else classes[name]
+        parts = [rows[strata == label] for label in np.unique(strata)]
+        means.append(np.mean([part.mean(0) for part in parts], axis=0))
+        drawn.append(
+            np.mean([resampled_means(part, np.ones(len(part)), draws, rng) for part in parts], 0)
+        )
     # A mean of draws may lie outside by rounding.
     clipped = np.clip(np.stack(drawn, axis=1), 0.0, None)
     return HeldOut(
         metric,
         tuple(contenders),
-        names,
-        tuple(len(errors[name]) for name in names),
+        tuple(errors),
+        tuple(len(rows) for rows in errors.values()),
         metric.of_mean(np.stack(means)),
         metric.of_mean(clipped),
     )
 
 
-def _estimate(value: float, draws: Floats, level: float) -> Estimate:
-    low, high = np.quantile(draws, [level / 2, 1 - level / 2])
-    return Estimate(float(value), float(low), float(high))
+def _percentiles(draws: Floats, tests: int) -> tuple[float, float]:
+    """Ends of the 95 % interval; widened for several tests, of which draws hold no percentiles."""
+    low, high = np.quantile(draws, [0.025, 0.975])
+    if tests == 1 or not np.isfinite(low):
+        return float(low), float(high)
+    center = float(draws.mean())
+    wider = normal_bound(tests) / normal_bound(1)
+    return center + wider * (float(low) - center), center + wider * (float(high) - center)

@@ -7,11 +7,9 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
@@ -21,6 +19,12 @@ from torch import nn
 
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError, SingleEnvironmentWarning, unknown_name
+from invlearn.estimators.checks import (
+    Array,
+    check_parameters,
+    environment_labels,
+    location_and_scale,
+)
 from invlearn.estimators.fitting import Fitted, MakeNetwork, Recipe, fit_network
 from invlearn.estimators.inferred import infer_environments
 from invlearn.estimators.strength import Strength, choose_strength
@@ -29,9 +33,9 @@ from invlearn.losses import Loss
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective
+from invlearn.training.settings import check_device
 
 Network = str | Callable[[int, int, torch.Generator], nn.Module]
-Array = npt.NDArray[Any]
 
 
 class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
@@ -84,6 +88,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         self,
         X: Any,
         y: Any,
+        *,
         environments: Any = None,
         sample_weight: Any = None,
     ) -> Self:
@@ -112,6 +117,11 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
             X or y that scikit-learn's validation refuses.
         """
         recipe = self._recipe()
+        if isinstance(environments, str) and self.penalty_weight == "auto":
+            raise OptionError(
+                "Expected penalty_weight as a number with inferred environments, got 'auto': there "
+                "are two, and none can be left out. Leave it None."
+            )
         X, y = validate_data(
             self,
             X,
@@ -122,13 +132,14 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
             y_numeric=False,
             multi_output=False,
         )
-        labels = _labels(environments, len(X))
+        labels = environment_labels(environments, len(X))
         weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         kept = weights > 0  # As if the others were not there.
         if not kept.any():
             raise EnvironmentsError("Expected row weights with a positive sum, got only zeros.")
         X, y, weights = X[kept], np.asarray(y)[kept], weights[kept]
         labels = labels if isinstance(labels, str | None) else labels[kept]
+        classes = getattr(self, "classes_", None)
         targets, loss, n_outputs = self._targets(y, weights)
         uniform = bool((weights == weights[0]).all())
         rows = Environments.from_arrays(
@@ -157,7 +168,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
             recipe = replace(recipe, strength=found.value)
             if found.value is None:
                 recipe = replace(recipe, objective="erm", hyper={})
-        start = self._start(n_outputs)
+        start = self._start(n_outputs, classes)
         self._keep(
             fit_network(
                 recipe, make, rows, loss, seed=seed, start=start, progress=bool(self.verbose)
@@ -169,6 +180,8 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _recipe(self) -> Recipe:
         """The parameters, checked where nothing later does."""
+        check_parameters(self)
+        check_device(self.device)
         auto = isinstance(self.penalty_weight, str)
         if auto and self.penalty_weight != "auto":
             raise unknown_name("penalty weight", str(self.penalty_weight), ["auto"])
@@ -178,10 +191,6 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
                 f"Expected no penalty_weight for {objective.title}, which has no penalty, got "
                 f"{self.penalty_weight}. Leave it None."
             )
-        if isinstance(self.network, str) and self.network not in ("linear", "mlp"):
-            raise unknown_name("network", self.network, ["linear", "mlp"])
-        if isinstance(self.steps, bool) or not isinstance(self.steps, Integral) or self.steps < 1:
-            raise OptionError(f"Expected steps of 1 or more, a whole number, got {self.steps!r}.")
         if self.warm_start and self.penalty_weight == "auto":
             raise OptionError(
                 "Expected penalty_weight as a number with warm_start, got 'auto'. Choose it once, "
@@ -209,10 +218,15 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         hidden = () if network == "linear" else tuple(self.hidden)
         return lambda generator: MLP(width, hidden, n_outputs, generator=generator)
 
-    def _start(self, n_outputs: int) -> nn.Module | None:
-        """The last fit's network to go on from, if asked for and of the same shape."""
+    def _start(self, n_outputs: int, classes: Array | None) -> nn.Module | None:
+        """The last fit's network to go on from, if asked for and made for the same."""
         if not self.warm_start or not hasattr(self, "network_"):
             return None
+        if classes is not None and not np.array_equal(classes, self.classes_):
+            raise OptionError(
+                f"Expected the classes of the last fit with warm_start, {classes.tolist()}, got "
+                f"{self.classes_.tolist()}. Set warm_start=False."
+            )
         fresh = self._make_network(n_outputs)(torch.Generator().manual_seed(0))
         shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (fresh, self.network_)]
         if shapes[0] != shapes[1]:
@@ -227,12 +241,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         if not self.standardize or X.ndim != 2:
             self.location_, self.scale_ = np.zeros(1), np.ones(1)
             return X
-        share = weights / weights.sum()
-        self.location_ = share @ X
-        spread = np.sqrt(share @ np.square(X - self.location_))
-        # A column whose spread is rounding noise is constant.
-        constant = spread <= 10 * np.finfo(np.float64).eps * np.abs(self.location_)
-        self.scale_ = np.where(constant | (spread == 0), 1.0, spread)
+        self.location_, self.scale_ = location_and_scale(X, weights)
         return self._scaled(X)
 
     def _scaled(self, X: Array) -> Array:
@@ -257,38 +266,12 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         """Outputs [n, k] of the network, in double precision."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64, allow_nd=callable(self.network))
-        # Products in double precision do not depend on which rows are predicted together.
-        network = copy.deepcopy(self.network_).double()
-        device = next(network.parameters()).device
-        z = forward(network, torch.as_tensor(self._scaled(X)).to(device))
-        return z.reshape(len(X), -1).cpu().numpy()
-
-
-def _labels(environments: Any, n_rows: int) -> Array | str | None:
-    """Environment labels [n], 'infer' or None; anything else is refused."""
-    if environments is None:
-        return None
-    if isinstance(environments, str):
-        if environments != "infer":
-            raise EnvironmentsError(
-                "Expected environments as one label per row, 'infer' or None, got the string "
-                f"'{environments}'. Pass the column itself: environments=frame['{environments}']."
-            )
-        return environments
-    labels = np.asarray(
-        environments.to_numpy() if hasattr(environments, "to_numpy") else environments
-    )
-    if isinstance(environments, list | tuple):  # np.asarray would turn None into 'None'.
-        labels = np.empty(len(environments), dtype=object)
-        labels[:] = environments
-    if labels.ndim != 1 or len(labels) != n_rows:
-        raise EnvironmentsError(
-            f"Expected {n_rows} environment labels, one per row, got shape {labels.shape}."
-        )
-    missing = pd.isna(labels)
-    if missing.any():
-        raise EnvironmentsError(
-            f"Expected an environment label in every row, {int(missing.sum())} have none (first: "
-            f"row {int(np.flatnonzero(missing)[0])}). Drop such rows or name their environment."
-        )
-    return labels
+        network, rows = self.network_, torch.as_tensor(self._scaled(X))
+        parameter = next(network.parameters())
+        if isinstance(network, MLP):
+            # Products in double precision do not depend on which rows are predicted together.
+            network = copy.deepcopy(network).double()
+        else:
+            rows = rows.to(parameter.dtype)
+        z = forward(network, rows.to(parameter.device)).reshape(len(X), -1)
+        return z.cpu().to(torch.float64).numpy()

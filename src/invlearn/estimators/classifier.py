@@ -11,7 +11,8 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.multiclass import check_classification_targets
 
 from invlearn.errors import EnvironmentsError
-from invlearn.estimators.base import Array, InvariantEstimator
+from invlearn.estimators.base import InvariantEstimator
+from invlearn.estimators.checks import Array
 from invlearn.losses import Loss, get_loss
 
 
@@ -24,9 +25,9 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
         Any of `invlearn.OBJECTIVES`, by name or as an object with options of its own.
     penalty_weight : float, 'auto' or None
         How much invariance counts (meta-IRM: the weight of the meta-losses' deviation). None: a
-        middling weight for standardized tables. 'auto': chosen by leaving each training
-        environment out in turn, for the lowest worst risk; needs three environments, trains
-        three times as many networks as there are environments, and may find that ERM is best.
+        gentle weight for standardized tables. 'auto': chosen by leaving training environments
+        out in turn (in five groups, if there are more), for the lowest worst risk; needs three
+        environments, trains three networks for each, and may find that ERM is best.
     hyper : mapping, optional
         Other hyperparameters of the objective by name, ``{"inner_lr": 0.5}``.
     network : 'mlp', 'linear' or callable

@@ -18,7 +18,7 @@ from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective
 from invlearn.selection import Choice, get_rule, reference_step
 from invlearn.training import PenaltySchedule, Run, Settings, Stopping, Trainer
-from invlearn.training.settings import check_device
+from invlearn.training.settings import check_device, drawn_positions
 
 MakeNetwork = Callable[[torch.Generator], nn.Module]
 
@@ -27,6 +27,9 @@ FULL_BATCH_ROWS = 2000
 
 A squared mini-batch statistic is biased upwards, so penalties prefer whole environments.
 """
+
+MEASURED_ROWS = 50_000
+"""Training rows of an environment that early stopping measures; of more, so many are drawn."""
 
 DEFAULT_STOPPING = "lowest-worst-group"
 
@@ -292,6 +295,12 @@ def _fresh(make_network: MakeNetwork, seed: int) -> nn.Module:
 
 
 def _sets(train: Environments, validation: Environments) -> list[EvaluationSet]:
+    """What is measured along a run: of large environments a sample of the training rows."""
+    if max(train.sizes) > MEASURED_ROWS:
+        generator = torch.Generator().manual_seed(0)
+        train = train.take(
+            [drawn_positions(size, min(size, MEASURED_ROWS), generator) for size in train.sizes]
+        )
     return [
         EvaluationSet.from_environments(train, "train"),
         EvaluationSet.from_environments(validation, "validation"),

@@ -24,8 +24,9 @@ def most_different_split(dummy_gradients: Tensor, weights: Tensor | None = None)
 
     with the rows' dummy gradients d_i of a fixed reference. The two sums add up to a constant, so
     the objective is convex in the first and the maximum is where it is largest or smallest:
-    at q_i = 1[d_i > 0] (or the reverse, the same two environments). For a classification these
-    are the rows the reference gets wrong and those it gets right. No ascent is needed.
+    at q_i = 1[d_i > 0] (or the reverse, the same two environments). With two classes these are
+    the rows the reference gets wrong and those it gets right; with more, or in a regression, those
+    whose loss a smaller output would lower, and the others. No ascent is needed.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def infer_environments(
     *,
     seed: int,
 ) -> Environments:
-    """Rows of one environment as two, split by a reference ERM's mistakes.
+    """Rows of one environment as two, split by what a reference ERM gets wrong.
 
     The reference is an ERM of the same network, trained for a fifth of the recipe's steps: long
     enough for what is learnt first, which has to be the shortcut. Where the quick lesson is the
@@ -76,7 +77,7 @@ def infer_environments(
     Raises
     ------
     EnvironmentsError
-        The reference errs on fewer than two rows, or on all but one.
+        Fewer than two rows are on one of the two sides.
     """
     steps = max(recipe.steps // 5, 1)
     quick = replace(
@@ -91,8 +92,9 @@ def infer_environments(
     counts = (int((~misled).sum()), int(misled.sum()))
     if min(counts) < 2:
         raise EnvironmentsError(
-            f"Expected a reference model that errs on some rows and not on others, got {counts[1]} "
-            f"of {sum(counts)} rows. Environments cannot be inferred here: name them, or train "
+            f"Expected a reference model that a smaller output would serve in some rows and not in "
+            f"others (with two classes: that errs on some), got {counts[1]} of {sum(counts)}. "
+            "Environments cannot be inferred here: name them, or train "
             "without."
         )
     parts = {}

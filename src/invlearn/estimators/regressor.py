@@ -7,7 +7,8 @@ from typing import Any, cast
 import numpy as np
 from sklearn.base import RegressorMixin
 
-from invlearn.estimators.base import Array, InvariantEstimator
+from invlearn.estimators.base import InvariantEstimator
+from invlearn.estimators.checks import Array, location_and_scale
 from invlearn.losses import Loss, get_loss
 
 
@@ -43,10 +44,8 @@ class InvariantRegressor(RegressorMixin, InvariantEstimator):  # type: ignore[mi
 
     def _targets(self, y: Any, weights: Array) -> tuple[Array, Loss, int]:
         y = np.asarray(y, dtype=np.float64)
-        share = weights / weights.sum()
-        self.target_location_ = float(share @ y)
-        spread = float(np.sqrt(share @ np.square(y - self.target_location_)))
-        self.target_scale_ = spread if spread > 0 else 1.0
+        location, scale = location_and_scale(y, weights)
+        self.target_location_, self.target_scale_ = float(location), float(scale)
         scaled = (y - self.target_location_) / self.target_scale_
         return scaled.astype(np.float32), get_loss("squared"), 1
 

@@ -31,7 +31,8 @@ class Strength:
     value : float or None
         None where the objective has no strength, or pooled training (ERM) was never worse.
     scores : DataFrame
-        A row per candidate and environment left out: strength (0 is ERM), environment, risk.
+        A row per candidate and environment left out: strength (0 is ERM; as it would be for all
+        environments), environment, risk.
     """
 
     value: float | None
@@ -90,23 +91,23 @@ def choose_strength(
             "Leave it out of hyper."
         )
     erm = replace(recipe, objective="erm", strength=None, hyper={})
-    candidates = [(0.0, erm)] + [
-        (strength, replace(recipe, strength=strength))
-        for strength in objective.strengths(len(environments) - 1)
-    ]
-    groups = environment_groups(environments.names, MOST_GROUPS, seed)
-    jobs = [(strength, candidate, out) for out in groups for strength, candidate in candidates]
-    trainers = []
-    for _, candidate, out in jobs:
+    labels = (0.0, *objective.strengths(len(environments)))
+    jobs, trainers = [], []
+    for out in environment_groups(environments.names, MOST_GROUPS, seed):
         kept = environments.select([name for name in environments.names if name not in out])
-        network = make_network(torch.Generator().manual_seed(seed)).to(recipe.device)
-        trainers.append(candidate.trainer(network, kept.to(recipe.device), loss, seed))
+        # What counts as strong may depend on how many environments there are.
+        strengths = objective.strengths(len(kept))
+        candidates = [erm, *(replace(recipe, strength=strength) for strength in strengths)]
+        for label, candidate in zip(labels, candidates, strict=True):
+            network = make_network(torch.Generator().manual_seed(seed)).to(recipe.device)
+            trainers.append(candidate.trainer(network, kept.to(recipe.device), loss, seed))
+            jobs.append((label, out))
     with warnings.catch_warnings():
         # A candidate that collapses or diverges is not chosen: its risk says so.
         warnings.simplefilter("ignore", UserWarning)
         runs = train_together(trainers)
     rows = []
-    for (strength, _, out), trainer, run in zip(jobs, trainers, runs, strict=True):
+    for (strength, out), trainer, run in zip(jobs, trainers, runs, strict=True):
         left_out = EvaluationSet.from_environments(environments.select(out), "held-out")
         network = fitted(run, trainer.hyper).network
         for found in evaluate(network, [left_out.to(recipe.device)], loss):
@@ -116,10 +117,7 @@ def choose_strength(
     scores = pd.DataFrame(rows)
     worst = scores.groupby("strength")["risk"].max()
     best = float(worst.index[int(worst.to_numpy().argmin())])  # The smallest of equals.
-    position = [strength for strength, _ in candidates].index(best)
-    if position == 0:
-        return Strength(None, scores)
-    return Strength(objective.strengths(len(environments))[position - 1], scores)
+    return Strength(best or None, scores)
 
 
 def environment_groups(names: Sequence[str], most: int, seed: int) -> list[list[str]]:

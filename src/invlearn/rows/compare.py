@@ -5,32 +5,22 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from invlearn.diagnostics.diversity import diversity
-from invlearn.diagnostics.effects import feature_effects
-from invlearn.diagnostics.findings import Finding, environment_rows
-from invlearn.diagnostics.held_out import METRICS, Contender, HeldOut, compare_errors
-from invlearn.environments import Environments
-from invlearn.errors import EnvironmentsError, OptionError, unknown_name
-from invlearn.estimators.strength import environment_groups
+from invlearn.diagnostics.findings import Finding
+from invlearn.diagnostics.held_out import Contender, HeldOut
+from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.experiments.processes import cores, run_all
-from invlearn.losses import get_loss
 from invlearn.objectives import get_objective
 from invlearn.rows.contenders import DEFAULT, POOLED, contenders, estimator
+from invlearn.rows.fit import FitRequest
 from invlearn.rows.inputs import Make
+from invlearn.rows.measure import data_findings, fewer, folds_of, measured, metric_of
 from invlearn.rows.source import Source, set_aside
 from invlearn.training.settings import check_device
-
-RARE = 0.2
-"""Below this share of the rarest class accuracy says little, and classes count alike instead."""
-
-MOST_FOLDS = 10
-"""With more environments than this, several are left out at a time."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,8 +49,8 @@ class RowsRequest:
     objectives: Sequence[str] = DEFAULT
     test_environment: str | None = None
     metric: str | None = None
-    hidden: tuple[int, ...] = (16,)
-    steps: int = 200
+    hidden: tuple[int, ...] = FitRequest.hidden
+    steps: int = FitRequest.steps
     max_rows: int = 100_000
     seed: int = 0
     device: str = "cpu"
@@ -68,7 +58,7 @@ class RowsRequest:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one method did on one fold: predictions for the rows left out, and how it was set."""
+    """What one method did on one fold: predictions for the rows left out (NaN if it diverged)."""
 
     fold: int
     method: str
@@ -85,6 +75,8 @@ class RowsComparison:
     ----------
     source : Source
         The rows that took part.
+    folds : tuple of tuple of str
+        The environments left out together.
     found : HeldOut
     findings : tuple of Finding
         About the rows themselves.
@@ -95,6 +87,7 @@ class RowsComparison:
     """
 
     source: Source
+    folds: tuple[tuple[str, ...], ...]
     found: HeldOut
     findings: tuple[Finding, ...]
     settings: dict[str, dict[str, str]]
@@ -146,6 +139,8 @@ def compare_rows(
     """
     started = time.monotonic()
     check_device(request.device)
+    if jobs is not None and jobs < 1:
+        raise OptionError(f"Expected jobs of 1 or more, got {jobs}.")
     if request.steps < 1 or request.max_rows < 100:
         raise OptionError(
             f"Expected steps of 1 or more and max_rows of 100 or more, got {request.steps} and "
@@ -158,17 +153,17 @@ def compare_rows(
             "Expected at least one objective besides ERM to compare with it, got "
             f"{', '.join(request.objectives) or 'none'}. For instance vrex."
         )
-    source = _fewer(set_aside(source), request)
-    folds = _folds(source, request)
-    metric = METRICS[_metric(source, request)]
+    drawn = fewer(source, request.max_rows, request.seed)
+    source = set_aside(drawn)
+    folds = folds_of(source, drawn, request.test_environment, request.seed)
+    metric = metric_of(source, request.metric)
     work = []
-    columns: dict[str, str] = {}
     for number, left_out in enumerate(folds):
         inside = source.of([name for name in source.names if name not in left_out])
         if task == "classification" and len(np.unique(inside.y)) < 2:
             raise EnvironmentsError(
-                f"Expected two classes without environment '{left_out[0]}', got one: it cannot be "
-                "left out. Drop it or merge it with another."
+                f"Expected two classes without {_some(left_out)}, got one. Merge environments, or "
+                "leave out others with --test-environment."
             )
         inputs = inside.learn_inputs()
         make = Make(inputs.network(request.hidden, 1))
@@ -188,17 +183,15 @@ def compare_rows(
 
     progress(0, len(work), "training")
     run_all(_train, work, processes=cores() if jobs is None else jobs, done=ended)
-    found = _measured(source, folds, methods, done, metric.name, request.seed)
-    everything = source.learn_inputs()
-    if source.frame is not None:
-        columns = everything.columns
+    predicted = {(trained.fold, trained.method): trained.predicted for trained in done}
     return RowsComparison(
         source,
-        found,
-        _findings(source, request.seed),
+        tuple(map(tuple, folds)),
+        measured(source, folds, methods, predicted, metric, request.seed),
+        data_findings(source, request.seed),
         _settings(methods, done, folds, request),
         (*source.notes, *_said(done, methods)),
-        columns,
+        source.learn_inputs().columns,
         time.monotonic() - started,
     )
 
@@ -226,110 +219,13 @@ def _train(job: _Job) -> Trained:
     setting = ""
     if network and get_objective(job.method).strength:
         weight = model.penalty_weight_
-        setting = f"{weight:g}" if weight else "0 (ERM)"
-    said = tuple(dict.fromkeys(str(w.message) for w in caught if network))
+        chosen = "" if several else " (default)"
+        setting = f"{weight:g}{chosen}" if weight else "0 (ERM)"
+    said = tuple(dict.fromkeys(str(w.message).rstrip(".") for w in caught))
     predicted = np.asarray(model.predict(job.left_out), dtype=np.float64)
+    if network and model.stop_reason_ == "diverged":
+        predicted[:] = np.nan
     return Trained(job.fold, job.method, predicted, setting, said)
-
-
-def _fewer(source: Source, request: RowsRequest) -> Source:
-    """At most so many rows, drawn in every environment alike."""
-    n = len(source.y)
-    if n <= request.max_rows:
-        return source
-    rng = np.random.default_rng(request.seed)
-    kept = []
-    for name, size in source.sizes.items():
-        here = np.flatnonzero(source.environments == name)
-        count = max(round(size * request.max_rows / n), min(size, 10))
-        kept.append(rng.choice(here, count, replace=False))
-    drawn = source.take(np.sort(np.concatenate(kept)))
-    note = f"{len(drawn.y):,} of {n:,} rows were drawn for the comparison (--max-rows)."
-    return replace(drawn, notes=(*source.notes, note))
-
-
-def _folds(source: Source, request: RowsRequest) -> list[list[str]]:
-    names = source.names
-    if request.test_environment is not None:
-        if request.test_environment not in names:
-            raise unknown_name("environment", request.test_environment, names)
-        folds = [[request.test_environment]]
-    else:
-        folds = environment_groups(names, MOST_FOLDS, request.seed)
-    if len(names) < 3:
-        raise EnvironmentsError(
-            f"Expected at least three environments, one to leave out and two to learn from, got "
-            f"{len(names)} ({', '.join(names)}). Is '{source.environment_name}' the column that "
-            "says where rows come from?"
-        )
-    return folds
-
-
-def _metric(source: Source, request: RowsRequest) -> str:
-    if source.target.task == "regression":
-        if request.metric not in (None, "RMSE"):
-            raise OptionError(f"Expected metric RMSE of a regression, got '{request.metric}'.")
-        return "RMSE"
-    if request.metric is not None:
-        known = ("accuracy", "balanced accuracy")
-        if request.metric not in known:
-            raise unknown_name("metric", request.metric, known)
-        return request.metric
-    share = np.bincount(source.y).min() / len(source.y)
-    return "balanced accuracy" if share < RARE else "accuracy"
-
-
-def _measured(
-    source: Source,
-    folds: Sequence[Sequence[str]],
-    methods: Sequence[Contender],
-    done: Sequence[Trained],
-    metric: str,
-    seed: int,
-) -> HeldOut:
-    """Errors of every row left out, by environment."""
-    errors: dict[str, Floats] = {}
-    shares: dict[str, Floats] = {}
-    by_place = {(trained.fold, trained.method): trained.predicted for trained in done}
-    for number, left_out in enumerate(folds):
-        rows = source.of(left_out)
-        predicted = np.stack([by_place[number, method.name] for method in methods], axis=1)
-        truth = rows.y[:, None]
-        wrong = predicted != truth if metric != "RMSE" else np.square(predicted - truth)
-        for name in left_out:
-            here = rows.environments == name
-            errors[name] = wrong[here].astype(np.float64)
-            shares[name] = np.ones(int(here.sum()))
-            if metric == "balanced accuracy":
-                shares[name] = 1 / np.bincount(rows.y[here])[rows.y[here]]
-    ordered = sorted(errors)
-    return compare_errors(
-        {name: errors[name] for name in ordered},
-        {name: shares[name] for name in ordered},
-        methods,
-        METRICS[metric],
-        seed=seed,
-    )
-
-
-def _findings(source: Source, seed: int) -> tuple[Finding, ...]:
-    """What the rows themselves say, of all environments together."""
-    if source.frame is None:
-        return ()
-    inputs = source.learn_inputs()
-    y = source.y
-    loss = get_loss("squared")
-    if source.target.task == "classification":
-        loss = get_loss("logistic" if len(source.target.classes) == 2 else "softmax")
-    else:
-        y = ((y - y.mean()) / (y.std() or 1.0)).astype(np.float32)
-    rows = Environments.from_arrays(
-        torch.as_tensor(source.matrix(inputs)), torch.as_tensor(y), source.environments
-    )
-    return (
-        feature_effects(rows, loss, inputs.names, seed),
-        diversity(environment_rows(rows), loss, rng=np.random.default_rng(seed)),
-    )
 
 
 def _settings(

@@ -14,7 +14,7 @@ import pandas as pd
 
 from invlearn.diagnostics import Finding
 from invlearn.errors import EnvironmentsError, OptionError, OutputError, unknown_name
-from invlearn.images import read_images
+from invlearn.images import read_images, read_unlabelled_images
 from invlearn.rows.fit import FitRequest, fit_rows, fit_streamed
 from invlearn.rows.inputs import ImageInputs
 from invlearn.rows.model import RowsModel
@@ -92,10 +92,11 @@ def predict_file(model: RowsModel, rows: str | Path, output: Path) -> tuple[int,
     if output.suffix.lower() not in WRITERS:
         raise unknown_name("file ending", output.suffix, WRITERS)
     if isinstance(model.inputs, ImageInputs):
-        image = model.inputs.image
-        images = read_images(rows, image.height)
-        found = model.predict(None, _channels(images.x, image.channels))
-        found.insert(0, "file", list(images.paths))
+        image, parts = model.inputs.image, []
+        for x, paths in read_unlabelled_images(rows, image.height, image.channels):
+            parts.append(model.predict(None, x))
+            parts[-1].insert(0, "file", list(paths))
+        found = pd.concat(parts, ignore_index=True)
         write_table(found, output)
         return len(found), []
     if streams(rows):
@@ -136,20 +137,19 @@ def diagnose_file(
     """Diagnose a model on the labelled rows of a file; the findings, and what is new in them."""
     if isinstance(model.inputs, ImageInputs):
         image = model.inputs.image
-        source = read_rows(rows, image_size=image.height)
-        assert source.pixels is not None
+        images = read_images(rows, image.height, image.channels, fewest_classes=1)
+        labels = pd.Series(images.labels)
         known = set(map(str, model.target.classes))
-        new = sorted(set(map(str, source.target.classes)) - known)
+        new = sorted(set(labels.str.strip()) - known)
         if new:
             raise EnvironmentsError(
                 f"Expected images of {', '.join(sorted(known))}, got folders {', '.join(new)} too. "
                 "Leave them out, or fit a model with them."
             )
-        labels = pd.Series(source.target.decode(source.y))
         source = Source(
-            source.title, source.target_name, source.environment_name, model.target,
-            model.target.encode(labels), source.environments, None,
-            _channels(source.pixels, image.channels),
+            Path(rows).name, model.target_name, model.environment_name, model.target,
+            model.target.encode(labels), np.array(images.environments, dtype=object).astype(str),
+            None, images.x,
         )  # fmt: skip
         notes: list[str] = []
     else:
@@ -165,10 +165,3 @@ def diagnose_file(
         text = json.dumps({"findings": content, "notes": notes}, indent=2, ensure_ascii=False)
         write_whole(output, lambda part: part.write_text(text + "\n", encoding="utf-8"))
     return findings, notes
-
-
-def _channels(pixels: Any, channels: int) -> Any:
-    """Gray images as a model of colored ones takes them; others as they are."""
-    if pixels.shape[1] == 1 and channels == 3:
-        return np.repeat(pixels, 3, axis=1)
-    return pixels

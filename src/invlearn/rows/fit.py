@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
 
-from invlearn.errors import EnvironmentsError, OptionError
+from invlearn.errors import EnvironmentsError
 from invlearn.estimators import InvariantClassifier, InvariantRegressor
 from invlearn.estimators.base import InvariantEstimator
 from invlearn.estimators.fitting import Fitted, Recipe, fit_network
@@ -23,7 +22,7 @@ from invlearn.networks import NetworkSpec
 from invlearn.objectives import get_objective
 from invlearn.rows.inputs import ImageInputs, Inputs, Make, TableInputs
 from invlearn.rows.model import RowsModel
-from invlearn.rows.source import Source
+from invlearn.rows.source import Source, set_aside
 from invlearn.rows.streamed import stream_parquet
 from invlearn.tables import Target
 
@@ -32,13 +31,14 @@ from invlearn.tables import Target
 class FitRequest:
     """How a model is fitted to a user's rows; see `InvariantClassifier` for the parameters.
 
+    The defaults are those of comparisons, so that what is fitted is what was measured.
     `penalty_weight` 'auto' falls back to the objective's own with fewer than three environments.
     """
 
     objective: str = "vrex"
     penalty_weight: float | str | None = "auto"
     hidden: tuple[int, ...] = (16,)
-    steps: int = 500
+    steps: int = 200
     early_stopping: bool | str = False
     seed: int = 0
     device: str = "cpu"
@@ -51,7 +51,7 @@ def fit_rows(
     provenance: Mapping[str, str],
     progress: bool = False,
 ) -> tuple[RowsModel, list[str]]:
-    """Fit a model to all rows of all environments.
+    """Fit a model to all rows of all environments but those of a single row or class.
 
     Parameters
     ----------
@@ -71,6 +71,7 @@ def fit_rows(
     ------
     EnvironmentsError, OptionError, UnknownNameError
     """
+    source = set_aside(source, fewest=2)
     request, notes = _affordable(request, source.names)
     inputs = source.learn_inputs()
     spec = _network(inputs, request.hidden, source.target)
@@ -187,14 +188,7 @@ def _affordable(request: FitRequest, names: Sequence[str]) -> tuple[FitRequest, 
 
 
 def _network(inputs: Inputs, hidden: tuple[int, ...], target: Target) -> NetworkSpec:
-    n_outputs = len(target.classes) if len(target.classes) > 2 else 1
-    try:
-        return inputs.network(hidden, n_outputs)
-    except ValidationError as error:
-        raise OptionError(
-            f"Expected hidden layers of 1 to 100,000 units, got {hidden}: "
-            f"{error.errors()[0]['msg']}."
-        ) from error
+    return inputs.network(hidden, len(target.classes) if len(target.classes) > 2 else 1)
 
 
 def _loss(target: Target) -> Literal["squared", "logistic", "softmax"]:

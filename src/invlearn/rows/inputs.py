@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from invlearn.errors import OptionError
@@ -48,8 +49,14 @@ class TableInputs:
         return kinds | {name: f"left out: {why}" for name, why in self.encoder.dropped.items()}
 
     def network(self, hidden: tuple[int, ...], n_outputs: int) -> NetworkSpec:
-        """A perceptron over the features."""
-        return MLPSpec(n_features=self.encoder.n_features, hidden=hidden, n_outputs=n_outputs)
+        """A perceptron over the features; OptionError for widths out of their bounds."""
+        try:
+            return MLPSpec(n_features=self.n_features, hidden=hidden, n_outputs=n_outputs)
+        except ValidationError as error:
+            raise OptionError(
+                f"Expected hidden layers of 1 to 100,000 units and a billion weights at most, got "
+                f"{', '.join(map(str, hidden))}. Make them smaller."
+            ) from error
 
 
 @dataclass(frozen=True)

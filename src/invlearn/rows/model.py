@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from invlearn.evaluation import forward
 from invlearn.losses import get_loss
 from invlearn.model_folder import ModelRecord, OutputScale, load_model, save_model
 from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
-from invlearn.rows.source import Source, from_frame
+from invlearn.rows.source import Source, environment_names, from_frame, set_aside
 from invlearn.tables import Encoder, Target
 
 
@@ -134,7 +134,7 @@ class RowsModel:
             return []
         found = self.inputs.encoder.notes(frame)
         if self.environment_name in frame.columns:
-            here = frame[self.environment_name].dropna().astype(str).str.strip().unique()
+            here = environment_names(frame[self.environment_name]).dropna()
             new = sorted(set(here) - set(self.record.environments))
             if new:
                 shown = ", ".join(f"'{name}'" for name in new[:3])
@@ -167,11 +167,17 @@ class RowsModel:
         )
 
     def labelled(self, frame: pd.DataFrame, title: str) -> Source:
-        """The rows of a table that carry this model's target and environment."""
-        return from_frame(
+        """The rows of a table that carry this model's target and environment.
+
+        Environments of a single row are set aside, and noted.
+        """
+        source = from_frame(
             frame,
             title,
             target=self.target_name,
             environment=self.environment_name,
             known=self.target,
         )
+        kept = set_aside(source, fewest=2, one_class=True)
+        # The model's classes stay, whether these rows have all of them or not.
+        return replace(source.of(kept.names), notes=kept.notes)

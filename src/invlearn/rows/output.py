@@ -14,6 +14,7 @@ from invlearn.reports.drawing import replace
 from invlearn.reports.own_rows import OwnRows, write_own_rows
 from invlearn.reports.verdict import Verdict, verdict
 from invlearn.rows.compare import RowsComparison, RowsRequest
+from invlearn.rows.fit import FitRequest
 
 FILES = ("results.csv", "summary.json", "report.html")
 
@@ -55,18 +56,20 @@ def write_comparison(
         environment=source.environment_name,
         task=source.target.task,
         classes=tuple(map(str, source.target.classes)),
+        environments=source.sizes,
+        folds=comparison.folds,
         found=comparison.found,
         verdict=answer,
         findings=comparison.findings,
         columns=comparison.columns,
         notes=comparison.notes,
         settings=comparison.settings,
-        next_command=next_command(path, comparison, answer),
+        next_command=next_command(path, comparison, request, answer),
         provenance=from_here,
     )
     summary: dict[str, Any] = {
         "answer": {"headline": answer.headline, "sentences": answer.sentences,
-                   "recommended": answer.recommended, "helps": answer.helps},
+                   "recommended": answer.recommended, "outcome": answer.outcome},
         "target": source.target_name,
         "environment": source.environment_name,
         "task": source.target.task,
@@ -91,14 +94,21 @@ def write_comparison(
     return answer
 
 
-def next_command(path: Path, comparison: RowsComparison, answer: Verdict) -> str:
-    """The command that fits a model of the recommended kind to all of the rows."""
-    source = comparison.source
+def next_command(
+    path: Path, comparison: RowsComparison, request: RowsRequest, answer: Verdict
+) -> str:
+    """The command that fits what was measured, of the recommended kind, to all of the rows."""
+    source, usual = comparison.source, FitRequest()
     words = ["invlearn", "fit", str(path)]
     if source.pixels is None:
         words += ["--target", source.target_name, "--environment", source.environment_name]
         words += ["--task", source.target.task]
+        for name in source.left_out:
+            words += ["--drop", name]
+        if request.hidden != usual.hidden:
+            words += ["--hidden", ",".join(map(str, request.hidden))]
+    if request.steps != usual.steps:
+        words += ["--steps", str(request.steps)]
     # A linear model or trees of the pooled rows are scikit-learn's; ERM is the nearest here.
-    objective = answer.recommended if answer.helps else "erm-pooled"
-    words += ["--objective", objective, "--output", "model"]
-    return shlex.join(words)
+    words += ["--objective", answer.recommended if answer.helps else "erm-pooled"]
+    return shlex.join([*words, "--output", "model"])

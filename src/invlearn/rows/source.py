@@ -15,6 +15,7 @@ from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.images import is_image_folder, read_images
 from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
 from invlearn.tables import Encoder, ParquetTable, Target, column, read_table
+from invlearn.tables.kinds import as_labels
 
 Array = npt.NDArray[Any]
 
@@ -43,6 +44,8 @@ class Source:
     pixels : array [n, channels, height, width] of uint8, or None
     notes : tuple of str
         What was dropped.
+    left_out : tuple of str
+        Columns that were to be left out.
     """
 
     title: str
@@ -54,6 +57,7 @@ class Source:
     frame: pd.DataFrame | None
     pixels: npt.NDArray[np.uint8] | None
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -174,7 +178,7 @@ def from_frame(
     labels = column(frame, environment, "environment")
     for name in drop:
         column(frame, name, "left-out")
-    labels = _names(labels)
+    labels = environment_names(labels)
     notes = []
     unlabelled = labels.isna().to_numpy()
     if unlabelled.all():
@@ -203,11 +207,12 @@ def from_frame(
         others.loc[kept].reset_index(drop=True),
         None,
         tuple(notes),
+        tuple(drop),
     )
 
 
-def set_aside(source: Source, *, fewest: int = FEWEST_ROWS) -> Source:
-    """Without environments that are too small, or hold one class only; noted.
+def set_aside(source: Source, *, fewest: int = FEWEST_ROWS, one_class: bool = False) -> Source:
+    """Without environments that are too small, or (unless allowed) hold one class only; noted.
 
     Raises
     ------
@@ -220,7 +225,7 @@ def set_aside(source: Source, *, fewest: int = FEWEST_ROWS) -> Source:
         if size < fewest:
             rows = "row" if size == 1 else "rows"
             notes.append(f"Environment '{name}' has {size} {rows}: too few, set aside.")
-        elif source.target.task == "classification" and len(np.unique(here)) < 2:
+        elif not one_class and source.target.task == "classification" and len(np.unique(here)) < 2:
             notes.append(f"Environment '{name}' holds one class only: set aside.")
         else:
             kept.append(name)
@@ -229,17 +234,24 @@ def set_aside(source: Source, *, fewest: int = FEWEST_ROWS) -> Source:
             f"Expected environments of {fewest} rows or more with two classes, none of "
             f"{len(source.names)} is one. Is '{source.environment_name}' the right column?"
         )
-    return replace(source.of(kept), notes=tuple(notes))
+    return replace(_used_classes(source.of(kept)), notes=tuple(notes))
 
 
-def _names(labels: pd.Series[Any]) -> pd.Series[Any]:
-    """Environment names as text: 3.0 and 3 are one, surrounding blanks do not count."""
-    if pd.api.types.is_float_dtype(labels):
-        present = labels.dropna()
-        if len(present) and bool((present == present.round()).all()):
-            labels = labels.astype("Int64")
-    text = labels.astype(object).where(labels.notna(), None)
-    return text.map(lambda value: None if value is None else str(value).strip() or None)
+def _used_classes(source: Source) -> Source:
+    """Without classes that no row has any more."""
+    used = np.unique(source.y)
+    if source.target.task == "regression" or len(used) == len(source.target.classes):
+        return source
+    classes = tuple(source.target.classes[code] for code in used)
+    return replace(
+        source, target=Target("classification", classes), y=np.searchsorted(used, source.y)
+    )
+
+
+def environment_names(labels: pd.Series[Any]) -> pd.Series[Any]:
+    """Environment names as text, alike for 3, 3.0 and '3'; None for what is missing or blank."""
+    names = [name or None for name in as_labels(labels)]
+    return pd.Series(names, index=labels.index, dtype=object)
 
 
 def _images(

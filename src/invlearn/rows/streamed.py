@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from invlearn.environments import Environments, _stratified
+from invlearn.environments import Environments, stratified
 from invlearn.errors import EnvironmentsError
 from invlearn.rows.inputs import TableInputs
-from invlearn.rows.source import FEWEST_ROWS, Source, _names, from_frame, set_aside
+from invlearn.rows.source import FEWEST_ROWS, Source, environment_names, from_frame, set_aside
 from invlearn.stored_rows import RowStore, StoredRows
 from invlearn.tables import Encoder, ParquetTable, Target
 
@@ -66,16 +66,12 @@ class StreamedRows:
     target_location: float = 0.0
     target_scale: float = 1.0
 
-    def close(self) -> None:
-        """Remove the file of encoded rows."""
-        if isinstance(self.train.x, StoredRows):
-            self.train.x.store.close()
-
     def __enter__(self) -> StreamedRows:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        if isinstance(self.train.x, StoredRows):
+            self.train.x.store.close()
 
 
 @dataclass(frozen=True)
@@ -117,8 +113,8 @@ def stream_parquet(
 
     The file is read three times: target and environment of all rows, a sample that the encoder is
     fitted to, and batches that are encoded and stored on disk, sorted by environment. Rows and
-    environments are dropped as `from_frame` and `set_aside` do it. In memory are the targets and
-    some 30 bytes of each row, or 60 while the target is looked at.
+    environments are dropped as `from_frame` and `set_aside` do it. At most some 40 bytes of each
+    row are in memory, and 8 in the end: its target.
 
     Parameters
     ----------
@@ -194,9 +190,7 @@ def _columns(table: ParquetTable, target: str, environment: str, drop: Sequence[
     """Columns to learn from; what `from_frame` refuses in names, it refuses in a row of them."""
     row = pd.DataFrame("a", index=[0], columns=list(table.column_names))
     known = Target("classification", ("a",))
-    source = from_frame(
-        row, table.path.name, target=target, environment=environment, drop=drop, known=known
-    )
+    source = from_frame(row, "", target=target, environment=environment, drop=drop, known=known)
     assert source.frame is not None
     return list(source.frame.columns)
 
@@ -204,7 +198,7 @@ def _columns(table: ParquetTable, target: str, environment: str, drop: Sequence[
 def _labels(table: ParquetTable, target: str, environment: str, task: str | None) -> _Labels:
     """Read two columns, each distinct environment name only once."""
     codes, distinct = pd.factorize(table.column(environment))
-    texts = _names(pd.Series(distinct))
+    texts = environment_names(pd.Series(distinct))
     names = sorted(set(texts.dropna()))
     if not names:
         raise EnvironmentsError(
@@ -254,7 +248,7 @@ def _held_out(labels: _Labels, order: Array, sizes: Array, seed: int) -> Mask:
     held_out = np.zeros(len(labels.y), dtype=bool)
     for e, rows in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
         y, share = labels.y[rows], min(HELD_OUT_SHARE, HELD_OUT_ROWS / len(rows))
-        held = _stratified(torch.from_numpy(y), share, np.random.default_rng([seed, e]))
+        held = stratified(torch.from_numpy(y), share, np.random.default_rng([seed, e]))
         held_out[rows[held]] = True
         left = np.unique(y[~held_out[rows]])
         if labels.target.classes and len(left) < 2:
@@ -271,10 +265,9 @@ def _fit(
     rows = min(_SAMPLE_ROWS, max(int(_SAMPLE_BYTES / row_bytes), 1000))
     sample = table.sample(rows, seed, columns)
     sample = sample[learnt[sample.index]]
-    notes = []
-    if rows < table.n_rows:
-        notes.append(f"Columns are read as {len(sample):,} rows spread over the file suggest.")
-    return TableInputs(Encoder.fit(sample.reset_index(drop=True))), notes
+    note = f"Columns are read as {len(sample):,} rows spread over the file suggest."
+    encoder = Encoder.fit(sample.reset_index(drop=True))
+    return TableInputs(encoder), [note] if rows < table.n_rows else []
 
 
 def _store(

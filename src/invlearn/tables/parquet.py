@@ -154,9 +154,14 @@ class ParquetTable:
 
     @contextmanager
     def _open(self, **options: Any) -> Iterator[Any]:
-        """The open file, every fault of which is a DataFileError."""
+        """The open file, every fault of which is a DataFileError.
+
+        Arrow's reading ahead, which would gather the whole file in memory, is switched off.
+        """
         try:
-            with pq.ParquetFile(self.path, **options) as file:
+            with pq.ParquetFile(
+                self.path, pre_buffer=False, buffer_size=1 << 16, **options
+            ) as file:
                 yield file
         except DataFileError:
             raise

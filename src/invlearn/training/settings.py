@@ -182,7 +182,7 @@ def draw_batch(
     """
     rows = environments
     if settings.batch_size is None and isinstance(rows.x, StoredRows):
-        rows = rows.with_features(rows.x[:])
+        rows = rows.with_features(rows.x[:])  # The engine computes with rows in memory.
     elif settings.batch_size is not None:
         generator = seeded_generator(seed, _ROWS, step)
         sizes = environments.sizes
@@ -192,7 +192,7 @@ def draw_batch(
             share = min(settings.batch_size * len(sizes) / sum(sizes), 1.0)
             counts = [max(round(share * n), 1) for n in sizes]
         rows = environments.take(
-            [_positions(n, count, generator) for n, count in zip(sizes, counts, strict=True)]
+            [drawn_positions(n, count, generator) for n, count in zip(sizes, counts, strict=True)]
         )
     drawn = seeded_generator(seed, _WITHIN, step).initial_seed() % 2**62
     if folds == 1:
@@ -201,7 +201,7 @@ def draw_batch(
     return Batch(rows, fold, drawn)
 
 
-def _positions(n: int, count: int, generator: torch.Generator) -> Tensor:
+def drawn_positions(n: int, count: int, generator: torch.Generator) -> Tensor:
     """So many of n positions, every choice of them equally likely, sorted."""
     if n <= MANY_ROWS or count > n // 20:
         return torch.randperm(n, generator=generator)[:count].sort().values

@@ -1,0 +1,106 @@
+"""What the estimators look at before they fit: parameters, environment labels, columns' scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from invlearn.errors import EnvironmentsError, OptionError, unknown_name
+from invlearn.tables.kinds import label
+
+Array = npt.NDArray[Any]
+
+
+def check_parameters(estimator: Any) -> None:
+    """Refuse parameters of another kind than theirs, each with what it may be."""
+    if isinstance(estimator.network, str) and estimator.network not in ("linear", "mlp"):
+        raise unknown_name("network", estimator.network, ["linear", "mlp"])
+    whole = [_is_whole(width) and width > 0 for width in _listed(estimator.hidden)]
+    wanted = {
+        "network": (isinstance(estimator.network, str) or callable(estimator.network),
+                    "'mlp', 'linear' or a function that builds a network"),
+        "hidden": (isinstance(estimator.hidden, Sequence | np.ndarray) and all(whole),
+                   "a sequence of whole numbers above 0, such as (32,)"),
+        "steps": (_is_whole(estimator.steps) and estimator.steps >= 1,
+                  "a whole number of 1 or more"),
+        "patience": (_is_whole(estimator.patience), "a whole number of 1 or more"),
+        "batch_size": (estimator.batch_size is None or isinstance(estimator.batch_size, str)
+                       or _is_whole(estimator.batch_size), "a whole number, None or 'auto'"),
+        "lr": (isinstance(estimator.lr, Real), "a number above 0"),
+        "l2": (isinstance(estimator.l2, Real), "a number of 0 or more"),
+        "validation_fraction": (isinstance(estimator.validation_fraction, Real),
+                                "a number between 0 and 1"),
+        "penalty_weight": (estimator.penalty_weight is None
+                           or isinstance(estimator.penalty_weight, str | Real),
+                           "a number of 0 or more, 'auto' or None"),
+        "hyper": (estimator.hyper is None or (isinstance(estimator.hyper, Mapping) and all(
+            isinstance(value, Real) for value in estimator.hyper.values())),
+            "numbers by name, such as {'inner_lr': 0.5}"),
+    }  # fmt: skip
+    for name, (fits, kind) in wanted.items():
+        if not fits:
+            raise OptionError(f"Expected {name} as {kind}, got {getattr(estimator, name)!r}.")
+
+
+def location_and_scale(values: Array, weights: Array) -> tuple[Array, Array]:
+    """Weighted mean and standard deviation of columns [n, ...]; 1 for the deviation of a constant.
+
+    Squares of the largest numbers overflow and those of the smallest vanish: each column is
+    divided by its largest value first.
+    """
+    share = weights / weights.sum()
+    largest = np.abs(values).max(0)
+    unit = np.where(largest > 0, largest, 1.0)
+    scaled = values / unit
+    mean = share @ scaled
+    spread = np.sqrt(share @ np.square(scaled - mean))
+    # A column whose spread is rounding noise is constant.
+    constant = spread <= 10 * np.finfo(np.float64).eps * np.abs(mean)
+    deviation = np.where(constant | (spread * unit == 0), 1.0, spread * unit)
+    return mean * unit, deviation
+
+
+def environment_labels(environments: Any, n_rows: int) -> Array | str | None:
+    """Environment labels [n], 'infer' or None; anything else is refused."""
+    if environments is None:
+        return None
+    if isinstance(environments, str):
+        if environments != "infer":
+            raise EnvironmentsError(
+                "Expected environments as one label per row, 'infer' or None, got the string "
+                f"'{environments}'. Pass the column itself: environments=frame['{environments}']."
+            )
+        return environments
+    if isinstance(environments, list | tuple):  # np.asarray would turn None into 'None'.
+        labels = np.empty(len(environments), dtype=object)
+        labels[:] = environments
+    else:
+        labels = np.asarray(
+            environments.to_numpy() if hasattr(environments, "to_numpy") else environments
+        )
+    if labels.ndim != 1 or len(labels) != n_rows:
+        raise EnvironmentsError(
+            f"Expected {n_rows} environment labels, one per row, got shape {labels.shape}. Pass "
+            "the column of the same rows."
+        )
+    missing = pd.isna(pd.Series(labels)).to_numpy()
+    if missing.any():
+        raise EnvironmentsError(
+            f"Expected an environment label in every row, {int(missing.sum())} have none (first: "
+            f"row {int(np.flatnonzero(missing)[0])}). Drop such rows or name their environment."
+        )
+    # Labels of mixed types cannot be sorted; their texts can, and 1 and 1.0 are one environment.
+    return np.array([label(value) for value in labels], dtype=object)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _listed(values: Any) -> Sequence[Any]:
+    return values if isinstance(values, Sequence) else ()

@@ -1,0 +1,143 @@
+"""What a comparison measures: which environments are left out, by what metric, and the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from invlearn.diagnostics.diversity import diversity
+from invlearn.diagnostics.effects import feature_effects
+from invlearn.diagnostics.findings import Finding, environment_rows
+from invlearn.diagnostics.held_out import METRICS, Contender, HeldOut, compare_errors
+from invlearn.environments import Environments
+from invlearn.errors import EnvironmentsError, OptionError, unknown_name
+from invlearn.estimators.strength import environment_groups
+from invlearn.losses import get_loss
+from invlearn.rows.source import Source
+
+RARE = 0.2
+"""Below this share of the rarest class accuracy says little, and classes count alike instead."""
+
+MOST_FOLDS = 10
+"""With more environments than this, several are left out at a time."""
+
+Floats = npt.NDArray[np.float64]
+
+
+def fewer(source: Source, most: int, seed: int) -> Source:
+    """At most so many rows, drawn in every environment alike; noted."""
+    n = len(source.y)
+    if n <= most:
+        return source
+    rng = np.random.default_rng(seed)
+    kept = []
+    for name, size in source.sizes.items():
+        here = np.flatnonzero(source.environments == name)
+        count = max(round(size * most / n), min(size, 10))
+        kept.append(rng.choice(here, count, replace=False))
+    drawn = source.take(np.sort(np.concatenate(kept)))
+    note = f"{len(drawn.y):,} of {n:,} rows were drawn for the comparison (--max-rows)."
+    return replace(drawn, notes=(*source.notes, note))
+
+
+def folds_of(
+    source: Source, before: Source, test_environment: str | None, seed: int
+) -> list[list[str]]:
+    """The environments left out together, in turn; `before` any was set aside.
+
+    Raises
+    ------
+    EnvironmentsError
+        Fewer than three environments, or the one to measure in was set aside.
+    UnknownNameError
+        The one to measure in is not there.
+    """
+    names = source.names
+    if test_environment is not None and test_environment not in names:
+        if test_environment in before.names:
+            raise EnvironmentsError(
+                f"Expected an environment that can be measured in, '{test_environment}' was set "
+                "aside: it has too few rows or one class only. Choose another."
+            )
+        raise unknown_name("environment", test_environment, names)
+    if len(names) < 3:
+        raise EnvironmentsError(
+            f"Expected at least three environments, one to leave out and two to learn from, got "
+            f"{len(names)} ({', '.join(names)}). Is '{source.environment_name}' the column that "
+            "says where rows come from?"
+        )
+    if test_environment is not None:
+        return [[test_environment]]
+    return environment_groups(names, MOST_FOLDS, seed)
+
+
+def metric_of(source: Source, wanted: str | None) -> str:
+    """The metric asked for, or the one that suits the target."""
+    if source.target.task == "regression":
+        if wanted not in (None, "RMSE"):
+            raise OptionError(
+                f"Expected the metric RMSE for a regression, got '{wanted}'. Leave it out."
+            )
+        return "RMSE"
+    if wanted is not None:
+        known = ("accuracy", "balanced accuracy")
+        if wanted not in known:
+            raise unknown_name("metric", wanted, known)
+        return wanted
+    share = np.bincount(source.y).min() / len(source.y)
+    return "balanced accuracy" if share < RARE else "accuracy"
+
+
+def measured(
+    source: Source,
+    folds: Sequence[Sequence[str]],
+    methods: Sequence[Contender],
+    predicted: Mapping[tuple[int, str], Floats],
+    metric: str,
+    seed: int,
+) -> HeldOut:
+    """Every method in every environment left out, from predictions {(fold, method): [n]}."""
+    errors: dict[str, Floats] = {}
+    classes: dict[str, npt.NDArray[np.int64]] = {}
+    for number, left_out in enumerate(folds):
+        rows = source.of(left_out)
+        guesses = np.stack([predicted[number, method.name] for method in methods], axis=1)
+        truth: npt.NDArray[Any] = rows.y[:, None]
+        wrong = np.square(guesses - truth) if metric == "RMSE" else (guesses != truth) * 1.0
+        wrong[~np.isfinite(guesses)] = np.nan
+        for name in left_out:
+            here = rows.environments == name
+            errors[name] = wrong[here]
+            classes[name] = rows.y[here]
+    return compare_errors(
+        {name: errors[name] for name in sorted(errors)},
+        methods,
+        METRICS[metric],
+        classes=classes if metric == "balanced accuracy" else None,
+        seed=seed,
+    )
+
+
+def data_findings(source: Source, seed: int) -> tuple[Finding, ...]:
+    """What the rows themselves say, of all environments together."""
+    if source.frame is None:
+        return ()
+    inputs = source.learn_inputs()
+    y = source.y
+    loss = get_loss("squared")
+    if source.target.task == "classification":
+        loss = get_loss("logistic" if len(source.target.classes) == 2 else "softmax")
+    else:
+        y = ((y - y.mean()) / (y.std() or 1.0)).astype(np.float32)
+    rows = Environments.from_arrays(
+        torch.as_tensor(source.matrix(inputs)), torch.as_tensor(y), source.environments
+    )
+    return (
+        feature_effects(rows, loss, inputs.names, seed),
+        diversity(environment_rows(rows), loss, rng=np.random.default_rng(seed)),
+    )
