@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from invlearn.errors import DataFileError, EnvironmentsError, OptionError
-from invlearn.images import ImageInput, is_image_folder, read_images
+from invlearn.images import ImageInput, is_image_folder, read_images, read_unlabelled_images
 
 LAYOUT = "Arrange the images as root/environment/class/image, as in hospital_a/healthy/1.png."
 FORMATS = ["png", "jpg", "bmp", "gif", "tif", "webp"]
@@ -145,6 +145,22 @@ def test_one_channel_if_every_image_is_gray(root):
     assert all(np.array_equal(channel, noise(12, 12, 1)) for channel in x[0])
 
 
+def test_channels_asked_for(root):
+    gray = read_images(root, 12, channels=1).x
+    assert gray.shape == (4, 1, 12, 12)
+    expected = noise(12, 12).astype(float) @ [0.299, 0.587, 0.114]
+    assert np.abs(gray[0, 0] - expected).max() <= 1
+    for path in root.rglob("*.png"):
+        put(path, noise(12, 12, 1))
+    colored = read_images(root, 12, channels=3).x
+    assert colored.shape == (4, 3, 12, 12)
+    assert (colored == noise(12, 12, 1)).all()
+    for channels in (0, 2, 4):
+        assert refusal(root, OptionError, channels=channels) == (
+            f"Expected 1 channel (gray) or 3 (RGB), got {channels}. Choose 1 or 3."
+        )
+
+
 @pytest.mark.parametrize("ending", ["png", "tif"])
 def test_sixteen_bits_keep_their_range(ending, root):
     for path in root.rglob("*.png"):
@@ -218,13 +234,13 @@ def test_no_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stray", "depth"), [("1.png", 0), ("cat/1.JPG", 1), ("a/cat/more/1.png", 3)]
+    ("stray", "depth"),
+    [("1.png", 0), ("cat/1.JPG", 1), ("a/cat/more/1.png", 3), ("a/cat/more/yet/1.png", 4)],
 )
 def test_images_at_another_depth_are_not_passed_over(stray, depth, root):
     put(root / stray)
     assert refusal(root, EnvironmentsError) == (
-        f"Expected every image two folders deep in '{root}', found '{stray}', {depth} deep. "
-        f"{LAYOUT}"
+        f"Expected images two folders deep in '{root}', found '{stray}', {depth} deep. {LAYOUT}"
     )
 
 
@@ -253,6 +269,7 @@ def test_one_class_is_too_few(root):
     assert refusal(root, EnvironmentsError) == (
         f"Expected at least two classes, found only 'cat' in '{root}'. {LAYOUT}"
     )
+    assert read_images(root, fewest_classes=1).paths == ("a/cat/1.png", "b/cat/1.png")
 
 
 @pytest.mark.parametrize("size", [7, 1025, 0, -1])
@@ -290,6 +307,143 @@ def test_is_image_folder(root, tmp_path):
     for path in root.rglob("1.png"):
         path.unlink()
     assert not is_image_folder(root)
+
+
+# Any layout
+
+
+def unlabelled(root, size=12, channels=3):
+    """Pixels, paths, and how many images each batch held."""
+    batches = list(read_unlabelled_images(root, size, channels))
+    pixels = np.concatenate([x for x, _ in batches])
+    return pixels, [path for _, paths in batches for path in paths], [len(x) for x, _ in batches]
+
+
+def unlabelled_refusal(root, kind=DataFileError, size=12, channels=3):
+    with pytest.raises(kind) as caught:
+        unlabelled(root, size, channels)
+    return str(caught.value)
+
+
+def test_unlabelled_images_are_read_as_labelled_ones(root):
+    put(root / "b/dog/0.jpg", noise(20, 31))
+    put(root / "a-b/cat/2.tif", noise(20, 31, 1))
+    expected = read_images(root, 12)
+    x, paths, _ = unlabelled(root)
+    assert x.dtype == np.uint8
+    assert np.array_equal(x, expected.x)
+    assert paths == list(expected.paths)
+
+
+def test_any_layout_is_read_by_path(tmp_path):
+    names = ["1.png", "B/2.png", "a/b/c/d/1.PNG", "a/b/x.png", "a/y.png", "a-b/0.png"]
+    for i, name in enumerate(names):
+        put(tmp_path / name, noise(12, 12, seed=i))
+    for name in (".h/1.png", "a/.h.png", "a/.h/b/1.png", "notes.txt", "a/t.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("no image")
+    (tmp_path / "folder.png").mkdir()
+    x, paths, _ = unlabelled(tmp_path)
+    assert paths == names
+    for i, pixels in enumerate(x):
+        assert np.array_equal(pixels.transpose(1, 2, 0), noise(12, 12, seed=i))
+
+
+def test_a_single_image(tmp_path):
+    put(tmp_path / "a/.1.png", noise(12, 12, seed=4))
+    x, paths, _ = unlabelled(tmp_path / "a/.1.png")
+    assert np.array_equal(x[0].transpose(1, 2, 0), noise(12, 12, seed=4))
+    assert paths == [".1.png"]
+    assert len(x) == 1
+
+
+def test_unlabelled_images_have_the_channels_asked_for(tmp_path):
+    put(tmp_path / "color.png", noise(12, 12))
+    put(tmp_path / "gray.png", noise(12, 12, 1))
+    x = unlabelled(tmp_path, channels=1)[0]
+    assert x.shape == (2, 1, 12, 12)
+    assert np.abs(x[0, 0] - noise(12, 12).astype(float) @ [0.299, 0.587, 0.114]).max() <= 1
+    assert np.array_equal(x[1, 0], noise(12, 12, 1))
+    x = unlabelled(tmp_path, channels=3)[0]
+    assert np.array_equal(x[0].transpose(1, 2, 0), noise(12, 12))
+    assert (x[1] == noise(12, 12, 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "sizes"),
+    [
+        ("BATCH_IMAGES", 3, [3, 3, 1]),
+        ("BATCH_BYTES", 2 * 3 * 12 * 12, [2, 2, 2, 1]),
+        ("BATCH_BYTES", 1, [1] * 7),
+        ("BATCH_IMAGES", 7, [7]),
+    ],
+)
+def test_batches_are_bounded_and_decoded_one_by_one(limit, value, sizes, tmp_path, monkeypatch):
+    for i in range(7):
+        put(tmp_path / f"{i}.png", noise(12, 12, seed=i))
+    whole = unlabelled(tmp_path)
+    assert whole[2] == [7]
+    monkeypatch.setattr(f"invlearn.images.{limit}", value)
+    x, paths, found = unlabelled(tmp_path)
+    assert found == sizes
+    assert paths == whole[1]
+    assert np.array_equal(x, whole[0])
+    (tmp_path / "6.png").write_bytes(b"no image")
+    batches = read_unlabelled_images(tmp_path, 12, 3)
+    for _ in sizes[:-1]:
+        next(batches)
+    with pytest.raises(DataFileError, match=r"6\.png"):
+        next(batches)
+
+
+@pytest.mark.usefixtures("no_hanging")
+def test_links_are_followed_but_not_round(tmp_path):
+    put(tmp_path / "root/a/1.png", noise(12, 12, seed=1))
+    put(tmp_path / "root/b/2.png", noise(12, 12, seed=2))
+    put(tmp_path / "else/3.png", noise(12, 12, seed=3))
+    for link, to in [
+        ("root/a/b", "root/b"),
+        ("root/a/up", "root"),
+        ("root/b/a", "root/a"),
+        ("root/b/itself", "root/b"),
+        ("root/over", "."),
+        ("root/out", "else"),
+        ("root/b/link.png", "else/3.png"),
+    ]:
+        (tmp_path / link).symlink_to((tmp_path / to).resolve())
+    a, b = ["a/1.png", "a/b/2.png", "a/b/link.png"], ["b/2.png", "b/a/1.png", "b/link.png"]
+    assert unlabelled(tmp_path / "root")[1] == [*a, *b, "out/3.png"]
+
+
+def test_no_unlabelled_images(tmp_path):
+    (tmp_path / "a/.hidden").mkdir(parents=True)
+    put(tmp_path / "a/.hidden/1.png")
+    (tmp_path / "table.csv").write_text("a,b")
+    for name in ("a", "table.csv", "none.png", "none"):
+        assert unlabelled_refusal(tmp_path / name) == (
+            f"Expected an image or a folder of images at '{tmp_path / name}', found none that ends "
+            "in .png, .jpg, .jpeg, .bmp, .gif, .tif, .tiff, .webp. Check the path."
+        )
+
+
+def test_unlabelled_files_that_are_no_images_are_refused_as_labelled_ones(root, monkeypatch):
+    path = root / "a/cat/0.png"
+    for content in (b"", b"no image", encoded("png")[:200], png_claiming(8193, 8193)):
+        path.write_bytes(content)
+        message = refusal(root, size=12)
+        assert unlabelled_refusal(root) == unlabelled_refusal(path) == message
+    for options in ({"size": 7}, {"size": 1025}, {"channels": 2}):
+        message = refusal(root, OptionError, **options)
+        assert unlabelled_refusal(root, OptionError, **options) == message
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(root), "iterdir", denied)
+    assert unlabelled_refusal(root) == (
+        f"Expected readable folders in '{root}', got: Permission denied ('{root}'). "
+        "Check their permissions."
+    )
 
 
 # Files that are no images
@@ -359,7 +513,7 @@ def test_pixels_without_a_range_are_refused(root):
 
 @pytest.fixture
 def no_hanging():
-    """Fails a test that waits for a pipe instead of waiting with it."""
+    """Fails a test that waits for a pipe, or goes round, instead of doing so with it."""
 
     def hang(*_):
         raise AssertionError("it hangs")

@@ -26,7 +26,8 @@ from safetensors.torch import save
 
 from invlearn.errors import DataFileError, OptionError, OutputError
 from invlearn.images import ImageInput
-from invlearn.model_folder import ModelRecord, OutputScale, load_model, save_model
+from invlearn.model_folder import load_model, save_model
+from invlearn.model_record import ModelRecord, OutputScale
 from invlearn.networks import ConvNetSpec, MLPSpec, build
 
 SPEC = MLPSpec(n_features=3, hidden=(4,), n_outputs=1)

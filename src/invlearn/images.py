@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,9 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 MAX_PIXELS = 2**26
 """Of one image: a small file can claim to unpack into any number."""
+
+BATCH_IMAGES, BATCH_BYTES = 2_000, 2**23
+"""At most so many unlabelled images are in memory at once, and so many bytes of their pixels."""
 
 _LAYOUT = "Arrange the images as root/environment/class/image, as in hospital_a/healthy/1.png."
 
@@ -68,8 +71,7 @@ class ImageRows:
 
     Attributes
     ----------
-    x : ndarray [n, channels, size, size], uint8
-        One channel if every image is stored as gray, else three: red, green, blue.
+    x : ndarray [n, 1 (gray) or 3 (RGB), size, size], uint8
     labels : tuple of n str
         The class of each image.
     environments : tuple of n str
@@ -91,18 +93,14 @@ def is_image_folder(path: str | Path) -> bool:
     >>> is_image_folder("no such folder")
     False
     """
-    try:
-        return any(
-            _is_image(file)
-            for environment in _folders(Path(path))
-            for label in _folders(environment)
-            for file in _visible(label)
-        )
-    except OSError:
-        return False
+    with suppress(OSError):
+        return any(map(_is_image, Path(path).glob("[!.]*/[!.]*/[!.]*")))
+    return False
 
 
-def read_images(root: str | Path, size: int | None = None) -> ImageRows:
+def read_images(
+    root: str | Path, size: int | None = None, channels: int | None = None, fewest_classes: int = 2
+) -> ImageRows:
     """Read the images of ``root/environment/class/`` as squares of one size.
 
     Of an image that is not square the middle is kept, scaled bilinearly. PNG, JPEG, BMP, GIF,
@@ -115,91 +113,134 @@ def read_images(root: str | Path, size: int | None = None) -> ImageRows:
     size : int, 8 to 1024, optional
         Side of the squares in pixels. By default 32 if the median shorter side of the images is
         at most 48, else 64.
+    channels : 1 or 3, optional
+        By default 1 if every image is stored as gray, else 3.
+    fewest_classes : 1 or 2
+        One is enough where nothing is learnt.
 
     Raises
     ------
     DataFileError
         No such folder; a file that is no image, truncated, too large or unreadable.
     EnvironmentsError
-        No images, images elsewhere than two folders deep, an environment without images, or
-        fewer than two classes.
+        No images, some elsewhere than two folders deep, an environment without, too few classes.
     OptionError
-        A size out of its bounds.
+        A size or channels out of their bounds.
     """
-    if size is not None and not 8 <= size <= 1024:
-        raise OptionError(f"Expected a size of 8 to 1024 pixels, got {size}. Choose one of these.")
+    _check_shape(size, channels)
     root = Path(root)
-    try:
-        if not root.is_dir():
-            found = "a file" if root.exists() else "nothing"
-            raise DataFileError(
-                f"Expected a folder of images at {str(root)!r}, found {found}. {_LAYOUT}"
-            )
-        files = _files(root)
-    except OSError as error:
-        raise DataFileError(
-            f"Expected readable folders in {str(root)!r}, got: {error.strerror} "
-            f"({str(error.filename)!r}). Check their permissions."
-        ) from error
+    files = _files(root, fewest_classes)
     sides, grays = zip(*map(_side_and_gray, files), strict=True)
     if size is None:
         size = 32 if statistics.median(sides) <= 48 else 64
-    channels = 1 if all(grays) else 3
-    x = np.empty((len(files), channels, size, size), dtype=np.uint8)
-    for row, path in enumerate(files):
-        x[row] = _square(path, channels, size)
-    parts = [path.relative_to(root).parts for path in files]
     return ImageRows(
-        x,
-        labels=tuple(label for _, label, _ in parts),
-        environments=tuple(environment for environment, _, _ in parts),
-        paths=tuple("/".join(part) for part in parts),
+        _squares(files, channels or (1 if all(grays) else 3), size),
+        labels=tuple(path.parent.name for path in files),
+        environments=tuple(path.parent.parent.name for path in files),
+        paths=tuple(path.relative_to(root).as_posix() for path in files),
     )
+
+
+def read_unlabelled_images(
+    root: str | Path, size: int, channels: int
+) -> Iterator[tuple[npt.NDArray[np.uint8], tuple[str, ...]]]:
+    """Read an image, or every one in any folder below a root, in batches; as `read_images` does.
+
+    Parameters
+    ----------
+    root : path
+    size : int, 8 to 1024
+    channels : 1 or 3
+
+    Yields
+    ------
+    (ndarray [n, channels, size, size] of uint8, tuple of n str)
+        At most 2,000 images and 8 MiB, and their paths, sorted, relative to the root.
+
+    Raises
+    ------
+    DataFileError, OptionError
+        As `read_images`; no images.
+    """
+    _check_shape(size, channels)
+    root = Path(root)
+    files = _anywhere(root)
+    if not files:
+        raise DataFileError(
+            f"Expected an image or a folder of images at {str(root)!r}, found none that ends in "
+            f"{', '.join(ENDINGS)}. Check the path."
+        )
+    above = root if root.is_dir() else root.parent
+    rows = min(BATCH_IMAGES, max(BATCH_BYTES // (channels * size**2), 1))
+    for start in range(0, len(files), rows):
+        batch = files[start : start + rows]
+        paths = tuple(path.relative_to(above).as_posix() for path in batch)
+        yield _squares(batch, channels, size), paths
+
+
+def _check_shape(size: int | None, channels: int | None) -> None:
+    if size is not None and not 8 <= size <= 1024:
+        raise OptionError(f"Expected a size of 8 to 1024 pixels, got {size}. Choose one of these.")
+    if channels not in (None, 1, 3):
+        raise OptionError(f"Expected 1 channel (gray) or 3 (RGB), got {channels}. Choose 1 or 3.")
 
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir()]
-
-
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS and not path.is_dir()
 
 
-def _files(root: Path) -> list[Path]:
+def _is_folder(path: Path) -> bool:
+    """Whether a path is one to look into: a link to a folder around it leads round for ever."""
+    around = path.parents if path.is_symlink() else ()
+    return path.is_dir() and not any(map(path.samefile, around))
+
+
+def _anywhere(root: Path) -> list[Path]:
+    """The image files in order: the root, if it is one, or all in visible folders below it."""
+    try:
+        found = [root] if root.exists() and _is_image(root) else []
+        waiting = [root] if root.is_dir() else []
+        for folder in waiting:
+            inside = _visible(folder)
+            found += filter(_is_image, inside)
+            waiting += filter(_is_folder, inside)
+    except OSError as error:
+        raise DataFileError(
+            f"Expected readable folders in {str(root)!r}, got: {error.strerror} "
+            f"({str(error.filename)!r}). Check their permissions."
+        ) from error
+    return sorted(found)
+
+
+def _files(root: Path, fewest_classes: int) -> list[Path]:
     """The image files in order, none of which may lie where it would be passed over."""
-    environments = {folder: _folders(folder) for folder in _folders(root)}
-    labels = [label for folders in environments.values() for label in folders]
-    below = [folder for label in labels for folder in _folders(label)]
-    for folder in [root, *environments, *below]:
-        stray = next(filter(_is_image, _visible(folder)), None)
-        if stray is not None:
-            depth = len(stray.relative_to(root).parts) - 1
-            raise EnvironmentsError(
-                f"Expected every image two folders deep in {str(root)!r}, found "
-                f"{str(stray.relative_to(root))!r}, {depth} deep. {_LAYOUT}"
-            )
-    files = {label: [*filter(_is_image, _visible(label))] for label in labels}
-    if not any(files.values()):
+    files = _anywhere(root)
+    if not root.is_dir():
+        got = "a file" if root.exists() else "nothing"
+        raise DataFileError(f"Expected a folder of images at {str(root)!r}, found {got}. {_LAYOUT}")
+    parts = [path.relative_to(root).parts for path in files]
+    stray = [f"{'/'.join(part)!r}, {len(part) - 1} deep" for part in parts if len(part) != 3]
+    if stray or not files:
+        found = stray[0] if stray else f"none that ends in {', '.join(ENDINGS)}"
         raise EnvironmentsError(
-            f"Expected images two folders deep in {str(root)!r}, found none that ends in "
-            f"{', '.join(ENDINGS)}. {_LAYOUT}"
+            f"Expected images two folders deep in {str(root)!r}, found {found}. {_LAYOUT}"
         )
-    for folder, folders in environments.items():
-        if not any(files[label] for label in folders):
-            raise EnvironmentsError(
-                f"Expected images in every environment, found none in {str(folder)!r}. "
-                "Add some or remove the folder."
-            )
-    names = sorted({label.name for label in labels if files[label]})
-    if len(names) < 2:
+    empty = set(filter(_is_folder, _visible(root))) - {path.parents[1] for path in files}
+    if empty:
+        raise EnvironmentsError(
+            f"Expected images in every environment, found none in {str(min(empty))!r}. "
+            "Add some or remove the folder."
+        )
+    names = sorted({path.parent.name for path in files})
+    if len(names) < fewest_classes:
         raise EnvironmentsError(
             f"Expected at least two classes, found only {names[0]!r} in {str(root)!r}. {_LAYOUT}"
         )
-    return [path for paths in files.values() for path in paths]
+    return files
 
 
 @contextmanager
@@ -232,8 +273,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _side_and_gray(path: Path) -> tuple[int, bool]:
     with _opened(path) as image:
-        gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
-        return min(image.size), gray
+        return min(image.size), image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
+
+
+def _squares(files: Sequence[Path], channels: int, size: int) -> npt.NDArray[np.uint8]:
+    square = np.dtype((np.uint8, (channels, size, size)))
+    return np.fromiter((_square(path, channels, size) for path in files), square, len(files))
 
 
 def _square(path: Path, channels: int, size: int) -> npt.NDArray[np.uint8]:

@@ -3,116 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 import secrets
 import shutil
 import stat
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from invlearn.errors import DataFileError, OptionError, OutputError
-from invlearn.images import ImageInput
+from invlearn.model_record import (
+    MAX_RECORD_BYTES,
+    ModelRecord,
+    ProblemError,
+    parse_record,
+    shown,
+    to_text,
+)
 from invlearn.models import MLP
-from invlearn.networks import ConvNet, ConvNetSpec, NetworkSpec, build, parse_weights
+from invlearn.networks import ConvNet, build, parse_weights
 
-FORMAT = 1
 RECORD_NAME = "model.json"
 TENSORS_NAME = "model.safetensors"
 
-_MAX_RECORD_BYTES = 64 * 2**20
 _MAX_HEADER_BYTES = 2**20
-_MAX_KEYS = 100_000  # Of one JSON object: a million wrong ones would be a million complaints.
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class OutputScale(_Strict):
-    """A prediction from an output z: ``z * scale + center``, in units of the target.
-
-    Attributes
-    ----------
-    center : float
-    scale : float, positive
-    """
-
-    center: float
-    scale: Annotated[float, Field(gt=0)]
-
-
-class ModelRecord(_Strict):
-    """Everything about a model but its weights, in plain JSON values.
-
-    Attributes
-    ----------
-    network : MLPSpec or ConvNetSpec
-    target : dict
-        What is predicted; read by who wrote it.
-    objective : str
-    loss : 'squared', 'logistic' or 'softmax'
-    training : dict of JSON values
-        Settings of the training.
-    environments : dict of int
-        Rows of each training environment.
-    provenance : dict of str
-    encoder : dict or None
-        How a table's columns become features; read by who wrote it.
-    images : ImageInput or None
-    output : OutputScale
-        Identity unless given.
-    format : int
-        Version of this layout.
-    tensors_sha256 : str
-        Filled in by `save_model`.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        A field of another type, out of its bounds, unknown or missing, or two that contradict
-        each other.
-    """
-
-    network: NetworkSpec
-    target: dict[str, JsonValue]
-    objective: str
-    loss: Literal["squared", "logistic", "softmax"]
-    training: dict[str, JsonValue]
-    environments: dict[str, Annotated[int, Field(ge=0, le=2**63 - 1)]]
-    provenance: dict[str, str]
-    encoder: dict[str, JsonValue] | None = None
-    images: ImageInput | None = None
-    output: OutputScale = OutputScale(center=0.0, scale=1.0)
-    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
-    tensors_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = 64 * "0"
-
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
-        network, images = self.network, self.images
-        if images is not None:
-            shape = (images.channels, images.height, images.width)
-            agrees = (
-                shape == (network.channels, network.height, network.width)
-                if isinstance(network, ConvNetSpec)
-                else math.prod(shape) == network.n_features
-            )
-            if not agrees:
-                raise ValueError(f"the network does not take images of shape {shape}")
-        if self.loss == "logistic" and network.n_outputs != 1:
-            raise ValueError(f"the logistic loss needs one output, got {network.n_outputs}")
-        if self.loss == "softmax" and network.n_outputs < 2:
-            raise ValueError("the softmax loss needs at least two outputs, got 1")
-        return self
 
 
 @dataclass(frozen=True)
@@ -162,11 +79,11 @@ def save_model(folder: str | Path, record: ModelRecord, network: nn.Module) -> N
     digest = hashlib.sha256(weights).hexdigest()
     try:
         parse_weights(weights, record.network)
-        text = _to_text(record.model_copy(update={"tensors_sha256": digest}))
-        _parse_record(text)
+        text = to_text(record.model_copy(update={"tensors_sha256": digest}))
+        parse_record(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(
-            f"Expected a model that can be read back, got one that cannot: {_shown(error)}. "
+            f"Expected a model that can be read back, got one that cannot: {shown(error)}. "
             "Save the float32 network that the record describes, with plain JSON values."
         ) from error
     try:
@@ -219,29 +136,19 @@ def load_model(folder: str | Path) -> StoredModel:
         )
     path = folder / RECORD_NAME
     try:
-        record = _parse_record(_read(path, 0, _MAX_RECORD_BYTES))
+        record = parse_record(_read(path, 0, MAX_RECORD_BYTES))
         path = folder / TENSORS_NAME
         least = 4 * record.network.n_parameters
         content = _read(path, least, least + _MAX_HEADER_BYTES)
         if hashlib.sha256(content).hexdigest() != record.tensors_sha256:
-            raise _ProblemError("Altered or damaged: the checksum is another.")
+            raise ProblemError("Altered or damaged: the checksum is another.")
         weights = parse_weights(content, record.network)
     except DataFileError as error:
-        remedy = error.remedy if isinstance(error, _ProblemError) else _ProblemError.REMEDY
+        remedy = error.remedy if isinstance(error, ProblemError) else ProblemError.REMEDY
         raise DataFileError(f"{str(path)!r}: {error} {remedy}") from error
     network = build(record.network, torch.Generator().manual_seed(0))
     network.load_state_dict(weights)
     return StoredModel(record, network.eval())
-
-
-class _ProblemError(DataFileError):
-    """What is wrong with a file, and what to do; its name is added in one place."""
-
-    REMEDY = "Copy the folder anew from its source."
-
-    def __init__(self, problem: str, remedy: str = REMEDY) -> None:
-        super().__init__(problem)
-        self.remedy = remedy
 
 
 def _write_together(target: Path, files: dict[str, bytes]) -> None:
@@ -267,7 +174,7 @@ def _read(path: Path, least: int, most: int) -> bytes:
         flags |= getattr(os, name, 0)
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise _ProblemError(
+            raise ProblemError(
                 "Expected a regular file, found a link, folder, pipe or device.",
                 "Put the file itself there.",
             )
@@ -275,91 +182,19 @@ def _read(path: Path, least: int, most: int) -> bytes:
             size = os.fstat(file.fileno()).st_size
             start = file.read(16)
             if start[8:9] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
-                raise _ProblemError(
+                raise ProblemError(
                     "Found a pickle, which could run code and is never opened.",
                     "Ask its author for a folder written by save_model.",
                 )
             if not least <= size <= most:
-                raise _ProblemError(
+                raise ProblemError(
                     f"Expected {least} to {most} bytes, found {size}: truncated, or not this "
                     "model's."
                 )
             return start + file.read(size - len(start))
     except FileNotFoundError:
-        raise _ProblemError("The file is missing.") from None
+        raise ProblemError("The file is missing.") from None
     except OSError as error:
-        raise _ProblemError(
+        raise ProblemError(
             f"Cannot be read: {error.strerror}.", "Check its permissions and the disk."
         ) from error
-
-
-def _to_text(record: ModelRecord) -> bytes:
-    content = _content(record) | {"record_sha256": _digest(record)}
-    text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
-
-
-def _content(record: ModelRecord) -> dict[str, Any]:
-    return record.model_dump(mode="json", warnings="none")
-
-
-def _digest(record: ModelRecord) -> str:
-    text = json.dumps(_content(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _parse_record(text: bytes) -> ModelRecord:
-    if len(text) > _MAX_RECORD_BYTES:
-        raise _ProblemError(f"Expected at most {_MAX_RECORD_BYTES} bytes, got {len(text)}.")
-    try:
-        content = json.loads(
-            text.decode(), object_pairs_hook=_object, parse_float=_finite, parse_constant=_finite
-        )
-        if not isinstance(content, dict):
-            raise ValueError(f"expected an object, got a {type(content).__name__}")
-        version = content.get("format")
-        if type(version) is int and version > FORMAT:
-            raise _ProblemError(
-                f"Written by a newer version (format {_shown(version)}).",
-                "Upgrade invariant-learn.",
-            )
-        known = {*ModelRecord.model_fields, "record_sha256"}
-        missing, unknown = sorted(known - content.keys()), sorted(content.keys() - known)
-        if missing or unknown:
-            raise ValueError(f"missing keys {missing[:3]}, unknown keys {unknown[:3]}")
-        digest = content.pop("record_sha256")
-        record = ModelRecord.model_validate(content)
-        if _digest(record) != digest:
-            raise _ProblemError("Altered or damaged: the checksum is another.")
-    except _ProblemError:
-        raise
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = _shown(".".join(map(str, first["loc"]))) or "the record"
-        raise _ProblemError(f"Not a model: {where}: {_shown(first['msg'])}.") from error
-    except (ValueError, RecursionError) as error:
-        raise _ProblemError(f"Expected the JSON of a model: {_shown(error)}.") from error
-    return record
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > _MAX_KEYS:
-        raise ValueError(f"expected at most {_MAX_KEYS} keys in an object, got {len(pairs)}")
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key '{twice}' comes twice")
-    return content
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is not a finite number")
-    return number
-
-
-def _shown(what: object) -> str:
-    """On one line, short, and without anything that a terminal would obey."""
-    short = "".join(c if c.isprintable() else "?" for c in str(what)[:160])
-    return short.removesuffix(".")

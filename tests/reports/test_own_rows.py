@@ -1,173 +1,32 @@
+"""The page of a comparison on a user's own rows."""
+
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from invlearn.diagnostics.findings import Finding
-from invlearn.diagnostics.held_out import METRICS, Contender, HeldOut, compare_errors
-from invlearn.errors import OutputError, UnknownNameError
-from invlearn.reports.drawing import png
-from invlearn.reports.own_rows import OwnRows, render, write_own_rows
-from invlearn.reports.own_rows_figures import (
-    by_environment,
-    in_order,
-    short_names,
-    spread,
-    worst_against_mean,
+from invlearn.diagnostics.held_out import Contender
+from invlearn.errors import EnvironmentsError, OutputError, UnknownNameError
+from invlearn.reports.own_rows import write_own_rows
+from invlearn.reports.own_rows_figures import by_environment, in_order
+from reports.made import (
+    CONTENDERS,
+    HOSPITALS,
+    Page,
+    failed_in,
+    make_alone,
+    make_content,
+    make_found,
+    make_twelve,
+    page,
 )
-from invlearn.reports.verdict import verdict
 
 EVIL = "<script>alert(1)</script>"
-PIXEL = b"\x89PNG not a real one"
-CONTENDERS = (
-    Contender("irmv1", "IRMv1", "invariant", "Penalizes a final layer that is not best in each."),
-    Contender("erm", "ERM, linear", "usual", "Ordinary training on the pooled rows."),
-    Contender("vrex", "V-REx", "invariant", "Penalizes unequal risks."),
-    Contender("boosting", "Gradient boosting", "usual", "Trees, each mending the last."),
-    Contender("group-dro", "Group DRO", "usual", "Weights the worst environment."),
-)
-HOSPITALS = {"Bergen": 0.8, "Leiden": 0.78, "Porto": 0.83, "Turku": 0.76, "Zadar": 0.45}
-
-
-def share_right(name: str, level: float, helps: bool) -> float:
-    """What a method reaches where the shortcut is worth `level`."""
-    causal = 0.72 if helps else 0.5
-    return {
-        "erm": level,
-        "boosting": level + 0.01,
-        "group-dro": 0.6 * level + 0.2,
-        "irmv1": 0.15 * level + 0.85 * causal,
-        "vrex": 0.3 * level + 0.7 * causal - 0.02,
-    }.get(name, 0.5 * level + 0.3)
-
-
-def make_found(
-    levels: dict[str, float],
-    contenders: Sequence[Contender] = CONTENDERS,
-    metric: str = "accuracy",
-    helps: bool = True,
-    rows: int = 400,
-) -> HeldOut:
-    rng = np.random.default_rng(0)
-    errors = {}
-    for name, level in levels.items():
-        right = np.array([share_right(c.name, level, helps) for c in contenders])
-        if metric == "RMSE":
-            errors[name] = (rng.normal(size=(rows, 1)) * (2 - right)) ** 2
-        else:
-            errors[name] = (rng.random((rows, 1)) > right).astype(float)
-    shares = {name: np.ones(rows) for name in levels}
-    return compare_errors(errors, shares, contenders, METRICS[metric], draws=200)
-
-
-def make_content(found: HeldOut | None = None) -> OwnRows:
-    """A comparison of five methods in five hospitals, in the third of which a shortcut fails."""
-    found = make_found(HOSPITALS) if found is None else found
-    effects = pd.DataFrame(
-        {
-            "feature": ["coughs", "scanner"] + [f"blood value {i}" for i in range(8)],
-            **{f"effect in {e}": np.linspace(1.2, -0.9, 10) for e in found.environments[:5]},
-            "verdict": ["flips"] * 2 + ["steady"] * 8,
-        }
-    )
-    profile = pd.DataFrame(
-        {
-            "environment": ["Bergen", "Zadar"],
-            "rows": [1400, 400],
-            "risk": [0.51234, np.nan],
-            "largest weight": [12345.6, 1.0],
-            "new": [True, False],
-        }
-    )
-    return OwnRows(
-        title="hospitals.csv",
-        target="ill",
-        environment="hospital",
-        task="classification" if found.metric.higher_is_better else "regression",
-        classes=("healthy", "ill") if found.metric.higher_is_better else (),
-        found=found,
-        verdict=verdict(found),
-        findings=(
-            Finding("collapse", "The model says something", "It does.", "Nothing to do.", "good",
-                    pd.DataFrame()),
-            Finding("risk-profile", "How the risk differs", "Zadar is harder than the others.",
-                    "Look at how its rows were collected.", "note", profile),
-            Finding("calibration", "Probabilities are too sure",
-                    "Of those said to be ill with 90 %, 70 % are.", "Recalibrate in each hospital.",
-                    "warning", pd.DataFrame()),
-            Finding("feature-effects", "Which columns change their meaning between environments",
-                    "The effect of 'scanner' changes its sign: it has +1.20 in 'Bergen' and -0.90 "
-                    "in 'Zadar'.", "Ask how these columns come about, and train without them as a "
-                    "comparison.", "warning", effects),
-        ),
-        columns={"age": "number", "scanner": "category", "admitted": "date", "coughs": "number",
-                 "patient": "left out: a different value in every row"},
-        notes=("3 of 2,003 rows had no value of “ill” and were dropped.",),
-        settings={"irmv1": {"penalty weight": "chosen by leaving environments out: 100, 100, 10",
-                            "steps": "600"},
-                  "erm": {"weight decay": "0.001"}},
-        next_command="invlearn fit hospitals.csv --target ill --environment hospital "
-        "--method irmv1 --out model",
-        provenance={"command": "invlearn compare hospitals.csv --target ill --environment hospital",
-                    "version": "0.1.0", "commit": "", "machine": "x86_64, 2 cores",
-                    "started": "2025-01-01T00:00:00Z", "seconds": "3754.2", "seed": "0"},
-    )  # fmt: skip
-
-
-def page(content: OwnRows) -> str:
-    return render(content, {"by_environment": PIXEL, "worst_against_mean": PIXEL})
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, the words that are seen, and each table's cells."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: list[list[list[str]]] = []
-        self.open: list[str] = []
-        self.words = ""
-        self.feed(text)
-        assert self.open == []
-        self.words = " ".join(self.words.split())
-        self.tables = [
-            [[" ".join(cell.split()) for cell in row] for row in table] for table in self.tables
-        ]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img", "br"}:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in {"th", "td"}:
-            self.tables[-1][-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" in self.open:
-            return
-        self.words += data
-        if {"th", "td"} & set(self.open):
-            self.tables[-1][-1][-1] += data
-
-    def rows_of(self, column: str) -> list[list[str]]:
-        """The table whose first column is headed so."""
-        return next(table for table in self.tables if table[0][0] == column)
 
 
 def test_the_page_is_self_contained_and_accessible():
@@ -200,9 +59,9 @@ def test_it_is_told_in_order():
         "Each method in each environment it had not seen",
         "The worst environment against the mean",
         "What looks suspicious",
-        "Probabilities are too sure warning",
+        "Some hospitals have few of the ill warning",
         "How the risk differs note",
-        "The model says something looks good",
+        "The environments differ looks good",
         "Each of the 5 environments was left out in turn.",
         "drawing the measured rows again with replacement, 200 times",
         "penalty weight: chosen by leaving environments out: 100, 100, 10",
@@ -219,16 +78,38 @@ def test_it_is_told_in_order():
     assert places == sorted(places)
 
 
-def test_that_it_does_not_help_is_said_first():
+@pytest.mark.parametrize(
+    ("outcome", "opening", "why"),
+    [
+        (
+            "as good",
+            "No: invariance training does not do better than the usual methods on these rows.",
+            "the usual method that is enough here",
+        ),
+        (
+            "undecided",
+            "Not decided: these rows cannot tell whether invariance training helps.",
+            "a usual method, as long as nothing is shown to be better",
+        ),
+    ],
+)
+def test_that_it_does_not_help_is_said_first(outcome, opening, why):
     content = make_content(make_found(HOSPITALS, helps=False))
+    content = replace(content, verdict=replace(content.verdict, outcome=outcome))
     words = Page(page(content)).words
-    assert not content.verdict.helps
     best = content.found.contenders[content.found.number(content.verdict.recommended)]
     assert best.kind == "usual"
-    first = words.index("No: invariance training does not clearly help on these rows.")
-    assert first < words.index(content.verdict.headline)
-    assert f"Recommended: {best.title}, the usual method that is enough here." in words
+    assert words.index(opening) < words.index(content.verdict.headline)
+    assert f"Recommended: {best.title}, {why}." in words
     assert "Yes:" not in words
+    assert ("more rows might show one that does" in words) == (outcome == "undecided")
+
+
+def test_what_is_recommended_of_the_family_needs_no_excuse():
+    words = Page(page(make_content())).words
+    assert "Recommended: IRMv1." in words
+    assert "No:" not in words
+    assert "Not decided:" not in words
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "RMSE"])
@@ -277,6 +158,8 @@ def test_pictures_are_described_in_numbers():
     zadar = content.found.cell("Zadar", "erm")
     said = f"{show(zadar.value)} ({show(zadar.low)} to {show(zadar.high)})"
     assert f"{said} in Zadar" in str(alts[0])
+    worst = content.found.worst("erm")
+    said = f"{show(worst.value)} ({show(worst.low)} to {show(worst.high)})"
     assert f"ERM, linear: worst {said} in Zadar, mean " in str(alts[1])
     many = make_found({f"clinic {i}": 0.7 for i in range(40)})
     alts = [attributes["alt"] for tag, attributes in Page(page(make_content(many))).tags
@@ -330,10 +213,153 @@ def test_columns_are_counted_and_many_are_folded():
     assert "<summary>All 9 columns</summary>" in text
 
 
+def test_one_environment_is_not_told_as_several():
+    content = make_alone()
+    parsed = Page(page(content))
+    for said in (
+        "is “Zadar”, which none was trained on?",
+        "5,660 rows from 5 environments",
+        "measured in one of them, “Zadar” (60 rows)",
+        "Each method in “Zadar”, which it had not seen",
+        "trained on the rows of the other 4 environments and measured on the rows of “Zadar”. So",
+        "The 4 environments trained on",
+        "Leiden: 1,400 rows",
+        "other rows of the same environment.",
+        "“Zadar” is one environment: what is best there need not be best in the next.",
+    ):
+        assert said in parsed.words
+    for untrue in (
+        "in turn.",
+        "1 environments",
+        "other 0",
+        "The worst",
+        "Worst",
+        "band",
+        "Which were left out together",
+        "in one only",
+    ):
+        assert untrue not in parsed.words.replace("each is left out in turn.", "")
+    rows = parsed.rows_of("method")
+    assert rows[0] == ["method", "Zadar 60 rows"]
+    assert [len(row) for row in rows] == [2] * 8
+    show = content.found.metric.show
+    assert [show(content.found.values[0].max()) in row[1] for row in rows if "★" in row[1]] == [
+        True
+    ]
+    tags = parsed.tags
+    assert [tag for tag, _ in tags].count("img") == 1
+    assert "#both" not in {attributes.get("href") for _, attributes in tags}
+    assert "summary" not in {attributes.get("class") for _, attributes in tags}
+
+
+def test_the_second_picture_goes_where_it_would_repeat_the_first(tmp_path):
+    write_own_rows(make_content(), tmp_path)
+    write_own_rows(make_alone(), tmp_path)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["by_environment.png"]
+
+
+def test_environments_left_out_together():
+    words = Page(page(make_twelve())).words
+    assert "The 12 environments were left out 1 or 2 at a time, in 10 rounds. In each" in words
+    assert "trained on the rows of the other 10 or 11 environments and measured in each" in words
+    assert "clinic 2, clinic 12" in words
+    assert "in turn" not in words
+    assert "trained on</summary>" not in page(make_twelve())
+    assert "Which were left out together" not in Page(page(make_content())).words
+
+
+CHOSEN = "that was chosen by leaving environments out once more, inside the training environments"
+
+
+@pytest.mark.parametrize(
+    ("environments", "folds", "said"),
+    [
+        ("ab", ("a", "b"), "its default was taken: choosing it takes at least three environments "
+         "to train on, one of them to be left out in turn, and here there was one."),
+        ("abc", ("a", "b", "c"), "and here there were two."),
+        ("abc", ("a",), "and here there were two."),
+        ("abcd", ("a", "b", "c", "d"), f"{CHOSEN}. The environment left out"),
+        ("abcdef", ("a", "b"), f"{CHOSEN}. The environment left out"),
+        ("abcdefg", ("a", "b"), f"{CHOSEN} (more than five of them in five groups). The envi"),
+        ("abcdefgh", ("ab", "c"), f"{CHOSEN} (more than five of them in five groups). Those left"),
+        ("abcd", ("a", "bc"), f"{CHOSEN} where those were three or more. Those left out"),
+    ],
+)  # fmt: skip
+def test_how_a_strength_was_set(environments, folds, said):
+    measured = [name for fold in folds for name in fold]
+    content = replace(
+        make_content(make_found(dict.fromkeys(measured, 0.7), rows=30)),
+        environments=dict.fromkeys(environments, 30),
+        folds=tuple(map(tuple, folds)),
+    )
+    words = Page(page(content)).words
+    assert said in words
+    assert (CHOSEN in words) != ("its default was taken" in words)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "kind"),
+    [
+        ("linear", "classification", "LogisticRegression"),
+        ("linear", "regression", "Ridge"),
+        ("boosting", "classification", "HistGradientBoostingClassifier"),
+        ("boosting", "regression", "HistGradientBoostingRegressor"),
+    ],
+)
+def test_what_this_library_does_not_fit_is_said_to_be_scikit_learns(name, task, kind):
+    contenders = [
+        Contender(name, "A usual one", "usual", ""),
+        Contender("erm-pooled", "ERM (pooled network)", "usual", ""),
+        CONTENDERS[0],
+    ]
+    metric = "accuracy" if task == "classification" else "RMSE"
+    content = replace(make_content(make_found(HOSPITALS, contenders, metric)), settings={})
+    content = replace(content, verdict=replace(content.verdict, recommended=name))
+    words = Page(page(content)).words
+    assert f"A usual one is scikit-learn's {kind}, which invlearn fit does not have" in words
+    assert "its pooled network, in the table above “ERM (pooled network)”." in words
+    assert "Train A usual one" not in words
+    pooled = replace(content, verdict=replace(content.verdict, recommended="erm-pooled"))
+    words = Page(page(pooled)).words
+    assert "Train ERM (pooled network) on the rows of all environments:" in words
+    assert "scikit-learn" not in words
+
+
+def test_the_checks_are_of_the_rows():
+    words = Page(page(make_content())).words
+    assert "Checks of the rows of all environments together, warnings first." in words
+    assert "recommended kind" not in words
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "RMSE"])
+def test_a_failed_method_has_no_number_and_is_never_best(metric, tmp_path):
+    found = failed_in(make_found(HOSPITALS, metric=metric), ("Porto", "vrex"), ("Zadar", "vrex"))
+    content = make_content(found)
+    text = write_own_rows(content, tmp_path).read_text(encoding="utf-8")
+    assert not re.search(r"\bnan\b", text)
+    rows = Page(text).rows_of("method")
+    failed = next(row for row in rows if row[0].startswith("V-REx"))
+    assert failed[1:3] == ["failed in Porto", "failed"]
+    assert [cell == "failed" for cell in failed[3:]] == [False, False, True, False, True]
+    for column in range(1, 8):
+        assert sum(row[column].startswith("★") for row in rows if len(row) > 2) >= 1
+    assert "failed: the training diverged" in Page(text).words
+    assert "failed" not in Page(page(make_content())).words
+
+
+def test_where_all_failed_none_is_best():
+    found = make_found(HOSPITALS)
+    content = make_content(found)
+    lost = failed_in(found, *(("Porto", method.name) for method in CONTENDERS))
+    rows = Page(page(replace(content, found=lost))).rows_of("method")
+    assert [row[5] for row in rows[2:5]] == ["failed"] * 3
+    assert not any("★" in row[column] for row in rows if len(row) > 2 for column in (1, 2, 5))
+
+
 def test_two_environments_are_warned_of():
     words = Page(page(make_content(make_found({"a": 0.8, "b": 0.7})))).words
-    assert "every model was trained in one only" in words
-    assert "trained on the rows of the other one and" in words
+    assert "With two environments every model was trained in one only" in words
+    assert "trained on the rows of the other environment and" in words
     assert "every model was trained in one only" not in Page(page(make_content())).words
 
 
@@ -374,134 +400,6 @@ def test_hostile_names_show_as_text(evil, tmp_path):
     assert labels[0] == plain.replace("$", r"\$")
 
 
-def test_by_environment_draws_every_number():
-    found = make_found(HOSPITALS)
-    figure = by_environment(found)
-    ax = figure.axes[0]
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(HOSPITALS)
-    legend = [entry.get_text() for entry in figure.legends[0].get_texts()]
-    assert legend == [
-        "ERM, linear (usual)", "Gradient boosting (usual)", "Group DRO (usual)", "IRMv1", "V-REx"
-    ]  # fmt: skip
-    lines = ax.get_lines()
-    drawn = np.array([line.get_xdata()[0] for line in lines]).reshape(5, 5)
-    order = [found.number(c.name) for c in in_order(found)]
-    np.testing.assert_allclose(drawn, 100 * found.values[:, order])
-    heights = np.array([line.get_ydata()[0] for line in lines]).reshape(5, 5)
-    assert (np.diff(heights.ravel()) > 0).all()
-    np.testing.assert_array_equal(np.round(heights), np.arange(5)[:, None] * np.ones(5))
-    first = ax.collections[0].get_segments()[0]
-    low, high = np.quantile(found.draws[:, 0, order[0]], [0.025, 0.975])
-    np.testing.assert_allclose(first[:, 0], [100 * low, 100 * high])
-    assert ax.get_ylim()[0] > ax.get_ylim()[1]
-    markers = {line.get_marker() for line in lines}
-    assert len(markers) == 5
-    hollow = [line.get_markerfacecolor() == "white" for line in lines[:5]]
-    assert hollow == [True, True, True, False, False]
-
-
-def test_ten_methods_look_different():
-    contenders = [
-        Contender(f"m{i}", f"Method {i}", "usual" if i < 3 else "invariant", "") for i in range(10)
-    ]
-    found = make_found(HOSPITALS, contenders)
-    lines = by_environment(found).axes[0].get_lines()[:10]
-    assert len({(line.get_marker(), line.get_color()) for line in lines}) == 10
-    # Without color the shape and whether it is filled are left; the legend's order is the bands'.
-    assert len({(line.get_marker(), line.get_markerfacecolor()) for line in lines}) == 10
-
-
-def test_figures_grow_with_what_they_hold():
-    small = by_environment(make_found({"a": 0.8, "b": 0.7}, CONTENDERS[:2], rows=20))
-    large = by_environment(make_found({f"e{i}": 0.7 for i in range(40)}, rows=20))
-    per_line = 72 * (large.get_figheight() - 1.6) / (40 * 5)
-    assert small.get_figheight() < 3
-    assert per_line > 6  # points: a marker's size, so that markers do not overlap
-    assert large.axes[0].xaxis.get_tick_params()["labeltop"]
-    assert not small.axes[0].xaxis.get_tick_params().get("labeltop", False)
-
-
-def label_boxes(figure: Figure) -> list[Bbox]:
-    # Of the words alone: an annotation's own extent has its line to the point in it.
-    return [Text.get_window_extent(text) for text in figure.axes[0].texts]
-
-
-def assert_apart(boxes: list[Bbox]) -> None:
-    edges = sorted((box.y0, box.y1) for box in boxes)
-    assert all(below[1] <= above[0] for below, above in pairwise(edges))
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "RMSE"])
-def test_worst_against_mean(metric):
-    found = make_found(HOSPITALS, metric=metric)
-    figure = worst_against_mean(found)
-    ax = figure.axes[0]
-    scale = 100 if metric == "accuracy" else 1
-    for line, text in zip(ax.get_lines(), in_order(found), strict=True):
-        assert line.get_xdata()[0] == pytest.approx(scale * found.mean(text.name).value)
-        assert line.get_ydata()[0] == pytest.approx(scale * found.worst(text.name).value)
-    figure.draw_without_rendering()
-    names = {text.get_text(): text for text in ax.texts}
-    assert set(names) == {
-        "ERM, linear (usual)", "Gradient boosting (usual)", "Group DRO (usual)", "IRMv1", "V-REx"
-    }  # fmt: skip
-    boxes = label_boxes(figure)
-    assert_apart(boxes)
-    inside = figure.get_window_extent()
-    assert all(box.x1 <= inside.x1 and box.y0 >= 0 and box.y1 <= inside.y1 for box in boxes)
-    better = "accuracy (%)" if metric == "accuracy" else "RMSE (lower is better)"
-    assert ax.get_xlabel() == f"mean over environments: {better}"
-
-
-def test_many_labels_at_one_place_do_not_overlap():
-    contenders = [Contender(f"m{i}", f"Method {i}", "invariant", "") for i in range(12)]
-    figure = worst_against_mean(make_found({"a": 0.8, "b": 0.7}, contenders, rows=30))
-    figure.draw_without_rendering()
-    assert_apart(label_boxes(figure))
-
-
-def test_spread_keeps_order_gap_and_range():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        wanted = sorted(rng.uniform(-0.1, 1.1, 7))
-        places = np.array(spread(wanted, 0.15))
-        assert np.diff(places).min() >= 0.15 - 1e-12
-        assert places.max() <= 1
-        assert places.min() >= -1e-12
-    assert spread([0.1, 0.5, 0.9], 0.2) == [0.1, 0.5, 0.9]
-
-
-def test_an_interval_that_leaves_its_number_out_is_drawn():
-    # The worst of many environments in drawn rows lies below the worst in the rows.
-    found = make_found({f"e{i}": 0.8 for i in range(30)}, rows=30)
-    found = replace(found, draws=np.minimum(found.draws, found.values.min() - 0.05))
-    assert found.worst("erm").high < found.worst("erm").value
-    for figure in (by_environment(found), worst_against_mean(found)):
-        assert png(figure).startswith(b"\x89PNG")
-
-
-def test_axes_do_not_inflate_small_differences():
-    found = make_found({"a": 0.8, "b": 0.8})
-    same = replace(found, values=np.full((2, 5), 0.8), draws=np.full((200, 2, 5), 0.8))
-    for figure in (by_environment(same), worst_against_mean(same)):
-        low, high = figure.axes[0].get_xlim()
-        assert high - low == pytest.approx(10)
-    right = replace(found, values=np.ones((2, 5)), draws=np.ones((200, 2, 5)))
-    assert by_environment(right).axes[0].get_xlim()[1] == 102
-
-
-def test_short_names():
-    long = "St. Mary's Hospital of the Southern District"
-    assert short_names(["north", long]) == ["north", "St. Mary's Hos…rn District"]
-    alike = [f"Northern Hospital {x} of the City" for x in ("1", "10")]
-    assert short_names(alike) == ["…1 of the City", "…10 of the City"]
-    hidden = [f"{'n' * 20}{x}{'s' * 20}" for x in "ab"]
-    assert short_names([*hidden, "c"]) == ["no. 1", "no. 2", "c"]
-    assert short_names(["a b", "北京", "c\x00"]) == ["a b", "no. 2", "no. 3"]
-    assert short_names(["a b", "a  b"]) == ["no. 1", "no. 2"]
-    assert short_names(["a\n b", "Zürich", "Łódź"]) == ["a b", "Zürich", "Łódź"]
-
-
 def test_the_table_says_what_a_picture_calls_an_environment():
     long = "St. Mary's Hospital of the Southern District"
     found = make_found({long: 0.8, "東京": 0.7, "c": 0.6})
@@ -532,6 +430,17 @@ def test_errors(tmp_path):
     content = make_content()
     with pytest.raises(UnknownNameError, match=r"Unknown method 'irmv2'\. Did you mean 'irmv1'\?"):
         write_own_rows(replace(content, settings={"irmv2": {}}), tmp_path)
+    for wrong in ({"environments": {"Bergen": 400}}, {"folds": (("Leidn",), *content.folds)}):
+        with pytest.raises(UnknownNameError, match=r"Unknown environment '(Leiden|Leidn)'\. "):
+            write_own_rows(replace(content, **wrong), tmp_path)
+    for folds in (content.folds[1:], (tuple(HOSPITALS),)):
+        expected = (
+            "Expected folds in which every environment that was measured in is left out and at "
+            f"least one is trained on, got {[list(fold) for fold in folds]} of Bergen, Leiden, "
+            "Porto, Turku, Zadar. Give the folds that were trained."
+        )
+        with pytest.raises(EnvironmentsError, match="^" + re.escape(expected) + "$"):
+            write_own_rows(replace(content, folds=folds), tmp_path)
     other = replace(content.verdict, recommended="ermm")
     with pytest.raises(UnknownNameError, match=r"Unknown method 'ermm'\. Did you mean 'erm'\?"):
         write_own_rows(replace(content, verdict=other), tmp_path)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from invlearn.diagnostics.held_out import Contender
 from invlearn.reports.own_rows import OwnRows, write_own_rows
-from reports.test_own_rows import CONTENDERS, make_content, make_found
+from reports.made import CONTENDERS, make_alone, make_content, make_found, make_twelve
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -60,9 +60,11 @@ def many() -> OwnRows:
     others = [Contender(f"m{i}", f"Method {i}", "invariant", "Some words.") for i in range(5)]
     levels = {f"{'averylongname' * 5}{i}": 0.7 for i in range(40)}
     content = make_content(make_found(levels, [*CONTENDERS, *others], rows=30))
+    names = list(levels)
     return replace(
         content,
         title="x" * 90,
+        folds=tuple(tuple(names[i::10]) for i in range(10)),
         target="y" * 90,
         columns={"z" * 90: "number"},
         settings={"erm": {"w" * 90: "v" * 90}},
@@ -70,9 +72,10 @@ def many() -> OwnRows:
     )
 
 
+@pytest.mark.parametrize("make", [make_content, make_alone, make_twelve])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_screenshot_shows_the_page(tmp_path, size):
-    page = write_own_rows(make_content(), tmp_path)
+def test_a_screenshot_shows_the_page(tmp_path, make, size):
+    page = write_own_rows(make(), tmp_path)
     browse(page, f"--screenshot={tmp_path / 'shot.png'}", f"--window-size={size[0]},{size[1]}")
     with Image.open(tmp_path / "shot.png") as image:
         assert image.size == size
@@ -83,7 +86,7 @@ def test_a_screenshot_shows_the_page(tmp_path, size):
         assert 0.002 < (quarter < 128).mean() < 0.5
 
 
-@pytest.mark.parametrize("make", [make_content, many])
+@pytest.mark.parametrize("make", [make_content, make_alone, make_twelve, many])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_window(tmp_path, make, width):
     write_own_rows(make(), tmp_path)

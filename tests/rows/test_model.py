@@ -157,12 +157,12 @@ def code_in_target(record):
 )
 def test_parts_that_do_not_fit_each_other_are_refused(fitted, tmp_path, change, monkeypatch):
     """Even where the checksums were made to fit, as somebody hostile can."""
-    from invlearn import model_folder
+    from invlearn import model_folder, model_record
 
     monkeypatch.chdir(tmp_path)
     record = json.loads(fitted.record.model_dump_json())
     change(record)
-    forged = model_folder.ModelRecord.model_validate(record)
+    forged = model_record.ModelRecord.model_validate(record)
     model_folder.save_model(tmp_path / "model", forged, fitted.network)
     with pytest.raises(DataFileError) as caught:
         RowsModel.load(tmp_path / "model")

@@ -24,6 +24,7 @@ from invlearn.diagnostics.intervals import (
     Floats,
     Interval,
     interval,
+    normal_bound,
     resampled_means,
     widest_gap,
 )
@@ -118,10 +119,11 @@ def calibration(
                 "change their meaning."
             )
             return Finding(name, title, text, action, "warning", frame)
+    bound = normal_bound(len(kept))
     off = [
         rows.label
         for rows, slope in zip(kept, slopes, strict=True)
-        if not slope.span.low <= 1 <= slope.span.high and abs(slope.value - 1) > SLOPES_APART
+        if abs(slope.value - 1) > max(bound * slope.span.standard_error, SLOPES_APART)
     ]
     between = f"between {values.min():.2f} and {values.max():.2f} (1 is right)"
     if off:
@@ -195,7 +197,9 @@ def calibration_slope(
     # In units of the score's spread the problem is well scaled; the slope is rescaled after.
     scale = float(z.std()) or 1.0
     u = z / scale
-    pull = np.diag([_PENALTY] if several else [0.0, _PENALTY])
+    # A logit's intercept needs it too where a draw's rows are all far from the threshold.
+    free = 0.0 if isinstance(loss, Squared) else _PENALTY
+    pull = np.diag([_PENALTY] if several else [free, _PENALTY])
     target = np.array([scale] if several else [0.0, scale])
     if not several:
         u = u.reshape(len(y), 1)
@@ -244,5 +248,11 @@ def calibration_slope(
     )
     gradients = drawn[:, :width] + pull @ (fitted - target)
     hessians = drawn[:, width:].reshape(-1, width, width) + pull
-    steps = np.linalg.solve(hessians, gradients[:, :, None])[:, :, 0]
-    return Slope(float(fitted[-1]) / scale, interval((fitted - steps)[:, -1] / scale))
+    moved = -np.linalg.solve(hessians, gradients[:, :, None])[:, -1, 0]
+    # Where few rows carry the slope, or the rarer class, the draws may hardly differ by chance:
+    # they are spread to no less than the error that the model itself has on these rows.
+    bread = np.linalg.inv(np.tensordot(shares, hessian, 1) + pull)
+    noise = float(shares @ (u @ fitted - y) ** 2) if isinstance(loss, Squared) else 1.0
+    variance = noise * (bread @ np.tensordot(shares**2, hessian, 1) @ bread)[-1, -1]
+    moved *= max(1.0, float(np.sqrt(variance)) / max(float(moved.std(ddof=1)), 1e-300))
+    return Slope(float(fitted[-1]) / scale, interval((fitted[-1] + moved) / scale))

@@ -104,14 +104,10 @@ class HeldOut:
         """A method's place among the contenders."""
         return [contender.name for contender in self.contenders].index(name)
 
-    def kind(self, kind: str) -> list[Contender]:
-        """The contenders of a kind."""
-        return [contender for contender in self.contenders if contender.kind == kind]
-
     def finished(self, kind: str) -> list[Contender]:
         """The contenders of a kind that ended in finite numbers everywhere."""
         failed = self.failed()
-        return [contender for contender in self.kind(kind) if contender.name not in failed]
+        return [c for c in self.contenders if c.kind == kind and c.name not in failed]
 
     def failed(self) -> dict[str, list[str]]:
         """The environments in which a method's training diverged, by method."""
@@ -139,7 +135,8 @@ class HeldOut:
         """
         e, m = self.environments.index(self.worst_environment(name)), self.number(name)
         low, high = _percentiles(self.draws[:, e, m], len(self.environments))
-        return Estimate(float(self.values[e, m]), low, high)
+        highest = 1.0 if self.metric.higher_is_better else np.inf
+        return Estimate(float(self.values[e, m]), max(low, 0.0), min(high, highest))
 
     def mean(self, name: str) -> Estimate:
         """A method on average over environments, each counted alike."""

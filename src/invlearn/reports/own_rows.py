@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from invlearn.diagnostics.findings import Finding
 from invlearn.diagnostics.held_out import Contender, Estimate, HeldOut
-from invlearn.errors import OutputError, unknown_name
+from invlearn.errors import EnvironmentsError, OutputError, unknown_name
 from invlearn.reports import drawing, figures
 from invlearn.reports.own_rows_figures import (
+    FAILED,
     by_environment,
+    descriptions,
+    has_number,
     in_order,
+    interval,
     short_names,
     worst_against_mean,
 )
@@ -31,17 +36,6 @@ SHORTCUTS = ("feature-effects",)
 
 BADGES = {"warning": "warning", "note": "note", "good": "looks good"}
 """What each level is called, the most pressing first."""
-
-MANY = 60
-"""Numbers that a picture's description holds; past that it has the worst and the means."""
-
-METRICS = {
-    "accuracy": "the share of rows whose class was predicted right",
-    "balanced accuracy": "the share predicted right of each class, averaged over the classes, "
-    "so that a rare class counts as much as a frequent one",
-    "RMSE": "the root of the mean squared error: the typical size of an error, in the unit of the "
-    "target; lower is better",
-}
 
 
 @dataclass(frozen=True)
@@ -58,10 +52,14 @@ class OwnRows:
     classes : tuple of str
         Empty for a regression.
     found : HeldOut
-        Every method in every environment, each trained on the others.
+        Every method in every environment that was measured in.
+    environments : {environment: rows}
+        All that took part, measured in or only trained on.
+    folds : tuple of tuples of str
+        The environments left out together in each round; the methods were trained on all others.
     verdict : Verdict
     findings : tuple of Finding
-        Of the data, or of a model of the recommended kind; may be empty.
+        Of the rows of all environments; may be empty.
     columns : {column: 'number', 'category', 'date', 'text' or 'left out: reason'}
     notes : tuple of str
         Things to know: rows dropped, environments set aside.
@@ -79,6 +77,8 @@ class OwnRows:
     task: str
     classes: tuple[str, ...]
     found: HeldOut
+    environments: Mapping[str, int]
+    folds: tuple[tuple[str, ...], ...]
     verdict: Verdict
     findings: tuple[Finding, ...]
     columns: Mapping[str, str]
@@ -90,6 +90,8 @@ class OwnRows:
 
 def write_own_rows(content: OwnRows, folder: Path) -> Path:
     """Write ``folder/report.html`` and ``folder/figures/*.png``, each file atomically.
+
+    Where one environment was measured in, the figure of the worst against the mean is left out.
 
     Parameters
     ----------
@@ -105,22 +107,22 @@ def write_own_rows(content: OwnRows, folder: Path) -> Path:
     Raises
     ------
     UnknownNameError
-        The recommended method or one with settings took no part, or another task.
+        A method or an environment that took no part, or another task.
+    EnvironmentsError
+        An environment measured in is in no fold, or a fold leaves none to train on.
     OutputError
         A folder that cannot be written.
     """
-    known = [method.name for method in content.found.contenders]
-    for name in (content.verdict.recommended, *content.settings):
-        if name not in known:
-            raise unknown_name("method", name, known)
-    if content.task not in TASKS:
-        raise unknown_name("task", content.task, TASKS)
-    draw = {"by_environment": by_environment, "worst_against_mean": worst_against_mean}
-    drawn = {name: drawing.png(one(content.found)) for name, one in draw.items()}
+    _check(content)
+    drawn = {"by_environment": drawing.png(by_environment(content.found))}
+    if len(content.found.environments) > 1:
+        drawn["worst_against_mean"] = drawing.png(worst_against_mean(content.found))
     page = render(content, drawn)
     path = Path(folder) / "report.html"
     try:
         figures.save_all(drawn, path.parent / "figures")
+        if "worst_against_mean" not in drawn:
+            (path.parent / "figures" / "worst_against_mean.png").unlink(missing_ok=True)
         drawing.replace(path, page.encode("utf-8", errors="replace"))
     except OSError as error:
         raise OutputError(
@@ -130,13 +132,33 @@ def write_own_rows(content: OwnRows, folder: Path) -> Path:
     return path
 
 
+def _check(content: OwnRows) -> None:
+    known = [method.name for method in content.found.contenders]
+    for name in (content.verdict.recommended, *content.settings):
+        if name not in known:
+            raise unknown_name("method", name, known)
+    if content.task not in TASKS:
+        raise unknown_name("task", content.task, TASKS)
+    left_out = [name for fold in content.folds for name in fold]
+    for name in (*content.found.environments, *left_out):
+        if name not in content.environments:
+            raise unknown_name("environment", name, content.environments)
+    never = [name for name in content.found.environments if name not in left_out]
+    if never or any(set(fold) == set(content.environments) for fold in content.folds):
+        raise EnvironmentsError(
+            "Expected folds in which every environment that was measured in is left out and at "
+            f"least one is trained on, got {list(map(list, content.folds))} of "
+            f"{', '.join(content.environments)}. Give the folds that were trained."
+        )
+
+
 def render(content: OwnRows, drawn: Mapping[str, bytes]) -> str:
     """Render the page as text.
 
     Parameters
     ----------
     content : OwnRows
-    drawn : {'by_environment' and 'worst_against_mean': PNG bytes}
+    drawn : {'by_environment' and, of several environments, 'worst_against_mean': PNG bytes}
 
     Returns
     -------
@@ -162,10 +184,10 @@ def render(content: OwnRows, drawn: Mapping[str, bytes]) -> str:
         findings=[finding for finding in findings if finding not in shortcuts],
         columns=_columns(found),
         groups=_groups(found),
-        alts=_descriptions(found),
+        alts=descriptions(found),
+        others=sorted({len(content.environments) - len(fold) for fold in content.folds}),
         methods=in_order(found),
         figures={name: _data_uri(picture) for name, picture in drawn.items()},
-        metric=METRICS[found.metric.name],
         kinds=_kinds(content.columns),
         provenance=_provenance(content.provenance),
     )
@@ -194,61 +216,38 @@ def _columns(found: HeldOut) -> list[tuple[str, str]]:
 
 
 def _groups(found: HeldOut) -> list[tuple[str, list[tuple[Contender, list[Cell]]]]]:
-    """List the main table's rows, the usual methods above the invariant ones."""
+    """List the main table's rows, the usual methods above the invariant ones.
+
+    The worst and the mean come first, unless there is one environment, which is both.
+    """
+    several = len(found.environments) > 1
     estimates = {
-        c.name: [found.worst(c.name), found.mean(c.name)]
+        c.name: [found.worst(c.name), found.mean(c.name)] * several
         + [found.cell(e, c.name) for e in found.environments]
         for c in found.contenders
     }
     pick = max if found.metric.higher_is_better else min
-    # What the table shows as equal is equally good in it.
-    best = [
-        found.metric.show(pick(column, key=lambda estimate: estimate.value).value)
-        for column in zip(*estimates.values(), strict=True)
-    ]
+    best = []
+    for column in zip(*estimates.values(), strict=True):
+        values = [estimate.value for estimate in column if has_number(estimate)]
+        # What the table shows as equal is equally good in it.
+        best.append(found.metric.show(pick(values)) if values else "")
+
+    def cell(estimate: Estimate, top: str, where: str) -> Cell:
+        if not has_number(estimate):
+            return Cell(FAILED, "", False, where)
+        value = found.metric.show(estimate.value)
+        return Cell(value, interval(found, estimate), value == top, where)
 
     def cells(method: Contender) -> list[Cell]:
-        values = [found.metric.show(estimate.value) for estimate in estimates[method.name]]
-        wheres = [f"in {found.worst_environment(method.name)}"] + [""] * (len(best) - 1)
-        intervals = [_interval(found, estimate) for estimate in estimates[method.name]]
-        marks = [value == top for value, top in zip(values, best, strict=True)]
-        return [Cell(*cell) for cell in zip(values, intervals, marks, wheres, strict=True)]
+        wheres = [f"in {found.worst_environment(method.name)}", ""] * several
+        wheres += [""] * len(found.environments)
+        return [cell(*each) for each in zip(estimates[method.name], best, wheres, strict=True)]
 
     return [
-        (f"{kind.capitalize()} methods", [(method, cells(method)) for method in found.kind(kind)])
-        for kind in ("usual", "invariant")
-        if found.kind(kind)
+        (f"{kind.capitalize()} methods", [(method, cells(method)) for method in members])
+        for kind, members in groupby(in_order(found), key=lambda method: method.kind)
     ]
-
-
-def _descriptions(found: HeldOut) -> dict[str, str]:
-    """Say in words what the pictures show, numbers included."""
-
-    def said(estimate: Estimate) -> str:
-        return f"{found.metric.show(estimate.value)} ({_interval(found, estimate)})"
-
-    sums = "; ".join(
-        f"{c.title}: worst {said(found.worst(c.name))} in {found.worst_environment(c.name)}, "
-        f"mean {said(found.mean(c.name))}"
-        for c in in_order(found)
-    )
-    cells = "; ".join(
-        f"{c.title}: "
-        + ", ".join(f"{said(found.cell(e, c.name))} in {e}" for e in found.environments)
-        for c in in_order(found)
-    )
-    if found.values.size > MANY:
-        cells = f"{sums}. The table has every number"
-    dots = f"Dot plot of the {found.metric.name} of every method in every left-out environment. "
-    points = f"The {found.metric.name} of every method where it does worst against its mean. "
-    return {
-        "by_environment": dots + cells + ".",
-        "worst_against_mean": points + sums + ".",
-    }
-
-
-def _interval(found: HeldOut, estimate: Estimate) -> str:
-    return f"{found.metric.show(estimate.low)} to {found.metric.show(estimate.high)}"
 
 
 class ShownFinding(NamedTuple):

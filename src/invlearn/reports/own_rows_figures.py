@@ -1,4 +1,4 @@
-"""Figures of a comparison on a user's own rows: readable without color, however many there are."""
+"""Figures of a comparison on a user's own rows, and their words; readable without color."""
 
 from __future__ import annotations
 
@@ -24,10 +24,56 @@ LEAST_SPAN = 0.1
 LABEL_GAP = 0.26
 """Inches from one label to the next."""
 
+MANY = 60
+"""Numbers that a picture's description holds; past that it has the worst and the means."""
+
+FAILED = "failed"
+"""What stands where a training diverged and left no number."""
+
 
 def in_order(found: HeldOut) -> list[Contender]:
     """Contenders as every table and figure has them: the usual ones, then the invariant ones."""
-    return [*found.kind("usual"), *found.kind("invariant")]
+    return sorted(found.contenders, key=lambda method: method.kind != "usual")
+
+
+def has_number(estimate: Estimate) -> bool:
+    """Whether the training ended in finite numbers."""
+    return bool(np.isfinite(estimate.value))
+
+
+def interval(found: HeldOut, estimate: Estimate) -> str:
+    """Write an interval as text."""
+    return f"{found.metric.show(estimate.low)} to {found.metric.show(estimate.high)}"
+
+
+def descriptions(found: HeldOut) -> dict[str, str]:
+    """Say in words what the pictures show, numbers included, for who cannot see them."""
+
+    def said(estimate: Estimate) -> str:
+        if not has_number(estimate):
+            return FAILED
+        return f"{found.metric.show(estimate.value)} ({interval(found, estimate)})"
+
+    methods, name = in_order(found), found.metric.name
+    sums = "; ".join(
+        f"{c.title}: worst {said(found.worst(c.name))} in {found.worst_environment(c.name)}, "
+        f"mean {said(found.mean(c.name))}"
+        for c in methods
+    )
+    cells = "; ".join(
+        f"{c.title}: "
+        + ", ".join(f"{said(found.cell(e, c.name))} in {e}" for e in found.environments)
+        for c in methods
+    )
+    if found.values.size > MANY and len(found.environments) > 1:
+        cells = f"{sums}. The table has every number"
+    where = "the one" if len(found.environments) == 1 else "every"
+    return {
+        "by_environment": f"Dot plot of the {name} of every method in {where} left-out "
+        f"environment. {cells}.",
+        "worst_against_mean": f"The {name} of every method where it does worst against its mean. "
+        f"{sums}.",
+    }
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -79,8 +125,12 @@ def by_environment(found: HeldOut) -> Figure:
             y = e + 0.8 * ((m + 0.5) / len(methods) - 0.5)
             estimate = _scaled(found, found.cell(environment, method.name))
             style = _style(m, method) | {"label": "_" if e else _label(method)}
-            ax.hlines(y, estimate.low, estimate.high, color=style["color"], linewidth=1.4)
+            # The marker of no number is not seen, but keeps the method in the legend.
             ax.plot(estimate.value, y, linestyle="none", **style)
+            if has_number(estimate):
+                ax.hlines(y, estimate.low, estimate.high, color=style["color"], linewidth=1.4)
+            else:
+                _say_failed(ax, y, method, bad_left=found.metric.higher_is_better)
     ax.set_yticks(range(count), [plain(name) for name in short_names(found.environments)])
     ax.set_ylim(count - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
@@ -89,16 +139,20 @@ def by_environment(found: HeldOut) -> Figure:
     ax.tick_params(axis="x", top=count > 8, labeltop=count > 8)
     ax.set_xlabel(_axis_name(found))
     every = [found.cell(e, method.name) for e in found.environments for method in methods]
+    title = "Each left-out environment, with 95 % intervals"
+    if count == 1:
+        title = "The environment left out, with 95 % intervals"
     ax.set_xlim(*_limits(found, every))
     figure.legend(loc="outside upper left", ncols=2 if len(methods) > 3 else len(methods),
-                  frameon=False, fontsize=9,
-                  title=plain("Each left-out environment, with 95 % intervals"),
-                  alignment="left")  # fmt: skip
+                  frameon=False, fontsize=9, title=title, alignment="left")  # fmt: skip
     return figure
 
 
 def worst_against_mean(found: HeldOut) -> Figure:
-    """Draw each method's worst environment against its mean over environments, one point each."""
+    """Draw each method's worst environment against its mean over environments, one point each.
+
+    A method that failed somewhere has neither; its label says so.
+    """
     methods = in_order(found)
     figure, ax = one_axes(max(4.2, LABEL_GAP * len(methods) + 1.6))
     means = [_scaled(found, found.mean(method.name)) for method in methods]
@@ -106,12 +160,18 @@ def worst_against_mean(found: HeldOut) -> Figure:
     ax.set_xlim(*_limits(found, [found.mean(method.name) for method in methods]))
     ax.set_ylim(*_limits(found, [found.worst(method.name) for method in methods]))
     for m, (method, mean, worst) in enumerate(zip(methods, means, worsts, strict=True)):
+        if not has_number(worst):
+            continue
         style = _style(m, method) | {"markersize": 8, "zorder": 3}
         bars = {"color": style["color"], "linewidth": 1.2, "alpha": 0.6}
         ax.hlines(worst.value, mean.low, mean.high, **bars)
         ax.vlines(mean.value, worst.low, worst.high, **bars)
         ax.plot(mean.value, worst.value, linestyle="none", **style)
-    _label_points(ax, methods, means, worsts, height=figure.get_figheight() - 1.2)
+    # The place of a failed method's label: beyond the worst point.
+    nowhere = -np.inf if found.metric.higher_is_better else np.inf
+    points = [(worst.value, mean.value) if has_number(worst) else (nowhere, nowhere)
+              for worst, mean in zip(worsts, means, strict=True)]  # fmt: skip
+    _label_points(ax, methods, points, height=figure.get_figheight() - 1.2)
     ax.grid(alpha=0.25)
     ax.set_xlabel(f"mean over environments: {_axis_name(found)}")
     ax.set_ylabel(f"where each does worst: {_axis_name(found)}")
@@ -136,19 +196,33 @@ def spread(wanted: Sequence[float], gap: float, top: float = 1.0) -> list[float]
     return places
 
 
+def _say_failed(ax: Axes, y: float, method: Contender, *, bad_left: bool) -> None:
+    """Say at the bad end of a method's line why there is nothing in it."""
+    ax.text(0.01 if bad_left else 0.99, y, plain(f"{method.title}: {FAILED}"),
+            transform=ax.get_yaxis_transform(), ha="left" if bad_left else "right", va="center",
+            fontsize=6.5, clip_on=True)  # fmt: skip
+
+
 def _label_points(
     ax: Axes,
     methods: Sequence[Contender],
-    means: Sequence[Estimate],
-    worsts: Sequence[Estimate],
+    points: Sequence[tuple[float, float]],
     height: float,
 ) -> None:
-    """Name the points at the right edge, in the order of their heights, so that none overlap."""
+    """Name (worst, mean) points at the right edge, in the order of their heights, none on another.
+
+    Infinite points are of methods that failed.
+    """
     low, high = ax.get_ylim()
-    order = sorted(range(len(methods)), key=lambda m: (worsts[m].value, means[m].value))
-    wanted = [(worsts[m].value - low) / (high - low) for m in order]
+    order = sorted(range(len(methods)), key=lambda m: points[m])
+    wanted = [min(max((points[m][0] - low) / (high - low), 0.0), 1.0) for m in order]
     for m, place in zip(order, spread(wanted, LABEL_GAP / height), strict=True):
-        ax.annotate(plain(_label(methods[m])), xy=(means[m].value, worsts[m].value),
+        worst, mean = points[m]
+        if not np.isfinite(worst):
+            ax.text(1.04, place, plain(f"{_label(methods[m])}: {FAILED}"),
+                    transform=ax.transAxes, va="center", fontsize=9)  # fmt: skip
+            continue
+        ax.annotate(plain(_label(methods[m])), xy=(mean, worst),
                     xytext=(1.04, place), textcoords="axes fraction", va="center", fontsize=9,
                     arrowprops={"arrowstyle": "-", "color": "#666666", "linewidth": 0.8,
                                 "linestyle": ":", "shrinkB": 5, "relpos": (0, 0.5)})  # fmt: skip
@@ -179,8 +253,8 @@ def _axis_name(found: HeldOut) -> str:
 
 def _limits(found: HeldOut, estimates: Sequence[Estimate]) -> tuple[float, float]:
     """Span all intervals with a margin, and enough that no small difference looks large."""
-    numbers = np.array([_scaled(found, estimate) for estimate in estimates])
-    low, high = float(numbers.min()), float(numbers.max())
+    numbers = [_scaled(found, estimate) for estimate in estimates if has_number(estimate)]
+    low, high = float(np.min(numbers or 0.0)), float(np.max(numbers or 1.0))
     most = 100.0 if found.metric.higher_is_better else max(high, 1e-12)
     wider = max(LEAST_SPAN * most - (high - low), 0.0) / 2 + 0.04 * (high - low)
     low, high = max(low - wider, -0.02 * most), high + wider

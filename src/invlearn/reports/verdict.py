@@ -102,8 +102,8 @@ def verdict(found: HeldOut) -> Verdict:
         )
         if open_:
             headline = (
-                f"Not decided: {_join([c.title for c in open_])} may or may not do better than the "
-                f"usual methods {where}; more rows would tell. Until then use {use}."
+                f"{_join([c.title for c in open_])} may or may not do better than the usual "
+                f"methods {where}; more rows would tell. Until then use {use}."
             )
         if family:
             sentences.append(_family(found, family, gains))

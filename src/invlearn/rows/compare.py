@@ -273,4 +273,6 @@ def _said(done: Sequence[Trained], methods: Sequence[Contender]) -> list[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} others"
+    if len(names) == 1:
+        return names[0]
+    return f"{names[0]} and {len(names) - 1} {'other' if len(names) == 2 else 'others'}"

@@ -21,6 +21,7 @@ from invlearn.rows.model import RowsModel
 from invlearn.rows.source import Source, read_rows
 from invlearn.rows.streamed import streams
 from invlearn.tables import ParquetTable, read_table
+from invlearn.tables.kinds import label
 
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
@@ -138,9 +139,8 @@ def diagnose_file(
     if isinstance(model.inputs, ImageInputs):
         image = model.inputs.image
         images = read_images(rows, image.height, image.channels, fewest_classes=1)
-        labels = pd.Series(images.labels)
-        known = set(map(str, model.target.classes))
-        new = sorted(set(labels.str.strip()) - known)
+        known = set(map(label, model.target.classes))
+        new = sorted(name for name in set(images.labels) if label(name) not in known)
         if new:
             raise EnvironmentsError(
                 f"Expected images of {', '.join(sorted(known))}, got folders {', '.join(new)} too. "
@@ -148,8 +148,8 @@ def diagnose_file(
             )
         source = Source(
             Path(rows).name, model.target_name, model.environment_name, model.target,
-            model.target.encode(labels), np.array(images.environments, dtype=object).astype(str),
-            None, images.x,
+            model.target.encode(pd.Series(images.labels)), np.array(images.environments), None,
+            images.x,
         )  # fmt: skip
         notes: list[str] = []
     else:

@@ -17,7 +17,7 @@ from invlearn.estimators.base import InvariantEstimator
 from invlearn.estimators.fitting import Fitted, Recipe, fit_network
 from invlearn.estimators.strength import choose_strength
 from invlearn.losses import get_loss
-from invlearn.model_folder import ModelRecord, OutputScale
+from invlearn.model_record import ModelRecord, OutputScale
 from invlearn.networks import NetworkSpec
 from invlearn.objectives import get_objective
 from invlearn.rows.inputs import ImageInputs, Inputs, Make, TableInputs

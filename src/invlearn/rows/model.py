@@ -17,7 +17,8 @@ from invlearn.environments import Environments
 from invlearn.errors import DataFileError
 from invlearn.evaluation import forward
 from invlearn.losses import get_loss
-from invlearn.model_folder import ModelRecord, OutputScale, load_model, save_model
+from invlearn.model_folder import load_model, save_model
+from invlearn.model_record import ModelRecord, OutputScale
 from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
 from invlearn.rows.source import Source, environment_names, from_frame, set_aside
 from invlearn.tables import Encoder, Target

@@ -110,5 +110,6 @@ def next_command(
     if request.steps != usual.steps:
         words += ["--steps", str(request.steps)]
     # A linear model or trees of the pooled rows are scikit-learn's; ERM is the nearest here.
-    words += ["--objective", answer.recommended if answer.helps else "erm-pooled"]
+    known = answer.recommended not in ("linear", "boosting")
+    words += ["--objective", answer.recommended if known else "erm-pooled"]
     return shlex.join([*words, "--output", "model"])
