@@ -97,6 +97,22 @@ def test_least_squares_slope_and_every_draws_own(shift):
     assert slope.value == pytest.approx(LinearRegression().fit(rows.z, y).coef_[0], rel=2e-3)
     picked = np.random.default_rng(0).integers(0, 60, (100, 60))
     refits = [LinearRegression().fit(rows.z[i], y[i]).coef_[0] for i in picked]
+    refit = LinearRegression().fit(rows.z, y)
+    residual = y.numpy() - refit.predict(rows.z.numpy())
+    error = float(np.sqrt((residual**2).mean() / (60 * np.var(z.numpy()))))
+    wider = max(1.0, error / np.std(refits, ddof=1))
+    assert wider > 1  # This sample's draws differ less than the errors say.
+    low, high = slope.value + wider * (np.quantile(refits, [0.025, 0.975]) - slope.value)
+    assert (slope.span.low, slope.span.high) == pytest.approx((low, high), rel=5e-3)
+
+
+def test_draws_that_differ_enough_are_left_alone():
+    generator = torch.Generator().manual_seed(0)
+    z, noise = torch.randn(2, 60, generator=generator, dtype=torch.float64)
+    rows = make_rows(z, 0.5 * z + 2 * z * noise)
+    slope = slope_of(rows, "squared", draws=100)
+    picked = np.random.default_rng(0).integers(0, 60, (100, 60))
+    refits = [LinearRegression().fit(rows.z[i], rows.y[i]).coef_[0] for i in picked]
     low, high = np.quantile(refits, [0.025, 0.975])
     assert (slope.span.low, slope.span.high) == pytest.approx((low, high), rel=5e-3)
 
@@ -108,7 +124,28 @@ def test_one_newton_step_is_near_a_refit():
     refits = [
         LogisticRegression(C=1e6, tol=1e-8).fit(rows.z[i], rows.y[i]).coef_[0, 0] for i in picked
     ]
-    assert slope.span.standard_error == pytest.approx(np.std(refits, ddof=1), rel=0.15)
+    z = rows.z[:, 0].numpy()
+    p = 1 / (1 + np.exp(-slope.value * z))
+    design = np.stack([np.ones(300), z], 1)
+    error = np.sqrt(np.linalg.inv((p * (1 - p) * design.T) @ design)[1, 1])
+    assert slope.span.standard_error == pytest.approx(max(np.std(refits, ddof=1), error), rel=0.05)
+
+
+def test_few_rows_of_a_class_are_no_evidence():
+    """Scores that are right: of 20 rows one or two are of the rarer class, or stand out."""
+    rng, levels = np.random.default_rng(0), []
+    for rare in [False, True] * 20:
+        parts = []
+        for name in "abcdef":
+            z = 1.5 * rng.standard_normal(20) - 2.5
+            if rare:
+                z = 2.0 * (rng.random(20) < 0.06) + 0.05 * rng.standard_normal(20) - 2.5
+            y = (rng.random(20) < 1 / (1 + np.exp(-z))).astype(np.int64)
+            parts.append(make_rows(z, y, name))
+        levels.append(calibration(parts, get_loss("logistic"), draws=100, rng=rng))
+    assert sum(finding.level == "warning" for finding in levels) <= 2  # 5 % of 40 tables.
+    alarms = [f for f in levels if f.level == "note" and len(f.table)]
+    assert len(alarms) <= 4
 
 
 def test_perfect_separation_has_a_finite_slope():

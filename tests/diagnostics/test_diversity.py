@@ -61,6 +61,28 @@ def test_no_errors_or_errors_only_certify_nothing():
         assert (found.statistic, found.p_value, found.holds) == (0.0, 1.0, False)
 
 
+def test_an_environment_that_is_all_wrong():
+    """Its shares may sum to a rounding error more than 1."""
+    for n in range(20, 320):
+        shares, half = np.full(n, 1 / n), np.arange(n) < n // 2
+        for value, frequency in ((True, 1.0), (False, 0.0)):
+            whole = np.full(n, value)
+            found = certificate([whole, half], [shares, shares])
+            assert found.frequencies == pytest.approx((frequency, n // 2 / n), abs=1e-12)
+            assert min(found.frequencies) >= 0
+            assert max(found.frequencies) <= 1
+            assert found.p_value < 0.01
+            found = certificate([whole, whole, whole], [shares] * 3)
+            assert (found.statistic, found.p_value) == (0.0, 1.0)
+
+
+def test_rows_of_hardly_any_weight_certify_nothing():
+    shares = np.r_[np.full(20, 0.05), 1e-20]
+    groups = [np.arange(21) < 20, np.ones(21, dtype=bool)]
+    assert certificate(groups, [shares, shares]).p_value == 1.0
+    assert certificate([~group for group in groups], [shares, shares]).p_value == 1.0
+
+
 def test_rarely_a_false_certificate():
     rng = np.random.default_rng(0)
     shares = []

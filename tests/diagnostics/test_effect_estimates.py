@@ -89,6 +89,72 @@ def test_a_constant_feature_is_not_measured():
     assert others.sum() == 8
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_rare_value_is_measured_from_eight_rows_on(value):
+    envs = make_environments(n=100)
+    x = envs.x.clone()
+    x[:, 2] = value
+    x[:8, 2] = 1 - value
+    x[100:107, 2] = 1 - value
+    x[200:300, 2] = torch.linspace(0, 1, 100)
+    found = estimated(envs.with_features(x), "squared")
+    assert np.isfinite(found.errors[0, :, 2]).tolist() == [True, False, True]
+    assert np.isfinite(found.errors[0, :, :2]).all()
+    # The others are compared at equal values of it, measured or not.
+    assert found.effects[0, 1, 2] != 0
+    weights = torch.ones(300)
+    weights[:8] = torch.tensor([5.0] + [1.0] * 7)  # Worth 12² / 32 rows of equal weight.
+    weighted = Environments(x, envs.y, envs.names, envs.offsets, weights)
+    assert np.isinf(estimated(weighted, "squared").errors[0, 0, 2])
+
+
+def test_errors_of_a_regression_are_no_less_than_hc3_and_the_models():
+    """By refits without one row each, and by the textbook, on the standardized columns."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 2, generator=generator, dtype=torch.float64)
+    noise = torch.randn(200, generator=generator, dtype=torch.float64)
+    y = x[:, 0] + noise * torch.where(torch.arange(200) < 100, 2 * x[:, 1], 1 / (1 + x[:, 1] ** 2))
+    envs = Environments.from_arrays(x, y, np.repeat(["a", "b"], 100))
+    found = estimated(envs, "squared")
+    larger = []
+    for e in range(2):
+        part = slice(100 * e, 100 * e + 100)
+        design = ((x - x.mean(0)) / x.std(0, correction=0)).numpy()[part]
+        target = ((y - y.mean()) / y.std(correction=0)).numpy()[part]
+        design = np.c_[np.ones(100), design]
+        pull = np.diag([0.0, 1.0, 1.0])
+        full = np.linalg.solve(design.T @ design + pull, design.T @ target)
+        left_out = []
+        for i in range(100):
+            d, t = np.delete(design, i, 0), np.delete(target, i)
+            left_out.append(np.linalg.solve(d.T @ d + pull, d.T @ t))
+        robust = np.sqrt(((np.array(left_out) - full) ** 2).sum(0))
+        variance = ((target - design @ full) ** 2).sum() / 97
+        own = np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design + pull)))
+        np.testing.assert_allclose(found.errors[0, e], np.maximum(robust, own)[1:], rtol=1e-6)
+        larger.append(bool(robust[2] > own[2]))
+    assert larger == [True, False]
+
+
+def test_a_separating_indicator_is_surer_the_more_rows_it_has():
+    """The error follows the likelihood ratio; with the model's own it would not."""
+    z = []
+    for count in (10, 20, 40):
+        x = (torch.arange(200) < count).double()[:, None]
+        y = ((torch.arange(200) % 2 == 0) | (x[:, 0] == 1)).long()
+        envs = Environments.from_arrays(
+            x.repeat(2, 1), torch.cat([y, y]), np.repeat(["a", "b"], 200)
+        )
+        found = estimated(envs, "logistic")
+        z.append(found.effects[0, 0, 0] / found.errors[0, 0, 0])
+        p = y.double().mean()
+        rest = y[count:].double().mean()
+        without = 200 * (p * p.log() + (1 - p) * (1 - p).log())
+        with_it = (200 - count) * (rest * rest.log() + (1 - rest) * (1 - rest).log())
+        assert 0.6 < z[-1] / float((2 * (with_it - without)).sqrt()) < 1.1
+    assert z == sorted(z)
+
+
 def test_a_class_that_is_missing_in_an_environment_is_not_measured():
     envs = make_environments("softmax", n=100)
     y = envs.y.clone()
@@ -129,6 +195,19 @@ def test_columns_that_go_with_the_target_anywhere_are_kept():
         " Of 50 columns the 12 were compared that go with the target most in some environment."
     )
     assert list(found.features) == sorted(found.features, key=lambda name: int(name[1:]))
+
+
+def test_columns_too_rare_to_be_measured_take_no_place():
+    envs = wide()
+    x = envs.x.clone()
+    # One row in each environment, the one with the largest target.
+    top = [int(envs.y[:60].argmax()), 60 + int(envs.y[60:].argmax())]
+    x[:, 40:] = 0
+    x[top, 40:] = 1
+    found = estimated(envs.with_features(x), "squared")
+    assert {"x7", "x31"} <= set(found.features)
+    assert not {f"x{j}" for j in range(40, 50)} & set(found.features)
+    assert " Not compared: 'x40', 'x41', 'x42', 'x43', 'x44' and 5 more, which in" in found.note
 
 
 def test_many_columns_are_cut(monkeypatch):

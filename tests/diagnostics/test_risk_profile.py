@@ -184,3 +184,29 @@ def test_dummies_of_each_class_add_up():
         for name in ("softmax", "softmax-per-class")
     )
     assert one == pytest.approx(several)
+
+
+@pytest.mark.parametrize("name", ["logistic", "softmax"])
+def test_few_rows_of_a_class_do_not_fake_a_wrong_scale(name):
+    """Right probabilities with one row in ten of the other class, often none of 30."""
+    rng, alarms = np.random.default_rng(0), 0
+    for _ in range(60):
+        parts = []
+        for e in "abcdef":
+            z = 1.5 * rng.standard_normal(30) - 2.5
+            y = (rng.random(30) < 1 / (1 + np.exp(-z))).astype(np.int64)
+            parts.append(make_rows(np.c_[0 * z, z] if name == "softmax" else z, y, e))
+        alarms += dummy_gradients(parts, get_loss(name)).level != "good"
+    assert alarms <= 7  # 5 % of 60 tables are 3; without the model's own error they were half.
+
+
+def test_error_of_a_right_scale_by_hand():
+    z = np.array([0.0, 1.0, -2.0, 3.0] * 10)
+    p = 1 / (1 + np.exp(-z))
+    rows = make_rows(z, (z > 0).astype(np.int64))
+    row = dummy_gradients([rows], get_loss("logistic")).table.iloc[0]
+    expected = np.sqrt((z**2 * p * (1 - p)).sum()) / 40
+    assert row["standard error"] == pytest.approx(expected)
+    two = make_rows(np.c_[np.full(40, 7.0), z + 7], (z > 0).astype(np.int64))
+    row = dummy_gradients([two], get_loss("softmax")).table.iloc[0]
+    assert row["standard error"] == pytest.approx(expected)

@@ -153,8 +153,14 @@ def _print(finding: Finding, console: Console) -> None:
     if len(shown):
         table = Table(*(escape(str(name)) for name in shown.columns))
         for row in shown.itertuples(index=False):
-            table.add_row(*(f"{x:.3g}" if isinstance(x, float) else escape(str(x)) for x in row))
+            table.add_row(*map(_cell, row))
         console.print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.3g}"
+    return escape(str(value))
 
 
 def _weight(text: str) -> float | str:

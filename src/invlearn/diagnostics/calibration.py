@@ -54,7 +54,8 @@ def calibration(
     The slope is that of the targets on the model's score: of a logistic regression on the logit
     (two classes), the inverse temperature (several), of least squares on the prediction
     (regression). 1 is right; below 1 the score is too extreme. It warns where the slopes of two
-    environments differ beyond chance and by more than 0.2.
+    environments differ beyond chance and by more than 0.2; a slope that is so off from 1 is a
+    note.
 
     Parameters
     ----------
@@ -181,7 +182,8 @@ def calibration_slope(
     """Slope of the targets on the score in one environment; see `calibration`.
 
     The interval is of one Newton step from the estimate in each bootstrap draw: for least
-    squares the draw's own estimate, else a close approximation that needs no refit.
+    squares the draw's own estimate, else a close approximation that needs no refit. The draws
+    are spread, if need be, to the standard error that the model itself has on these rows.
 
     Parameters
     ----------
@@ -249,8 +251,7 @@ def calibration_slope(
     gradients = drawn[:, :width] + pull @ (fitted - target)
     hessians = drawn[:, width:].reshape(-1, width, width) + pull
     moved = -np.linalg.solve(hessians, gradients[:, :, None])[:, -1, 0]
-    # Where few rows carry the slope, or the rarer class, the draws may hardly differ by chance:
-    # they are spread to no less than the error that the model itself has on these rows.
+    # Where few rows carry the slope, or the rarer class, the draws may hardly differ by chance.
     bread = np.linalg.inv(np.tensordot(shares, hessian, 1) + pull)
     noise = float(shares @ (u @ fitted - y) ** 2) if isinstance(loss, Squared) else 1.0
     variance = noise * (bread @ np.tensordot(shares**2, hessian, 1) @ bread)[-1, -1]

@@ -74,12 +74,13 @@ def certificate(groups: Sequence[MaskedRows], shares: Sequence[Floats]) -> Certi
     >>> certificate([rows < 30, rows < 70], [shares, shares]).holds
     True
     """
-    frequencies = np.array([s @ g for g, s in zip(groups, shares, strict=True)])
+    # Shares of all rows may sum to a rounding error more than 1.
+    frequencies = np.clip([s @ g for g, s in zip(groups, shares, strict=True)], 0.0, 1.0)
     sizes = np.array([1 / (s @ s) for s in shares])
     shown = tuple(frequencies.tolist())
-    if not any(g.any() for g in groups) or all(g.all() for g in groups):
+    counts = np.stack([sizes * frequencies, sizes * (1 - frequencies)])
+    if counts.sum(1).min() < 1e-9:
         return Certificate(0.0, 1.0, shown)
-    counts = [sizes * frequencies, sizes * (1 - frequencies)]
     statistic = float(chi2_contingency(counts, correction=False).statistic)
     return Certificate(statistic, float(chi2.sf(statistic, len(sizes) - 1)), shown)
 

@@ -17,6 +17,7 @@ from invlearn.diagnostics.findings import (
     EnvironmentRows,
     draw_rows,
     environment_rows,
+    listed,
     too_few,
     usable,
 )
@@ -34,6 +35,9 @@ COLUMNS = 200
 ROWS_PER_COLUMN = 5
 """Rows that the smallest environment needs for each column."""
 
+RARE = 8
+"""A feature that differs from its most frequent value in fewer rows is not measured."""
+
 
 @dataclass(frozen=True)
 class Estimates:
@@ -47,7 +51,8 @@ class Estimates:
     classes : tuple of int
         What the targets are, if there are several classes; else empty.
     effects, errors : array [targets, E, d]
-        An infinite error: the feature (or the target) is constant there.
+        An infinite error: the feature is not measured there, as it differs from its most
+        frequent value in fewer than 8 rows, or the target is constant.
     note : str
         What was left out.
     """
@@ -86,17 +91,19 @@ def estimate_effects(
         without += f" At most {ROWS} rows of an environment were used."
     kept = [draw_rows(rows, ROWS, rng) for rows in kept]
     x, y, classes = _standardized(kept, loss)
+    measured = np.stack([_measured(*part) for part in zip(x, _shares(kept), strict=True)])
     columns = np.arange(len(names))
     limit = min(COLUMNS, max(1, min(len(rows) for rows in kept) // ROWS_PER_COLUMN))
     if len(names) > limit:
         strength = np.max(
-            [_correlations(*part) for part in zip(x, y, _shares(kept), strict=True)], 0
+            measured * [_correlations(*part) for part in zip(x, y, _shares(kept), strict=True)], 0
         )
         columns = np.sort(np.argsort(-strength, kind="stable")[:limit])
         without += (
             f" Of {len(names)} columns the {limit} were compared that go with the target most "
             "in some environment."
         )
+    without += _not_compared(names, measured)
     shape = (y[0].shape[1], len(kept), len(columns))
     effects, errors = np.zeros(shape), np.full(shape, np.inf)
     for e, shares in enumerate(_shares(kept)):
@@ -108,6 +115,8 @@ def estimate_effects(
                 continue
             fitted = _fit(design[:, varied], target, shares, loss.classification)
             effects[t, e, varied], errors[t, e, varied] = fitted
+    # A rare feature is in the regressions all the same, so that the others are not taken for it.
+    errors[:, ~measured[:, columns]] = np.inf
     return Estimates(
         tuple(rows.name for rows in kept),
         tuple(names[c] for c in columns),
@@ -162,6 +171,32 @@ def _scaled(parts: list[Floats], shares: list[Floats]) -> list[Floats]:
     return [(part - mean) / spread for part in parts]
 
 
+def _measured(x: Floats, shares: Floats) -> npt.NDArray[np.bool_]:
+    """Whether each column differs from its most frequent value in rows enough [d].
+
+    Weights count as the (Σ w)² / Σ w² rows of equal weight that would know as much.
+    """
+    # A value of most rows is the middle one; without such a value, half of the rows differ.
+    middle = len(x) // 2
+    # A constant column leaves rounding noise of the mean that was taken off.
+    other = np.abs(x - np.partition(x, middle, axis=0)[middle]) > 1e-8
+    rows = (shares @ other) ** 2 / np.maximum(shares**2 @ other, 1e-300)
+    enough: npt.NDArray[np.bool_] = rows > RARE - 1e-6
+    return enough
+
+
+def _not_compared(names: Sequence[str], measured: npt.NDArray[np.bool_]) -> str:
+    """Say which columns are measured in one environment at most."""
+    rare = [f"'{names[int(c)]}'" for c in np.flatnonzero(measured.sum(0) < 2)]
+    if not rare:
+        return ""
+    return (
+        f" Not compared: {listed(rare)}, which in all environments, or all but one, "
+        f"differ{'s' if len(rare) == 1 else ''} from the most frequent value in fewer than "
+        f"{RARE} rows."
+    )
+
+
 def _correlations(x: Floats, y: Floats, shares: Floats) -> Floats:
     """Largest absolute correlation of each column with any target [d]."""
     x, y = x - shares @ x, y - shares @ y
@@ -172,11 +207,21 @@ def _correlations(x: Floats, y: Floats, shares: Floats) -> Floats:
 
 
 def _fit(x: Floats, y: Floats, shares: Floats, logistic: bool) -> tuple[Floats, Floats]:
-    """Effects [d] and their robust errors, with a penalty of one row."""
+    """Effects [d], with a penalty of one row, and their errors.
+
+    The larger of the robust error of leaving rows out (HC3) and that of the model: where few
+    rows carry a column the robust one may be near zero by chance, and where the model is wrong
+    its own is too small.
+    """
     n, d = x.shape
     weights = shares * n
     design = np.concatenate([np.ones((n, 1)), x], axis=1)
     penalty = np.diag([0.0] + [1.0] * d)
+
+    def inverse(curve: Floats) -> Floats:
+        found: Floats = np.linalg.inv((curve[:, None] * design).T @ design + penalty)
+        return found
+
     if logistic:
         regression = LogisticRegression(solver="newton-cholesky", max_iter=100, tol=1e-8)
         with warnings.catch_warnings():
@@ -184,14 +229,21 @@ def _fit(x: Floats, y: Floats, shares: Floats, logistic: bool) -> tuple[Floats, 
             warnings.simplefilter("ignore", ConvergenceWarning)
             regression.fit(x, y, sample_weight=weights)
         theta = np.concatenate([regression.intercept_, regression.coef_[0]])
-        p = expit(design @ theta)
+        score = design @ theta
+        p = expit(score)
         residual, curve = y - p, weights * p * (1 - p)
+        # The likelihood ratio of an effect is about its square times the information at two
+        # thirds of it. At all of it there is none left where the column separates the classes:
+        # the strongest effects would be the least sure.
+        p = expit(score - (score - shares @ score) / 3)
+        model = np.diag(inverse(weights * p * (1 - p)))
     else:
-        moments = (weights[:, None] * design).T @ design + penalty
-        theta = np.linalg.solve(moments, design.T @ (weights * y))
+        theta = inverse(weights) @ (design.T @ (weights * y))
         residual, curve = y - design @ theta, weights
-    inverse = np.linalg.inv((curve[:, None] * design).T @ design + penalty)
-    scores = (weights * residual)[:, None] * design
-    correction = n / max(n - d - 1, 1)
-    variance = np.diag(inverse @ (scores.T @ scores) @ inverse) * correction
+        model = np.diag(inverse(weights)) * (weights @ residual**2) / max(n - d - 1, 1)
+    bread = inverse(curve)
+    leverage = curve * ((design @ bread) * design).sum(1)
+    scores = (weights * residual / np.maximum(1 - leverage, 1e-6))[:, None] * design
+    robust = np.diag(bread @ (scores.T @ scores) @ bread)
+    variance = np.maximum(robust, model)
     return theta[1:], np.sqrt(np.maximum(variance[1:], 1e-24))

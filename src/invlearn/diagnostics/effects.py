@@ -34,13 +34,16 @@ def conflicting_features(
     In each environment the target is regressed on all features, standardized over all rows:
     by ridge regression (target standardized too), by logistic regression, or for several
     classes by one logistic regression of each class against the rest, of which the largest
-    conflict counts. The penalty is that of one row; the errors are robust (sandwich).
+    conflict counts. The penalty is that of one row. An effect's error is the larger of the
+    robust one of leaving rows out (HC3) and the model's own, for probabilities with two thirds
+    of the effects: with no shift, about 5 % of tables at most have a 'varies'.
 
     Parameters
     ----------
     environments : Environments
-        Features [n, d]; at most 10,000 rows of an environment are used. A feature that is
-        constant in an environment counts for nothing there.
+        Features [n, d]; at most 10,000 rows of an environment are used. A feature that differs
+        from its most frequent value in fewer than 8 rows of an environment (a rare category,
+        say) counts for nothing there.
     loss : Loss
         Squared, Logistic or Softmax: says what kind the targets are.
     feature_names : sequence of str, optional
@@ -146,10 +149,12 @@ def _judged(found: Estimates) -> pd.DataFrame:
     freedom = np.isfinite(found.errors).sum(1) - 1
     p_values = np.where(freedom > 0, chi2.sf(q, np.maximum(freedom, 1)), 1.0)
     measured = np.isfinite(found.errors)
+    shown = np.where(measured, found.effects, np.nan)
     lowest = np.where(measured, found.effects, np.inf).argmin(1)
     highest = np.where(measured, found.effects, -np.inf).argmax(1)
-    low = np.take_along_axis(found.effects, lowest[:, None], 1)[:, 0]
-    high = np.take_along_axis(found.effects, highest[:, None], 1)[:, 0]
+    low = np.take_along_axis(shown, lowest[:, None], 1)[:, 0]
+    high = np.take_along_axis(shown, highest[:, None], 1)[:, 0]
+    ends = np.where(measured.any(1), np.array(found.names)[[lowest, highest]], "")
     # The smaller of both sides' clearness: how sure it is that the sign flips.
     flip = np.minimum(z.max(1), -z.min(1))
     apart = high - low > VARIES * np.maximum(np.abs(low), np.abs(high))
@@ -163,14 +168,14 @@ def _judged(found: Estimates) -> pd.DataFrame:
         row: dict[str, object] = {"feature": feature}
         if found.classes:
             row["class"] = found.classes[t]
-        row |= {f"effect in {name}": found.effects[t, e, j] for e, name in enumerate(found.names)}
+        row |= {f"effect in {name}": shown[t, e, j] for e, name in enumerate(found.names)}
         row |= {
             "verdict": _ORDER[verdicts[t, j]],
             "heterogeneity p-value": p_values[t, j],
             "lowest effect": low[t, j],
-            "lowest in": found.names[lowest[t, j]],
+            "lowest in": str(ends[0, t, j]),
             "highest effect": high[t, j],
-            "highest in": found.names[highest[t, j]],
+            "highest in": str(ends[1, t, j]),
         }
         key = (verdicts[t, j], -flip[t, j] if verdicts[t, j] == 0 else p_values[t, j], j)
         rows.append((key, row))

@@ -20,7 +20,7 @@ from invlearn.diagnostics.findings import (
     usable,
 )
 from invlearn.diagnostics.intervals import interval, normal_bound, resampled_means, widest_gap
-from invlearn.losses import Loss, Squared
+from invlearn.losses import Logistic, Loss, Softmax, Squared
 
 POINTS = 0.05
 """A difference of accuracies that matters."""
@@ -176,7 +176,8 @@ def dummy_gradients(parts: Sequence[PredictedRows], loss: Loss) -> Finding:
     w = 1. Positive: the output is too large (a classifier is too sure); negative: too small
     (too timid). It counts where it is beyond chance and the best scale is over a tenth away
     from 1. It warns where the output is too large in one environment and too small in
-    another: then no one scale suits all of them.
+    another: then no one scale suits all of them. Of a classifier, the standard error is no
+    less than that of a right scale.
 
     Parameters
     ----------
@@ -205,7 +206,8 @@ def dummy_gradients(parts: Sequence[PredictedRows], loss: Loss) -> Finding:
     for rows in kept:
         values = loss.dummy_gradient(rows.z, rows.y).sum(1).double()
         mean = float(rows.shares @ values)
-        error = float((rows.shares * (values - mean)).norm())
+        # With few rows of a class the values may hardly differ by chance.
+        error = max(float((rows.shares * (values - mean)).norm()), _right_scale_error(rows, loss))
         scale = _best_scale(rows, loss)
         verdict = "right"
         if abs(mean) > bound * error and abs(scale - 1) > SCALE:
@@ -238,6 +240,19 @@ def dummy_gradients(parts: Sequence[PredictedRows], loss: Loss) -> Finding:
         return Finding(name, title, text, action, "note", frame)
     text = f"In no environment would rescaling the output clearly lower the risk.{without}"
     return Finding(name, title, text, NOTHING, "good", frame)
+
+
+def _right_scale_error(rows: PredictedRows, loss: Loss) -> float:
+    """Standard error of the mean dummy gradient if the model's probabilities were right."""
+    if not isinstance(loss, Logistic | Softmax):
+        return 0.0
+    logits = rows.z
+    if isinstance(loss, Logistic):
+        logits = torch.cat([torch.zeros_like(rows.z), rows.z], 1)
+    p = logits.softmax(1)
+    mean = (p * logits).sum(1, keepdim=True)
+    variance = (p * (logits - mean).square()).sum(1)
+    return float((rows.shares.square() @ variance).sqrt())
 
 
 def _best_scale(rows: PredictedRows, loss: Loss) -> float:
