@@ -13,7 +13,7 @@ from invlearn.diagnostics.findings import environment_rows, predicted_rows
 from invlearn.environments import Environments
 from invlearn.features import ChannelImages
 from invlearn.losses import Custom, get_loss
-from invlearn.selection.groups import LEVEL, certify
+from invlearn.selection.groups import certify
 
 
 def diverse(envs, task, reference=None):
@@ -33,7 +33,6 @@ def test_the_certificate_is_that_of_the_selection():
     assert found.p_value == pytest.approx(other.p_value)
     assert found.frequencies == pytest.approx(other.frequencies)
     assert found.holds == other.holds
-    assert module.LEVEL == LEVEL
 
 
 def test_weights_of_a_certificate():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +28,7 @@ from invlearn.diagnostics.intervals import Floats
 from invlearn.evaluation import forward
 from invlearn.features import ChannelImages
 from invlearn.losses import Logistic, Loss, Softmax, Squared
-
-LEVEL = 1e-3
-"""Level of the test that pooled training errs equally often in every environment."""
+from invlearn.selection import Certificate
 
 ROWS = 5000
 """Rows of an environment that the pooled reference is fitted on."""
@@ -39,22 +36,6 @@ ROWS = 5000
 FOLDS = 5
 
 MaskedRows = npt.NDArray[np.bool_]
-
-
-class Certificate(NamedTuple):
-    """Whether a group of rows is unequally frequent in the environments.
-
-    statistic: chi-squared with E - 1 degrees of freedom; frequencies: share of each environment.
-    """
-
-    statistic: float
-    p_value: float
-    frequencies: tuple[float, ...]
-
-    @property
-    def holds(self) -> bool:
-        """Whether the frequencies differ beyond chance."""
-        return self.p_value < LEVEL
 
 
 def certificate(groups: Sequence[MaskedRows], shares: Sequence[Floats]) -> Certificate:
