@@ -96,6 +96,22 @@ def test_classes_count_alike():
     assert found.values[0].tolist() == [1, 0, 0.5]
 
 
+def test_a_class_of_one_row_decides_nothing():
+    """Its one row is half of the balanced accuracy, and no draw can tell how sure it is."""
+    claimed = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        errors = {name: (rng.random((1000, 2)) < 0.2).astype(float) for name in "abcd"}
+        classes = {name: (np.arange(1000) < 200).astype(int) for name in "abc"}
+        classes["d"] = (np.arange(1000) < 1).astype(int)
+        two = [THREE[0], THREE[2]]
+        found = compare_errors(
+            errors, two, METRICS["balanced accuracy"], classes=classes, draws=200
+        )
+        claimed += found.gain("vrex", ["linear"], "worst").low > 0
+    assert claimed == 0
+
+
 def test_a_failed_method_takes_no_part():
     errors = errors_of(RATES)
     errors["b"][:, 1] = np.nan

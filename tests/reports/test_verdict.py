@@ -73,6 +73,15 @@ def test_a_failed_training_is_said_and_takes_no_part():
         verdict(compare_errors(errors, FOUR, METRICS["accuracy"]))
 
 
+def test_nothing_to_compare_with_decides_nothing():
+    rng = np.random.default_rng(0)
+    errors = {name: (rng.random((500, 4)) < 0.2).astype(float) for name in "ab"}
+    errors["b"][:, 2:] = np.nan
+    found = verdict(compare_errors(errors, FOUR, METRICS["accuracy"]))
+    assert found.outcome == "undecided"
+    assert found.headline.startswith("No invariant method finished")
+
+
 def test_one_environment_is_named():
     found = answer({"b": (0.6, 0.5, 0.2, 0.49)})
     assert found.headline == (

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from invlearn import InvlearnError
 from invlearn.cli import app
 from invlearn.rows import streamed
 from invlearn.rows.example import hospitals
@@ -35,7 +36,8 @@ def test_fit_and_predict(path, monkeypatch):
     fit = run("fit", "h.parquet", *names, "--steps", "100", "--output", "model")
     assert fit.exit_code == 0, fit.output
     assert "Penalty weight: " in fit.stdout
-    assert "on 360 rows of 6 environments" in fit.stdout
+    assert "on 288 rows of 6 environments" in fit.stdout
+    assert "72 rows were held out, not trained on." in fit.stdout
     monkeypatch.setattr(
         ParquetTable,
         "batches",
@@ -46,6 +48,14 @@ def test_fit_and_predict(path, monkeypatch):
     found = pd.read_csv("p.csv")
     assert found["row"].tolist() == list(range(1, 361))
     assert (found["prediction"] == pd.read_parquet(path)["ill"]).mean() > 0.7
+    drawn = run("diagnose", "model", "h.parquet")
+    assert drawn.exit_code == 0, drawn.output
+    assert "rows were drawn" in drawn.stdout
+    frame = pd.read_parquet(path)
+    frame.loc[250:, "hospital"] = "Gorse"
+    frame.to_parquet(path, index=False)
+    late = run("predict", "model", "h.parquet", "--output", "late.csv")
+    assert "The model was not trained in 'Gorse'" in late.stdout
     refused = run("predict", "model", "h.parquet", "--output", "p.parquet")
     assert refused.exit_code == 2
     assert "--output as a .csv file for 360 rows" in refused.stderr
@@ -60,6 +70,22 @@ def test_a_regression_is_in_the_targets_unit(path):
     )
     found = model.predict(frame)["prediction"]
     assert np.abs(found - frame["cost"]).mean() < 2e3
+
+
+def test_what_is_refused_before_the_file_is_encoded(path, monkeypatch):
+    def encoded(*arguments, **options):
+        raise AssertionError("The file was encoded first.")
+
+    monkeypatch.setattr("invlearn.rows.fit.stream_parquet", encoded)
+    names = {"target": "ill", "environment": "hospital", "provenance": {}}
+    for request, says in (
+        (FitRequest(device="cuda:77"), "device"),
+        (FitRequest("erm", penalty_weight=3.0), "no penalty weight"),
+        (FitRequest("vrx"), "Did you mean 'vrex'"),
+        (FitRequest(steps=0), "steps of 1 or more"),
+    ):
+        with pytest.raises(InvlearnError, match=says):
+            fit_streamed(path, request, **names)
 
 
 def test_comparisons_draw_from_it(path):

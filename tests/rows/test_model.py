@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from invlearn import DataFileError, EnvironmentsError, OptionError, UnknownNameError
+from invlearn import (
+    DataFileError,
+    EnvironmentsError,
+    OptionError,
+    OutputError,
+    UnknownNameError,
+)
 from invlearn.rows.files import write_table
 from invlearn.rows.fit import FitRequest, fit_rows
 from invlearn.rows.model import RowsModel
@@ -89,6 +95,26 @@ def test_environments_are_the_same_however_they_are_typed(frame):
     assert model.notes(holes) == []
 
 
+@pytest.mark.parametrize("weight", ["auto", 10.0])
+def test_an_interrupted_fit_leaves_no_model(frame, monkeypatch, weight):
+    def interrupted(self, step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("invlearn.training.trainer.Trainer._plan", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_rows(rows_of(frame), FitRequest(penalty_weight=weight), provenance={})
+
+
+def test_what_a_fit_refuses(frame):
+    with pytest.raises(OptionError, match="no penalty weight for ERM"):
+        fit_rows(rows_of(frame), FitRequest("erm", penalty_weight=3.0), provenance={})
+    with pytest.raises(OptionError, match="device of this machine"):
+        fit_rows(rows_of(frame), FitRequest(device="cuda:77"), provenance={})
+    huge = frame.assign(cost=np.where(np.arange(len(frame)) % 2, 1e40, 1.5))
+    with pytest.raises(EnvironmentsError, match=r"at most 1e\+30"):
+        rows_of(huge, target="cost")
+
+
 def test_a_single_row_is_set_aside(frame, fitted):
     lonely = pd.concat([frame, frame.iloc[:1].assign(hospital="lonely")])
     model, notes = fit_rows(rows_of(lonely), QUICK, provenance={})
@@ -168,6 +194,14 @@ def test_parts_that_do_not_fit_each_other_are_refused(fitted, tmp_path, change, 
         RowsModel.load(tmp_path / "model")
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "marker").exists()
+
+
+def test_a_file_that_cannot_be_written_is_said_in_one_line(tmp_path):
+    frame = pd.DataFrame({"x": [1.0, 2.0]})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"Cannot write '.*out\.csv'"):
+        write_table(frame, tmp_path / "file" / "out.csv")
+    write_table(frame, tmp_path / f"{240 * 'x'}.csv")
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -108,6 +108,12 @@ def test_environments_that_say_too_little_are_set_aside():
         set_aside(read(frame), fewest=30)
 
 
+def test_a_row_number_is_no_environment():
+    frame = pd.concat([small()] * 100, ignore_index=True)
+    with pytest.raises(EnvironmentsError, match="environments of several rows each, got 4,000"):
+        set_aside(read(frame.assign(site=np.arange(len(frame)))))
+
+
 def test_images(tmp_path):
     rng = np.random.default_rng(0)
     for place in ("rome", "oslo"):

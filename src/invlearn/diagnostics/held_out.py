@@ -88,6 +88,9 @@ class HeldOut:
     environments : tuple of str, E of them
     rows : tuple of int
         Rows of each environment.
+    fewest : tuple of int
+        Of each environment, how many rows one that is right or wrong counts as one of: all of
+        them, or for balanced accuracy those of its rarest class times the classes.
     values : array [E, M]
     draws : array [B, E, M]
         The same on rows drawn with replacement, the same rows for every method.
@@ -97,6 +100,7 @@ class HeldOut:
     contenders: tuple[Contender, ...]
     environments: tuple[str, ...]
     rows: tuple[int, ...]
+    fewest: tuple[int, ...]
     values: Floats
     draws: Floats
 
@@ -161,10 +165,10 @@ class HeldOut:
         Returns
         -------
         Estimate
-            Positive is better. Of 'worst' the lower end is a bound for the method in *every*
-            environment against the other in the one where that did worst, and the upper end the
-            reverse, both widened for having picked that environment: a bootstrap of the smallest
-            of several numbers would be biased.
+            Positive is better. Of 'worst' the lower end is the least of the method's lower bounds
+            in single environments, each against the other in the one where that did worst, and the
+            upper end the reverse, widened for having picked that environment: a bootstrap of the
+            smallest of several numbers would be biased.
         """
         one = {"worst": self._worst_gain, "mean": self._mean_gain}[where]
         gains = [one(self.number(name), self.number(other), tests * len(over)) for other in over]
@@ -199,7 +203,9 @@ class HeldOut:
     def _mean_gain(self, m: int, other: int, tests: int) -> Estimate:
         better = self._goodness(self.values[:, m] - self.values[:, other]).mean()
         draws = self._goodness(self.draws[:, :, m] - self.draws[:, :, other]).mean(1)
-        margin = normal_bound(tests) * max(float(draws.std()), self._one_row() / len(self.rows))
+        margin = normal_bound(tests) * max(
+            float(draws.std()), max(map(self._one_row, range(len(self.rows)))) / len(self.rows)
+        )
         return Estimate(float(better), float(better - margin), float(better + margin))
 
     def _worst_gain(self, m: int, other: int, tests: int) -> Estimate:
@@ -212,15 +218,15 @@ class HeldOut:
             *((mine, f, 1.0) for f in range(len(self.rows))),
         ):
             spread = (drawn[:, e, m] - drawn[:, f, other]).std()
-            margin = bound * max(float(spread), self._one_row())
+            margin = bound * max(float(spread), self._one_row(e), self._one_row(f))
             ends.append(float(good[e, m] - good[f, other] + sign * margin))
         half = len(self.rows)
         value = float(good[mine, m] - good[theirs, other])
         return Estimate(value, min(ends[:half]), max(ends[half:]))
 
-    def _one_row(self) -> float:
+    def _one_row(self, e: int) -> float:
         """The least that is not known: whether one more row would have been right."""
-        return 1 / min(self.rows) if self.metric.higher_is_better else 0.0
+        return 1 / self.fewest[e] if self.metric.higher_is_better else 0.0
 
 
 def compare_errors(
@@ -257,10 +263,11 @@ def compare_errors(
     (0.5, 'north')
     """
     rng = np.random.default_rng(seed)
-    means, drawn = [], []
+    means, drawn, fewest = [], [], []
     for name, rows in errors.items():
         strata = np.zeros(len(rows), dtype=np.int64) if classes is None else classes[name]
         parts = [rows[strata == label] for label in np.unique(strata)]
+        fewest.append(len(parts) * min(len(part) for part in parts))
         means.append(np.mean([part.mean(0) for part in parts], axis=0))
         drawn.append(
             np.mean([resampled_means(part, np.ones(len(part)), draws, rng) for part in parts], 0)
@@ -272,6 +279,7 @@ def compare_errors(
         tuple(contenders),
         tuple(errors),
         tuple(len(rows) for rows in errors.values()),
+        tuple(fewest),
         metric.of_mean(np.stack(means)),
         metric.of_mean(clipped),
     )

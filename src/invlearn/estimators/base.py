@@ -100,7 +100,8 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
             Finite numbers. With a network of your own, rows may have any shape.
         y : array [n]
         environments : array of n labels, 'infer' or None
-            Where each row comes from. None takes all rows for one environment and trains with
+            Where each row comes from; of any type, compared as text without blanks around it.
+            None takes all rows for one environment and trains with
             ERM, with a warning. 'infer' splits the rows by the mistakes of a quick ERM (EIIL).
         sample_weight : array [n], optional
             Non-negative row weights.

@@ -106,6 +106,8 @@ def choose_strength(
         # A candidate that collapses or diverges is not chosen: its risk says so.
         warnings.simplefilter("ignore", UserWarning)
         runs = train_together(trainers)
+    if any(run.reason == "interrupted" for run in runs):
+        raise KeyboardInterrupt  # Candidates of unequal training are no choice.
     rows = []
     for (strength, out), trainer, run in zip(jobs, trainers, runs, strict=True):
         left_out = EvaluationSet.from_environments(environments.select(out), "held-out")

@@ -105,6 +105,11 @@ def verdict(found: HeldOut) -> Verdict:
                 f"{_join([c.title for c in open_])} may or may not do better than the usual "
                 f"methods {where}; more rows would tell. Until then use {use}."
             )
+        if not family:
+            outcome = "undecided"
+            headline = (
+                f"No invariant method finished, so nothing was compared. Until then use {use}."
+            )
         if family:
             sentences.append(_family(found, family, gains))
         if len(found.environments) > 1:

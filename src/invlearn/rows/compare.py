@@ -223,6 +223,8 @@ def _train(job: _Job) -> Trained:
         setting = f"{weight:g}{chosen}" if weight else "0 (ERM)"
     said = tuple(dict.fromkeys(str(w.message).rstrip(".") for w in caught))
     predicted = np.asarray(model.predict(job.left_out), dtype=np.float64)
+    if network and model.stop_reason_ == "interrupted":
+        raise KeyboardInterrupt
     if network and model.stop_reason_ == "diverged":
         predicted[:] = np.nan
     return Trained(job.fold, job.method, predicted, setting, said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
 }
 
 
+BATCH_BYTES = 64 << 20
+"""Of a table that is predicted in batches, what is loaded at once."""
+
+DIAGNOSED_ROWS = 200_000
+"""Of a table that is not loaded whole, so many rows are drawn for a diagnosis."""
+
+
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write a table by its file's ending, whole or not at all; an existing file is replaced.
 
@@ -47,7 +55,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file beside its place, then put it there."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".invlearn-{os.getpid()}.part")
     try:
         if path.is_dir():
             raise OutputError(f"Expected a file to write, '{path}' is a folder.")
@@ -58,7 +66,8 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
             f"Cannot write '{path}': {error.strerror or error}. Pass another --output."
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def fit_file(
@@ -116,16 +125,26 @@ def _predict_batches(model: RowsModel, table: ParquetTable, output: Path) -> tup
             f"Expected --output as a .csv file for {table.n_rows:,} rows, which are predicted in "
             f"batches, got '{output.name}'. Name a .csv file."
         )
+    wanted = [*model.inputs.columns, model.environment_name]
+    columns = [name for name in table.column_names if name in wanted]
+    # A batch of a wide table has to stay small too.
+    rows = min(65_536, max(int(BATCH_BYTES * table.n_rows / table.estimated_bytes), 1))
     notes: list[str] = []
+    seen: set[str] = set()
 
     def write(part: Path) -> None:
         done = 0
-        for frame in table.batches():
+        for frame in table.batches(columns, rows):
             found = model.predict(frame)
             found.insert(0, "row", np.arange(done + 1, done + len(found) + 1))
             found.to_csv(part, index=False, header=done == 0, mode="w" if done == 0 else "a")
             if done == 0:
                 notes.extend(f"In the first {len(found):,} rows: {n}" for n in model.notes(frame))
+            elif unseen := model.new_environments(frame) - seen:
+                seen.update(unseen)
+                notes.append(model.untrained(sorted(unseen)))
+            if done == 0:
+                seen.update(model.new_environments(frame))
             done += len(found)
 
     write_whole(output, write)
@@ -153,9 +172,15 @@ def diagnose_file(
         )  # fmt: skip
         notes: list[str] = []
     else:
-        frame = read_table(rows)
+        notes = []
+        if streams(rows):
+            table = ParquetTable(rows)
+            frame = table.sample(DIAGNOSED_ROWS, seed).reset_index(drop=True)
+            notes = [f"{len(frame):,} of {table.n_rows:,} rows were drawn."]
+        else:
+            frame = read_table(rows)
         source = model.labelled(frame, Path(rows).name)
-        notes = [*source.notes, *model.notes(frame)]
+        notes += [*source.notes, *model.notes(frame)]
     findings = model.diagnose(source, seed=seed)
     if output is not None:
         content = [

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from invlearn.errors import EnvironmentsError
+from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.estimators import InvariantClassifier, InvariantRegressor
 from invlearn.estimators.base import InvariantEstimator
 from invlearn.estimators.fitting import Fitted, Recipe, fit_network
@@ -25,6 +25,7 @@ from invlearn.rows.model import RowsModel
 from invlearn.rows.source import Source, set_aside
 from invlearn.rows.streamed import stream_parquet
 from invlearn.tables import Target
+from invlearn.training.settings import check_device
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def fit_rows(
     provenance: Mapping[str, str],
     progress: bool = False,
 ) -> tuple[RowsModel, list[str]]:
-    """Fit a model to all rows of all environments but those of a single row or class.
+    """Fit a model to all rows of all environments but those of few rows or a single class.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def fit_rows(
     ------
     EnvironmentsError, OptionError, UnknownNameError
     """
-    source = set_aside(source, fewest=2)
+    source = set_aside(source)
     request, notes = _affordable(request, source.names)
     inputs = source.learn_inputs()
     spec = _network(inputs, request.hidden, source.target)
@@ -123,6 +124,7 @@ def fit_streamed(
     each environment; `early_stopping` reads these too. Other parameters are `fit_rows`'s and
     `stream_parquet`'s.
     """
+    _affordable(request, ())  # Before the work of encoding.
     with stream_parquet(
         path, target=target, environment=environment, task=task, drop=drop, seed=request.seed
     ) as rows:
@@ -163,18 +165,27 @@ def fit_streamed(
                 progress=progress,
             )
         said = dict.fromkeys(str(warning.message) for warning in caught)
-        notes = [*rows.notes, *notes, *said, *_outcome(request, found)]
+        held = f"{rows.validation.n_rows:,} rows were held out, not trained on."
+        notes = [*rows.notes, held, *notes, *said, *_outcome(request, found)]
         output = OutputScale(center=rows.target_location, scale=rows.target_scale)
         return _model(
             found, request, (target, environment), rows.inputs, rows.target, spec, output,
-            rows.sizes, provenance,
+            dict(zip(rows.train.names, rows.train.sizes, strict=True)), provenance,
         ), notes  # fmt: skip
 
 
 def _affordable(request: FitRequest, names: Sequence[str]) -> tuple[FitRequest, list[str]]:
     """The request with a penalty weight that these environments can give, and what that means."""
     objective = get_objective(request.objective)
+    check_device(request.device)
+    if request.steps < 1:
+        raise OptionError(f"Expected steps of 1 or more, got {request.steps}.")
     if request.penalty_weight != "auto":
+        if request.penalty_weight is not None and not objective.strength:
+            raise OptionError(
+                f"Expected no penalty weight for {objective.title}, which has no penalty, got "
+                f"{request.penalty_weight}. Leave it out."
+            )
         return request, []
     if not objective.strength:
         return replace(request, penalty_weight=None), []
@@ -198,7 +209,12 @@ def _loss(target: Target) -> Literal["squared", "logistic", "softmax"]:
 
 
 def _outcome(request: FitRequest, found: Fitted) -> list[str]:
-    """The strength that was used; EnvironmentsError for a training that diverged at once."""
+    """The strength that was used; EnvironmentsError for a training that diverged at once.
+
+    A training that was interrupted leaves no model.
+    """
+    if found.reason == "interrupted":
+        raise KeyboardInterrupt
     if found.history.empty or not math.isfinite(float(found.history["total"].iloc[-1])):
         raise EnvironmentsError(
             "The training left the finite numbers. Lower --penalty-weight, or look for columns "

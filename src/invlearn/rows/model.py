@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -134,17 +135,25 @@ class RowsModel:
         if frame is None or not isinstance(self.inputs, TableInputs):
             return []
         found = self.inputs.encoder.notes(frame)
-        if self.environment_name in frame.columns:
-            here = environment_names(frame[self.environment_name]).dropna()
-            new = sorted(set(here) - set(self.record.environments))
-            if new:
-                shown = ", ".join(f"'{name}'" for name in new[:3])
-                more = f" and {len(new) - 3} more" if len(new) > 3 else ""
-                found.append(
-                    f"The model was not trained in {shown}{more}: it is asked to hold there, which "
-                    "is what it was made for and nothing here can check."
-                )
+        if new := self.new_environments(frame):
+            found.append(self.untrained(sorted(new)))
         return found
+
+    def new_environments(self, frame: pd.DataFrame) -> set[str]:
+        """Environments of rows that the model was not trained in."""
+        if self.environment_name not in frame.columns:
+            return set()
+        here = environment_names(frame[self.environment_name]).dropna()
+        return set(here) - set(self.record.environments)
+
+    def untrained(self, names: Sequence[str]) -> str:
+        """Say that the model was not trained in some environments."""
+        shown = ", ".join(f"'{name}'" for name in names[:3])
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return (
+            f"The model was not trained in {shown}{more}: it is asked to hold there, which is what "
+            "it was made for and nothing here can check."
+        )
 
     def environments(self, source: Source) -> Environments:
         """Labelled rows as the network and its loss take them."""

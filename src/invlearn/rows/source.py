@@ -62,12 +62,13 @@ class Source:
     @property
     def names(self) -> tuple[str, ...]:
         """The environments, sorted."""
-        return tuple(sorted(set(self.environments.tolist())))
+        return tuple(self.sizes)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Rows of each environment."""
-        return {name: int((self.environments == name).sum()) for name in self.names}
+        names, counts = np.unique(self.environments, return_counts=True)
+        return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
     def take(self, rows: Array) -> Source:
         """The rows at these positions, or where a mask is true."""
@@ -220,12 +221,19 @@ def set_aside(source: Source, *, fewest: int = FEWEST_ROWS, one_class: bool = Fa
         Nothing is left.
     """
     kept, notes = [], list(source.notes)
-    for name, size in source.sizes.items():
-        here = source.y[source.environments == name]
+    sizes = source.sizes
+    if len(sizes) > max(len(source.y) // 2, 1000):
+        raise EnvironmentsError(
+            f"Expected environments of several rows each, got {len(sizes):,} in "
+            f"{len(source.y):,} rows. Is '{source.environment_name}' the right column?"
+        )
+    pairs = pd.DataFrame({"environment": source.environments, "y": source.y})
+    classes = pairs.groupby("environment")["y"].nunique()
+    for name, size in sizes.items():
         if size < fewest:
             rows = "row" if size == 1 else "rows"
             notes.append(f"Environment '{name}' has {size} {rows}: too few, set aside.")
-        elif not one_class and source.target.task == "classification" and len(np.unique(here)) < 2:
+        elif not one_class and source.target.task == "classification" and classes[name] < 2:
             notes.append(f"Environment '{name}' holds one class only: set aside.")
         else:
             kept.append(name)

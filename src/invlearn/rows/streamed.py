@@ -15,6 +15,7 @@ from torch import Tensor
 
 from invlearn.environments import Environments, stratified
 from invlearn.errors import EnvironmentsError
+from invlearn.estimators.checks import location_and_scale
 from invlearn.rows.inputs import TableInputs
 from invlearn.rows.source import FEWEST_ROWS, Source, environment_names, from_frame, set_aside
 from invlearn.stored_rows import RowStore, StoredRows
@@ -165,7 +166,7 @@ def stream_parquet(
     del learnt, held
     location, scale = 0.0, 1.0
     if labels.target.task == "regression":
-        location, scale = float(y.mean()), float(y.std()) or 1.0
+        location, scale = map(float, location_and_scale(y, np.ones(len(y))))
         y, held_y = (((part - location) / scale).astype(np.float32) for part in (y, held_y))
     store = RowStore(len(y), inputs.encoder.n_features, folder)
     try:

@@ -20,6 +20,9 @@ from invlearn.tables.states import State, parsed
 Task = Literal["classification", "regression"]
 Scalar = bool | int | float | str
 
+LARGEST = 1e30
+"""Of a regression's targets: squares of larger ones overflow in single precision."""
+
 _TASKS: tuple[Task, ...] = ("classification", "regression")
 _TIMES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
 _MAX_CLASSES = 100
@@ -125,7 +128,13 @@ class Target:
                 f"{len(values):,} without. Drop those rows."
             )
         if self.task == "regression":
-            return as_numbers(values)
+            numbers = as_numbers(values)
+            if len(numbers) and np.abs(numbers).max() > LARGEST:
+                raise EnvironmentsError(
+                    f"Expected targets of at most {LARGEST:g} in size, got "
+                    f"{np.abs(numbers).max():g}: its square is no number. Give them another unit."
+                )
+            return numbers
         codes = {label(value): code for code, value in enumerate(self.classes)}
         labels = as_labels(values)
         unseen = [name for name in dict.fromkeys(labels) if name not in codes]
