@@ -130,8 +130,6 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
             dtype=np.float64,
             allow_nd=callable(self.network),
             ensure_min_samples=2,
-            y_numeric=False,
-            multi_output=False,
         )
         labels = environment_labels(environments, len(X))
         weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
@@ -166,9 +164,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         found = Strength(None, pd.DataFrame())
         if self.penalty_weight == "auto" and recipe.objective != "erm" and objective.strength:
             found = choose_strength(recipe, make, rows, loss, seed=seed)
-            recipe = replace(recipe, strength=found.value)
-            if found.value is None:
-                recipe = replace(recipe, objective="erm", hyper={})
+            recipe = found.applied_to(recipe)
         start = self._start(n_outputs, classes)
         self._keep(
             fit_network(
@@ -256,10 +252,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         self.stop_reason_ = found.reason
         self.selection_ = found.choice
         self.hyper_ = found.hyper
-        self.penalty_weight_ = next(
-            (found.hyper[name] for name in ("penalty_weight", "std_weight") if name in found.hyper),
-            0.0,
-        )
+        self.penalty_weight_ = found.hyper.get(get_objective(self.objective).strength, 0.0)
         self.penalty_scores_ = strength.scores
         self.environments_ = dict(zip(rows.names, rows.sizes, strict=True))
 

@@ -16,7 +16,7 @@ from invlearn.losses import Loss
 NAMES = ("inferred: shortcut holds", "inferred: shortcut misleads")
 
 
-def most_different_split(dummy_gradients: Tensor, weights: Tensor | None = None) -> Tensor:
+def most_different_split(dummy_gradients: Tensor) -> Tensor:
     r"""The split of rows into two environments that maximises a reference's IRMv1 penalty.
 
     .. math:: \max_{q \in [0, 1]^n} \; \Big\| \frac{1}{N} \sum_i q_i d_i \Big\|^2
@@ -26,13 +26,12 @@ def most_different_split(dummy_gradients: Tensor, weights: Tensor | None = None)
     the objective is convex in the first and the maximum is where it is largest or smallest:
     at q_i = 1[d_i > 0] (or the reverse, the same two environments). With two classes these are
     the rows the reference gets wrong and those it gets right; with more, or in a regression, those
-    whose loss a smaller output would lower, and the others. No ascent is needed.
+    whose loss a smaller output would lower, and the others. No ascent is needed. Row weights
+    change the sums but not the maximiser.
 
     Parameters
     ----------
     dummy_gradients : Tensor [n]
-    weights : Tensor [n], optional
-        Row weights; they change the sums but not the maximiser.
 
     Returns
     -------
@@ -94,8 +93,7 @@ def infer_environments(
         raise EnvironmentsError(
             f"Expected a reference model that a smaller output would serve in some rows and not in "
             f"others (with two classes: that errs on some), got {counts[1]} of {sum(counts)}. "
-            "Environments cannot be inferred here: name them, or train "
-            "without."
+            "Environments cannot be inferred here: name them, or train without."
         )
     parts = {}
     for name, side in zip(NAMES, (~misled, misled), strict=True):

@@ -38,6 +38,12 @@ class Strength:
     value: float | None
     scores: pd.DataFrame
 
+    def applied_to(self, recipe: Recipe) -> Recipe:
+        """The recipe with this strength, or as ERM where that was chosen."""
+        if self.value is None:
+            return replace(recipe, objective="erm", strength=None, hyper={})
+        return replace(recipe, strength=self.value)
+
 
 def choose_strength(
     recipe: Recipe,

@@ -17,7 +17,7 @@ from invlearn.diagnostics import Finding
 from invlearn.errors import EnvironmentsError, OptionError, OutputError, unknown_name
 from invlearn.images import read_images, read_unlabelled_images
 from invlearn.rows.fit import FitRequest, fit_rows, fit_streamed
-from invlearn.rows.inputs import ImageInputs
+from invlearn.rows.inputs import ImageInputs, TableInputs
 from invlearn.rows.model import RowsModel
 from invlearn.rows.source import Source, read_rows
 from invlearn.rows.streamed import streams
@@ -29,7 +29,6 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
     ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
     ".feather": lambda frame, path: frame.to_feather(path),
 }
-
 
 BATCH_BYTES = 64 << 20
 """Of a table that is predicted in batches, what is loaded at once."""
@@ -119,7 +118,10 @@ def predict_file(model: RowsModel, rows: str | Path, output: Path) -> tuple[int,
 
 
 def _predict_batches(model: RowsModel, table: ParquetTable, output: Path) -> tuple[int, list[str]]:
-    """Predictions of a table that is not loaded whole; notes are on its first rows only."""
+    """Predictions of a table that is not loaded whole.
+
+    New environments are noted wherever they are, all else that is new in the first batch only.
+    """
     if output.suffix.lower() != ".csv":
         raise OptionError(
             f"Expected --output as a .csv file for {table.n_rows:,} rows, which are predicted in "
@@ -130,7 +132,7 @@ def _predict_batches(model: RowsModel, table: ParquetTable, output: Path) -> tup
     # A batch of a wide table has to stay small too.
     rows = min(65_536, max(int(BATCH_BYTES * table.n_rows / table.estimated_bytes), 1))
     notes: list[str] = []
-    seen: set[str] = set()
+    unseen: set[str] = set()
 
     def write(part: Path) -> None:
         done = 0
@@ -138,16 +140,15 @@ def _predict_batches(model: RowsModel, table: ParquetTable, output: Path) -> tup
             found = model.predict(frame)
             found.insert(0, "row", np.arange(done + 1, done + len(found) + 1))
             found.to_csv(part, index=False, header=done == 0, mode="w" if done == 0 else "a")
-            if done == 0:
-                notes.extend(f"In the first {len(found):,} rows: {n}" for n in model.notes(frame))
-            elif unseen := model.new_environments(frame) - seen:
-                seen.update(unseen)
-                notes.append(model.untrained(sorted(unseen)))
-            if done == 0:
-                seen.update(model.new_environments(frame))
+            if done == 0 and isinstance(model.inputs, TableInputs):
+                said = model.inputs.encoder.notes(frame)
+                notes.extend(f"In the first {len(found):,} rows: {note}" for note in said)
+            unseen.update(model.new_environments(frame))
             done += len(found)
 
     write_whole(output, write)
+    if unseen:
+        notes.append(model.untrained(sorted(unseen)))
     return table.n_rows, notes
 
 
@@ -155,6 +156,7 @@ def diagnose_file(
     model: RowsModel, rows: str | Path, output: Path | None, *, seed: int
 ) -> tuple[list[Finding], list[str]]:
     """Diagnose a model on the labelled rows of a file; the findings, and what is new in them."""
+    notes: list[str] = []
     if isinstance(model.inputs, ImageInputs):
         image = model.inputs.image
         images = read_images(rows, image.height, image.channels, fewest_classes=1)
@@ -170,9 +172,7 @@ def diagnose_file(
             model.target.encode(pd.Series(images.labels)), np.array(images.environments), None,
             images.x,
         )  # fmt: skip
-        notes: list[str] = []
     else:
-        notes = []
         if streams(rows):
             table = ParquetTable(rows)
             frame = table.sample(DIAGNOSED_ROWS, seed).reset_index(drop=True)

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -22,7 +21,7 @@ from invlearn.networks import NetworkSpec
 from invlearn.objectives import get_objective
 from invlearn.rows.inputs import ImageInputs, Inputs, Make, TableInputs
 from invlearn.rows.model import RowsModel
-from invlearn.rows.source import Source, set_aside
+from invlearn.rows.source import Source, loss_of, set_aside
 from invlearn.rows.streamed import stream_parquet
 from invlearn.tables import Target
 from invlearn.training.settings import check_device
@@ -131,7 +130,7 @@ def fit_streamed(
         request, notes = _affordable(request, rows.train.names)
         spec = _network(rows.inputs, request.hidden, rows.target)
         make = Make(spec)
-        loss = get_loss(_loss(rows.target))
+        loss = get_loss(loss_of(rows.target))
         auto = request.penalty_weight == "auto"
         recipe = Recipe(
             objective=request.objective,
@@ -149,12 +148,9 @@ def fit_streamed(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if auto:
-                chosen = choose_strength(
+                recipe = choose_strength(
                     recipe, network, rows.validation, loss, seed=request.seed
-                ).value
-                recipe = replace(recipe, strength=chosen)
-                if chosen is None:
-                    recipe = replace(recipe, objective="erm")
+                ).applied_to(recipe)
             found = fit_network(
                 recipe,
                 network,
@@ -202,12 +198,6 @@ def _network(inputs: Inputs, hidden: tuple[int, ...], target: Target) -> Network
     return inputs.network(hidden, len(target.classes) if len(target.classes) > 2 else 1)
 
 
-def _loss(target: Target) -> Literal["squared", "logistic", "softmax"]:
-    if target.task == "regression":
-        return "squared"
-    return "logistic" if len(target.classes) == 2 else "softmax"
-
-
 def _outcome(request: FitRequest, found: Fitted) -> list[str]:
     """The strength that was used; EnvironmentsError for a training that diverged at once.
 
@@ -247,7 +237,7 @@ def _model(
         target=target.to_json(),
         output=output,
         objective=request.objective,
-        loss=_loss(target),
+        loss=loss_of(target),
         training={
             "target_column": names[0],
             "environment_column": names[1],

@@ -16,9 +16,10 @@ from invlearn.diagnostics.findings import Finding, environment_rows
 from invlearn.diagnostics.held_out import METRICS, Contender, HeldOut, compare_errors
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
+from invlearn.estimators.checks import location_and_scale
 from invlearn.estimators.strength import environment_groups
 from invlearn.losses import get_loss
-from invlearn.rows.source import Source
+from invlearn.rows.source import Source, loss_of
 
 RARE = 0.2
 """Below this share of the rarest class accuracy says little, and classes count alike instead."""
@@ -128,12 +129,10 @@ def data_findings(source: Source, seed: int) -> tuple[Finding, ...]:
     if source.frame is None:
         return ()
     inputs = source.learn_inputs()
-    y = source.y
-    loss = get_loss("squared")
-    if source.target.task == "classification":
-        loss = get_loss("logistic" if len(source.target.classes) == 2 else "softmax")
-    else:
-        y = ((y - y.mean()) / (y.std() or 1.0)).astype(np.float32)
+    y, loss = source.y, get_loss(loss_of(source.target))
+    if source.target.task == "regression":
+        location, scale = location_and_scale(y, np.ones(len(y)))
+        y = ((y - location) / scale).astype(np.float32)
     rows = Environments.from_arrays(
         torch.as_tensor(source.matrix(inputs)), torch.as_tensor(y), source.environments
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +107,6 @@ def read_rows(
     environment: str | None = None,
     task: str | None = None,
     drop: Sequence[str] = (),
-    image_size: int | None = None,
     most_rows: int | None = None,
     seed: int = 0,
 ) -> Source:
@@ -124,8 +123,6 @@ def read_rows(
         Instead of the one recognized.
     drop : sequence of str
         Columns to leave out.
-    image_size : int, optional
-        Side of images in pixels, instead of the one that suits them.
     most_rows : int, optional
         Of a Parquet file with more than these, so many are drawn and the others never loaded.
     seed : int
@@ -138,7 +135,7 @@ def read_rows(
     """
     path = Path(path)
     if path.is_dir():
-        return _images(path, target, environment, task, drop, image_size)
+        return _images(path, target, environment, task, drop)
     if target is None or environment is None:
         missing = "--target" if target is None else "--environment"
         raise OptionError(
@@ -212,6 +209,13 @@ def from_frame(
     )
 
 
+def loss_of(target: Target) -> Literal["squared", "logistic", "softmax"]:
+    """The loss by which such a target is learnt, by name."""
+    if target.task == "regression":
+        return "squared"
+    return "logistic" if len(target.classes) == 2 else "softmax"
+
+
 def set_aside(source: Source, *, fewest: int = FEWEST_ROWS, one_class: bool = False) -> Source:
     """Without environments that are too small, or (unless allowed) hold one class only; noted.
 
@@ -268,7 +272,6 @@ def _images(
     environment: str | None,
     task: str | None,
     drop: Sequence[str],
-    size: int | None,
 ) -> Source:
     if target or environment or task == "regression" or drop:
         raise OptionError(
@@ -280,7 +283,7 @@ def _images(
             f"Expected images as root/environment/class/*, found none below '{path}'. "
             "For instance photos/berlin/cat/1.png."
         )
-    images = read_images(path, size)
+    images = read_images(path)
     labels = pd.Series(images.labels)
     target_of = Target.recognize(labels, "classification")
     return Source(
