@@ -107,6 +107,7 @@ def read_rows(
     environment: str | None = None,
     task: str | None = None,
     drop: Sequence[str] = (),
+    image_size: int | None = None,
     most_rows: int | None = None,
     seed: int = 0,
 ) -> Source:
@@ -123,6 +124,8 @@ def read_rows(
         Instead of the one recognized.
     drop : sequence of str
         Columns to leave out.
+    image_size : int, optional
+        Side of images in pixels, instead of the one that suits them.
     most_rows : int, optional
         Of a Parquet file with more than these, so many are drawn and the others never loaded.
     seed : int
@@ -135,7 +138,7 @@ def read_rows(
     """
     path = Path(path)
     if path.is_dir():
-        return _images(path, target, environment, task, drop)
+        return _images(path, target, environment, task, drop, image_size)
     if target is None or environment is None:
         missing = "--target" if target is None else "--environment"
         raise OptionError(
@@ -272,6 +275,7 @@ def _images(
     environment: str | None,
     task: str | None,
     drop: Sequence[str],
+    size: int | None,
 ) -> Source:
     if target or environment or task == "regression" or drop:
         raise OptionError(
@@ -283,7 +287,7 @@ def _images(
             f"Expected images as root/environment/class/*, found none below '{path}'. "
             "For instance photos/berlin/cat/1.png."
         )
-    images = read_images(path)
+    images = read_images(path, size)
     labels = pd.Series(images.labels)
     target_of = Target.recognize(labels, "classification")
     return Source(
