@@ -35,6 +35,9 @@ def search(
     score: Annotated[
         str, typer.Option(help="How settings are ranked: worst-group or late-risk.")
     ] = SCORES[0],
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps instead of the recipe's.")
+    ] = None,
     span: Annotated[
         list[str] | None,
         typer.Option("--range", help="NAME=LOW:HIGH instead of its own range; repeatable."),
@@ -61,6 +64,7 @@ def search(
             recipe=recipe,
             dataset_options=pairs("--data", data),
             score=score,
+            steps=steps,
             ranges=_ranges(span),
             jobs=cores() if jobs is None else jobs,
             resume=resume,

@@ -158,6 +158,7 @@ def search(
     recipe: str | None = None,
     dataset_options: Mapping[str, OptionValue] | None = None,
     score: str = SCORES[0],
+    steps: int | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     jobs: int = 1,
     resume: bool = False,
@@ -166,8 +167,8 @@ def search(
 ) -> pd.DataFrame:
     """Draw settings, run them, and write search.csv (a row per run) and search.json (the best).
 
-    Use a seed that no comparison
-    uses, so that the trials reported later have other label noise, colors and initial weights.
+    Use a seed that no comparison uses, so that the trials reported later have other label noise,
+    colors and initial weights. `steps` takes the place of the recipe's.
 
     Raises
     ------
@@ -200,7 +201,7 @@ def search(
             )
     todo = []
     for method in chosen:
-        plan, name = base.plan(method), method.name
+        plan, name = base.plan(method, steps=steps), method.name
         space = search_space(plan.objective, ranges)
         for draw, (drawn, values) in enumerate(draw_plans(plan, draws, seed, space)):
             todo += [
@@ -230,7 +231,7 @@ def search(
             score,
             dict(ranges or {}),
         ],
-        "plans": {method.name: base.plan(method).describe() for method in chosen},
+        "plans": {method.name: base.plan(method, steps=steps).describe() for method in chosen},
     }
     store = Store.check(out, record, resume=resume)
     store.begin(record)
