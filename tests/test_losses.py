@@ -67,10 +67,25 @@ def test_value_is_torchs_for_every_row(name):
     torch.testing.assert_close(loss.value(z, y), reference(z, y), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(
+TYPES = pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=["f64", "f32"]
 )
+
+
+@pytest.mark.parametrize("name", CASES)
+@TYPES
+def test_output_gradient_is_each_rows_derivative_in_its_outputs(name, dtype, tolerance):
+    loss, z, y, reference = rows_of(name, dtype)
+    got = loss.output_gradient(z, y)
+    assert got.dtype == dtype
+    z = z.requires_grad_()
+    want = torch.stack([torch.autograd.grad(v, z, retain_graph=True)[0][i] for i, v in
+                        enumerate(reference(z, y))])  # fmt: skip
+    torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", CASES)
+@TYPES
 def test_dummy_gradient_is_the_derivative_in_a_dummy_scale(name, dtype, tolerance):
     loss, z, y, reference = rows_of(name, dtype)
     got = loss.dummy_gradient(z, y)
@@ -82,10 +97,11 @@ def test_dummy_gradient_is_the_derivative_in_a_dummy_scale(name, dtype, toleranc
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_dummy_gradient_is_itself_differentiable(name):
+@pytest.mark.parametrize("derivative", ["output_gradient", "dummy_gradient"])
+def test_the_derivatives_are_differentiable_themselves(name, derivative):
     loss, z, y, _ = rows_of(name)
     z = z[:6].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: loss.dummy_gradient(z, y[:6]), (z,))
+    assert torch.autograd.gradcheck(lambda z: getattr(loss, derivative)(z, y[:6]), (z,))
 
 
 def test_per_class_dummies_add_up_to_the_scalar_one():
@@ -99,6 +115,8 @@ def test_per_class_dummies_add_up_to_the_scalar_one():
 def test_outputs_may_come_flat(loss):
     _, z, y, _ = rows_of(loss.name)
     assert loss.value(z[:, 0], y).equal(loss.value(z, y))
+    assert loss.output_gradient(z[:, 0], y).equal(loss.output_gradient(z, y)[:, 0])
+    assert loss.dummy_gradient(z[:, 0], y).equal(loss.dummy_gradient(z, y))
 
 
 def test_targets_as_a_column_do_not_broadcast_against_outputs():

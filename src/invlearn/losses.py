@@ -1,7 +1,8 @@
-"""Losses: the value of every row and, in closed form, its dummy gradient.
+"""Losses: the value of every row and, in closed form, its derivative in the outputs.
 
 The dummy gradient of a row is the derivative of its loss when the output is scaled by a
-dummy classifier w, taken at w = 1 (Arjovsky et al. 2019, arXiv 1907.02893, section 3.1).
+dummy classifier w, taken at w = 1 (Arjovsky et al. 2019, arXiv 1907.02893, section 3.1): the
+output times the derivative in it.
 Because the environment's dummy gradient is the plain mean of the rows', IRMv1 needs no
 double backward.
 """
@@ -37,8 +38,8 @@ class Loss(ABC):
         """Loss of every row, [n]."""
 
     @abstractmethod
-    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
-        """Derivative of every row's loss in the dummy scale(s) at 1, [n, dummies]."""
+    def output_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        """Derivative of every row's loss in its outputs, [n, k]; differentiable itself."""
 
     @abstractmethod
     def check(self, y: Tensor, n_outputs: int) -> None:
@@ -47,6 +48,10 @@ class Loss(ABC):
     @abstractmethod
     def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:
         """Risk of the best constant predictor on these targets, rows weighted if asked."""
+
+    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        """Derivative of every row's loss in the dummy scale(s) at 1, [n, dummies]."""
+        return (z * self.output_gradient(z, y)).reshape(len(z), -1).sum(1, keepdim=True)
 
     def errors(self, z: Tensor, y: Tensor) -> Tensor:
         """0-1 error of every row, [n] (squared error for a regression)."""
@@ -66,7 +71,7 @@ def _one_output(z: Tensor, loss: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Squared(Loss):
-    """ℓ = mean over outputs of (z − y)²; dummy gradient 2 z (z − y), one dummy scale.
+    """ℓ = mean over k outputs of (z − y)²; ∂ℓ/∂z = 2 (z − y) / k, one dummy scale.
 
     Examples
     --------
@@ -80,8 +85,8 @@ class Squared(Loss):
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         return (z - y.reshape(z.shape)).square().reshape(len(z), -1).mean(1)
 
-    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
-        return (2 * z * (z - y.reshape(z.shape))).reshape(len(z), -1).mean(1, keepdim=True)
+    def output_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        return 2 * (z - y.reshape(z.shape)) / (z.shape[1] if z.ndim > 1 else 1)
 
     def check(self, y: Tensor, n_outputs: int) -> None:
         columns = 1 if y.ndim == 1 else y.shape[1]
@@ -102,7 +107,7 @@ class Squared(Loss):
 
 @dataclass(frozen=True)
 class Logistic(Loss):
-    """ℓ = log(1 + eᶻ) − y z, y in {0, 1}; dummy gradient z (σ(z) − y).
+    """ℓ = log(1 + eᶻ) − y z, y in {0, 1}; ∂ℓ/∂z = σ(z) − y.
 
     Examples
     --------
@@ -116,9 +121,8 @@ class Logistic(Loss):
         z = _one_output(z, self.name)
         return F.binary_cross_entropy_with_logits(z, y.to(z.dtype), reduction="none")
 
-    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
-        z = _one_output(z, self.name)
-        return (z * (z.sigmoid() - y.to(z.dtype)))[:, None]
+    def output_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        return (_one_output(z, self.name).sigmoid() - y.to(z.dtype)).reshape(z.shape)
 
     def check(self, y: Tensor, n_outputs: int) -> None:
         if y.ndim != 1 or not bool(((y == 0) | (y == 1)).all()):
@@ -141,7 +145,7 @@ class Logistic(Loss):
 
 @dataclass(frozen=True)
 class Softmax(Loss):
-    """ℓ = log Σ exp z_k − z_y, targets 0 .. k − 1.
+    """ℓ = log Σ exp z_k − z_y, targets 0 .. k − 1; ∂ℓ/∂z_k = p_k − 1[y = k], p the softmax.
 
     Parameters
     ----------
@@ -165,9 +169,13 @@ class Softmax(Loss):
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(z, y, reduction="none")
 
+    def output_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        return z.softmax(1) - F.one_hot(y, z.shape[1]).to(z.dtype)
+
     def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
-        rows = z * (z.softmax(1) - F.one_hot(y, z.shape[1]).to(z.dtype))
-        return rows if self.dummy == "per-class" else rows.sum(1, keepdim=True)
+        if self.dummy == "scalar":
+            return super().dummy_gradient(z, y)
+        return z * self.output_gradient(z, y)
 
     def check(self, y: Tensor, n_outputs: int) -> None:
         if n_outputs < 2:
@@ -192,7 +200,7 @@ class Softmax(Loss):
 
 @dataclass(frozen=True)
 class Custom(Loss):
-    """Any per-row loss; its dummy gradient comes from `torch.func.grad`.
+    """Any per-row loss; its derivative comes from `torch.func.grad`.
 
     Parameters
     ----------
@@ -213,13 +221,9 @@ class Custom(Loss):
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         return torch.func.vmap(self.function)(z, y)
 
-    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
-        def scaled(w: Tensor, z_row: Tensor, y_row: Tensor) -> Tensor:
-            return self.function(w * z_row, y_row)
-
-        one = torch.ones((), dtype=z.dtype, device=z.device)
-        rows: Tensor = torch.func.vmap(torch.func.grad(scaled), in_dims=(None, 0, 0))(one, z, y)
-        return rows[:, None]
+    def output_gradient(self, z: Tensor, y: Tensor) -> Tensor:
+        rows: Tensor = torch.func.vmap(torch.func.grad(self.function))(z, y)
+        return rows
 
     def check(self, y: Tensor, n_outputs: int) -> None:
         """Nothing is known about a custom loss's targets."""
