@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from invlearn.environments import EvaluationSet
 from invlearn.features import Features
 from invlearn.losses import Loss
+from invlearn.models import MLP
 
 
 class Measurement(NamedTuple):
@@ -33,6 +35,21 @@ def forward(model: nn.Module, x: Features, *, rows_at_a_time: int = 5000) -> Ten
         for module, training in modes.items():
             module.training = training
     return torch.cat(parts)
+
+
+def outputs(network: nn.Module, x: Tensor) -> Tensor:
+    """Outputs [m, k] of a fitted network for rows [m, ...], in double precision on the CPU.
+
+    An `MLP` computes in double precision too: its products then do not depend on which rows are
+    predicted together. Other networks may hold layers that only know their own type.
+    """
+    parameter = next(network.parameters())
+    if isinstance(network, MLP):
+        network, dtype = copy.deepcopy(network).double(), torch.float64
+    else:
+        dtype = parameter.dtype
+    z = forward(network, x.to(parameter.device, dtype)).reshape(len(x), -1)
+    return z.cpu().to(torch.float64)
 
 
 def evaluate(model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss) -> list[Measurement]:

@@ -10,12 +10,14 @@ import torch
 from invlearn import (
     DataFileError,
     EnvironmentsError,
+    InvariantClassifier,
     OptionError,
     OutputError,
     UnknownNameError,
 )
 from invlearn.rows.files import write_table
 from invlearn.rows.fit import FitRequest, fit_rows
+from invlearn.rows.inputs import Make
 from invlearn.rows.model import RowsModel
 from invlearn.rows.source import from_frame
 
@@ -45,6 +47,17 @@ def test_a_loaded_model_predicts_the_same(fitted, frame, tmp_path):
         ["Arden", "Birk", "Coll", "Dorn", "Elm", "Farhill"], 60
     )
     assert again.target_name == "ill"
+
+
+def test_the_model_predicts_what_the_estimator_behind_a_comparison_does(fitted, frame):
+    source = rows_of(frame)
+    x = source.matrix(fitted.inputs)
+    estimator = InvariantClassifier(
+        "vrex", penalty_weight=10.0, network=Make(fitted.record.network), standardize=False,
+        steps=20, random_state=0,
+    ).fit(x, source.y, environments=source.environments)  # fmt: skip
+    found = fitted.predict(features(frame)).drop(columns="prediction").to_numpy()
+    np.testing.assert_allclose(found, estimator.predict_proba(x), rtol=1e-12)
 
 
 def test_predictions(fitted, frame):

@@ -28,7 +28,7 @@ from invlearn.estimators.checks import (
 from invlearn.estimators.fitting import Fitted, MakeNetwork, Recipe, fit_network
 from invlearn.estimators.inferred import infer_environments
 from invlearn.estimators.strength import Strength, choose_strength
-from invlearn.evaluation import forward
+from invlearn.evaluation import outputs
 from invlearn.losses import Loss
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
@@ -260,12 +260,4 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         """Outputs [n, k] of the network, in double precision."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64, allow_nd=callable(self.network))
-        network, rows = self.network_, torch.as_tensor(self._scaled(X))
-        parameter = next(network.parameters())
-        if isinstance(network, MLP):
-            # Products in double precision do not depend on which rows are predicted together.
-            network = copy.deepcopy(network).double()
-        else:
-            rows = rows.to(parameter.dtype)
-        z = forward(network, rows.to(parameter.device)).reshape(len(X), -1)
-        return z.cpu().to(torch.float64).numpy()
+        return outputs(self.network_, torch.as_tensor(self._scaled(X))).numpy()

@@ -16,7 +16,7 @@ from torch import nn
 from invlearn.diagnostics import Finding, diagnose
 from invlearn.environments import Environments
 from invlearn.errors import DataFileError
-from invlearn.evaluation import forward
+from invlearn.evaluation import outputs
 from invlearn.losses import get_loss
 from invlearn.model_folder import load_model, save_model
 from invlearn.model_record import ModelRecord, OutputScale
@@ -105,8 +105,7 @@ class RowsModel:
         x = torch.as_tensor(self.inputs.matrix(frame, pixels))
         if not len(x):
             return np.zeros((0, self.record.network.n_outputs))
-        z: npt.NDArray[np.float64] = forward(self.network, x).to(torch.float64).numpy()
-        return z.reshape(len(x), -1)
+        return outputs(self.network, x).numpy()
 
     def predict(
         self, frame: pd.DataFrame | None, pixels: npt.NDArray[Any] | None = None
