@@ -163,8 +163,8 @@ def test_a_score_that_means_different_things(loss):
         model = linear([0.7, 0.7, 0.0])
     finding = calibrated(predicted_rows(model, make_environments(loss)), loss)
     assert finding.level == "warning"
-    assert finding.means.startswith("The same score means different things: its slope is")
-    assert " in 'e2' and " in finding.means
+    assert finding.sentence.startswith("The same score means different things: its slope is")
+    assert " in 'e2' and " in finding.sentence
 
 
 def test_alike_and_right_alike_and_off():
@@ -174,7 +174,7 @@ def test_alike_and_right_alike_and_off():
     off = [honest(scale=3.0, seed=0), honest(scale=3.0, seed=1, name="b")]
     finding = calibrated(off)
     assert finding.level == "note"
-    assert "it is off in 'a' and 'b'" in finding.means
+    assert "it is off in 'a' and 'b'" in finding.sentence
     assert finding.table["slope"].tolist() == pytest.approx([1 / 3, 1 / 3], abs=0.04)
 
 
@@ -192,15 +192,15 @@ def test_left_out():
     y = torch.arange(40) % 2
     constant = make_rows(torch.ones(40), y, "flat")
     finding = calibrated([constant])
-    assert finding.means == (
+    assert finding.sentence == (
         "Left out: it needs 1 environment with rows enough, there are 0."
         " Without 'flat' (the model's output is constant)."
     )
     several = make_rows(torch.randn(40, 2), torch.randn(40, 2))
-    assert "one target column" in calibrated([several], "squared").means
+    assert "one target column" in calibrated([several], "squared").sentence
     loss = Custom(lambda z, y: (z[0] - y).abs())
     found = calibration([honest(n=50)], loss, draws=50, rng=np.random.default_rng(0))
-    assert found.means == "Left out: calibration is not defined for a custom loss."
+    assert found.sentence == "Left out: calibration is not defined for a custom loss."
     one = calibrated([honest(), make_rows(torch.randn(40), torch.ones(40).long(), "one")])
-    assert one.means.endswith(" Without 'one' (one class only).")
+    assert one.sentence.endswith(" Without 'one' (one class only).")
     assert len(one.table) == 1

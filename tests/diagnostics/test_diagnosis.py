@@ -41,9 +41,9 @@ def found(model, envs, task, **options):
     assert levels == sorted(levels, key=["warning", "note", "good"].index)
     for finding in findings:
         assert finding.title
-        assert finding.means.endswith(".")
+        assert finding.sentence.endswith(".")
         assert finding.action.endswith((".", "there."))
-        assert "nan" not in finding.means.lower().split()
+        assert "nan" not in finding.sentence.lower().split()
         numbers = finding.table.select_dtypes("number")
         if finding.name == "feature-effects":
             numbers = numbers.fillna(0.0)  # An effect that was not measured.
@@ -68,8 +68,8 @@ def test_a_shortcut_is_found_and_a_cause_is_not(task, weights):
     for name in ("risk-profile", "calibration", "invariance-gap", "feature-effects"):
         assert short[name].level == "warning", name
     assert short["collapse"].level == "warning"
-    assert "'e2' (new)" in short["collapse"].means
-    assert "'shortcut'" in short["feature-reliance"].means
+    assert "'e2' (new)" in short["collapse"].sentence
+    assert "'shortcut'" in short["feature-reliance"].sentence
     assert short["diversity"].level == "good"
     assert short["diversity"].table["environment"].tolist() == ["e0", "e1"]
     table = short["risk-profile"].table
@@ -121,7 +121,7 @@ def test_one_environment():
     findings = found(two_layers(BOTH, [1.0, 1.0]), envs, "logistic")
     for name in ("diversity", "feature-effects", "representation-similarity"):
         assert findings[name].level == "note"
-        assert findings[name].means.startswith("Left out: ")
+        assert findings[name].sentence.startswith("Left out: ")
         assert findings[name].table.empty
     assert findings["risk-profile"].level == "note"
 
@@ -130,7 +130,7 @@ def test_few_rows_one_class_and_constant_columns():
     few = found(linear([1.0, 1.0, 0.0]), make_environments("logistic", n=10), "logistic")
     for finding in few.values():
         assert finding.level == "note"
-        assert finding.means.startswith("Left out: ")
+        assert finding.sentence.startswith("Left out: ")
     envs = make_environments("logistic", n=60)
     y = envs.y.clone()
     y[:60] = 1
@@ -138,16 +138,16 @@ def test_few_rows_one_class_and_constant_columns():
     x[:, 2] = 4.0
     single = Environments(x, y, envs.names, envs.offsets)
     findings = found(two_layers(BOTH, [1.0, 1.0]), single, "logistic")
-    assert findings["collapse"].means.endswith(" Without 'e0' (one class only).")
+    assert findings["collapse"].sentence.endswith(" Without 'e0' (one class only).")
     assert len(findings["risk-profile"].table) == 3
     ones = Environments(x, torch.ones_like(y), envs.names, envs.offsets)
     findings = found(two_layers(BOTH, [1.0, 1.0]), ones, "logistic")
-    assert findings["diversity"].means == "Left out: the targets are all the same."
+    assert findings["diversity"].sentence == "Left out: the targets are all the same."
 
 
 def test_no_environment_was_seen():
     findings = found(linear([1.0, 0, 0]), make_environments(n=60), "squared", seen=["elsewhere"])
-    assert findings["diversity"].means == (
+    assert findings["diversity"].sentence == (
         "Left out: it needs 2 environments with rows enough, there are 0."
     )
     assert set(findings["collapse"].table["trained on"]) == {"new"}
@@ -158,7 +158,7 @@ def test_custom_losses_and_several_targets():
     found(two_layers(BOTH, [0.5, 0.5]), envs, Custom(lambda z, y: (z[0] - y).square()))
     both = Environments(envs.x, torch.stack([envs.y, -envs.y], 1), envs.names, envs.offsets)
     findings = found(linear([[0.5, 0.5, 0], [-0.5, -0.5, 0]]), both, "squared")
-    assert "one target column" in findings["calibration"].means
+    assert "one target column" in findings["calibration"].sentence
 
 
 def test_constant_and_single_precision_models():
@@ -177,8 +177,8 @@ def test_images():
     )
     model = MLP(8, (5,), generator=torch.Generator().manual_seed(0))
     findings = found(model, envs, "logistic")
-    assert findings["feature-reliance"].means == "Left out: rows are images."
-    assert findings["feature-effects"].means.startswith("Left out: Expected rows of columns")
+    assert findings["feature-reliance"].sentence == "Left out: rows are images."
+    assert findings["feature-effects"].sentence.startswith("Left out: Expected rows of columns")
 
 
 def test_a_reference_is_used():

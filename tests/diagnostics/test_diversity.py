@@ -100,13 +100,13 @@ def test_holds_with_a_shift_and_not_without(task, weights):
     shifted = make_environments(task, strengths=(1.5, 0.0), n=2000, weights=weights)
     finding = diverse(shifted, task)
     assert finding.level == "good"
-    assert "Unequal noise in the environments would look the same." in finding.means
+    assert "Unequal noise in the environments would look the same." in finding.sentence
     frequency = finding.table["frequency"]
     assert frequency[1] > frequency[0]
     same = make_environments(task, strengths=(0.8, 0.8), n=2000, weights=weights)
     finding = diverse(same, task)
     assert finding.level == "warning"
-    assert "pooled training is as good a choice" in finding.means
+    assert "pooled training is as good a choice" in finding.sentence
     assert finding.action.startswith("Collect rows from environments that differ more")
 
 
@@ -178,19 +178,19 @@ def test_many_rows_are_drawn(monkeypatch):
     monkeypatch.setattr(module, "ROWS", 100)
     finding = diverse(make_environments(), "squared")
     assert finding.table["rows"].tolist() == [100] * 3
-    assert finding.means.endswith(" At most 100 rows of an environment were used.")
+    assert finding.sentence.endswith(" At most 100 rows of an environment were used.")
 
 
 def test_left_out():
     envs = make_environments("logistic", n=40)
     one = diverse(envs.select(["e1"]), "logistic")
-    assert one.means == "Left out: it needs 2 environments with rows enough, there are 1."
+    assert one.sentence == "Left out: it needs 2 environments with rows enough, there are 1."
     assert (one.level, one.action) == ("note", "Add rows of another source.")
     ones = Environments(envs.x, torch.ones_like(envs.y), envs.names, envs.offsets)
-    assert diverse(ones, "logistic").means == "Left out: the targets are all the same."
+    assert diverse(ones, "logistic").sentence == "Left out: the targets are all the same."
     loss = Custom(lambda z, y: (z[0] - y).square())
     found = diversity(environment_rows(envs), loss, rng=np.random.default_rng(0))
-    assert found.means == (
+    assert found.sentence == (
         "Left out: a custom loss needs a reference model trained on the pooled rows."
     )
     found = diversity(

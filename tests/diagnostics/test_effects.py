@@ -49,7 +49,7 @@ def test_a_shortcut_that_flips(task, weights):
     assert "e2" in ends
     finding = feature_effects(envs, get_loss(task), NAMES)
     assert finding.level == "warning"
-    assert finding.means.startswith("The effect of 'shortcut' changes its sign: 'shortcut'")
+    assert finding.sentence.startswith("The effect of 'shortcut' changes its sign: 'shortcut'")
     assert finding.table.columns.tolist()[-9:-6] == [f"effect in e{e}" for e in range(3)]
 
 
@@ -63,7 +63,7 @@ def test_a_shortcut_whose_strength_varies_and_none():
     finding = feature_effects(envs, get_loss("squared"), ["cause", "other"])
     assert finding.table["verdict"].tolist() == ["varies", "steady"]
     assert finding.level == "note"
-    assert finding.means.startswith(
+    assert finding.sentence.startswith(
         "No effect changes its sign, but the strength of 'other' depends on the environment"
     )
     same = make_environments(strengths=(0.0, 0.0, 0.0), seed=1)
@@ -183,13 +183,13 @@ def test_a_rare_column_that_flips_is_found_with_rows_enough():
 def test_rare_columns_are_named():
     envs = table_with_rare_columns("squared", 60, 0)
     finding = feature_effects(envs, get_loss("squared"), list("abcdefg"))
-    assert finding.means == (
+    assert finding.sentence == (
         "No column's effect clearly changes between the environments. Not compared: 'd' and 'g', "
         "which in all environments, or all but one, differ from the most frequent value in fewer "
         "than 8 rows."
     )
     one = envs.with_features(envs.x[:, :4])
-    assert feature_effects(one, get_loss("squared"), list("abcd")).means.endswith(
+    assert feature_effects(one, get_loss("squared"), list("abcd")).sentence.endswith(
         " Not compared: 'd', which in all environments, or all but one, differs from the most "
         "frequent value in fewer than 8 rows."
     )
@@ -199,7 +199,7 @@ def test_the_table_is_short(monkeypatch):
     monkeypatch.setattr(module, "SHOWN", 2)
     finding = feature_effects(make_environments(), get_loss("squared"), NAMES)
     assert len(finding.table) == 2
-    assert finding.means.endswith(" The table shows 2 columns.")
+    assert finding.sentence.endswith(" The table shows 2 columns.")
     assert finding.table["feature"][0] == "shortcut"
 
 
@@ -207,9 +207,9 @@ def test_left_out():
     one = make_environments().select(["e0"])
     finding = feature_effects(one, get_loss("squared"))
     assert (finding.level, len(finding.table)) == ("note", 0)
-    assert finding.means.startswith("Left out: Comparing effects: it needs 2 environments")
+    assert finding.sentence.startswith("Left out: Comparing effects: it needs 2 environments")
     finding = feature_effects(one, Custom(lambda z, y: z[0] - y))
-    assert finding.means == "Left out: the effect on a custom loss's targets is not defined."
+    assert finding.sentence == "Left out: the effect on a custom loss's targets is not defined."
 
 
 def test_equal_seeds_give_equal_tables(monkeypatch):

@@ -97,7 +97,7 @@ def test_words():
     assert listed(list("abcdefg")) == "a, b, c, d, e and 2 more"
     finding = left_out("name", "Title", "why not.")
     assert (finding.level, finding.action, len(finding.table)) == ("note", "Nothing to do.", 0)
-    assert finding.means == "Left out: why not."
+    assert finding.sentence == "Left out: why not."
 
 
 def test_a_model_in_training_mode_is_read_in_evaluation_mode():

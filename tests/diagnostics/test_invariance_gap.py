@@ -43,10 +43,10 @@ def test_positive_with_a_shortcut_and_none_with_the_cause(task, weights):
     finding = gap_of(short, envs, task)
     assert finding.level == "warning"
     assert finding.table["gap low"][1] > 0.1
-    assert "would save" in finding.means
+    assert "would save" in finding.sentence
     cause = two_layers(CAUSE_ONLY, *readout(task, 0.8 * scale, 0.4 * scale))
     finding = gap_of(cause, envs, task)
-    assert finding.level == "good", finding.means
+    assert finding.level == "good", finding.sentence
     assert (np.abs(finding.table["gap"]) < 0.05 * finding.table["risk"]).all()
 
 
@@ -110,7 +110,7 @@ def test_constant_features_do_no_harm():
 def test_a_model_of_one_layer_is_a_note():
     finding = gap_of(linear([0.5, 0.5, 0.0]), make_environments(), "squared")
     assert finding.level == "note"
-    assert "This model has one layer only" in finding.means
+    assert "This model has one layer only" in finding.sentence
 
 
 def test_models_without_a_linear_end_are_left_out():
@@ -123,18 +123,18 @@ def test_models_without_a_linear_end_are_left_out():
             model, rows, get_loss("squared"), draws=50, rng=np.random.default_rng(0)
         )
         assert (finding.level, len(finding.table)) == ("note", 0)
-        assert finding.means == "Left out: the model does not end in a linear layer."
+        assert finding.sentence == "Left out: the model does not end in a linear layer."
     shared = linear(np.eye(3))
     twice = nn.Sequential(shared, nn.Tanh(), shared)
     finding = gap_of(twice, envs, "squared")
-    assert finding.means.startswith("Left out: Expected every layer to run once")
+    assert finding.sentence.startswith("Left out: Expected every layer to run once")
 
 
 def test_few_rows_are_drawn_and_said(monkeypatch):
     monkeypatch.setattr(module, "ROWS", 100)
     finding = gap_of(two_layers(BOTH, [0.5, 0.5]), make_environments(), "squared")
     assert finding.table["rows"].tolist() == [100] * 3
-    assert finding.means.endswith(" At most 100 rows of an environment were used.")
+    assert finding.sentence.endswith(" At most 100 rows of an environment were used.")
 
 
 def drift_of(model, envs, task="squared"):
@@ -151,7 +151,7 @@ def test_drift_is_noted_where_other_features_serve():
     assert finding.table["times the least change"].min() == 1
     assert finding.table["similarity"].idxmin() == 2
     assert finding.level == "note"
-    assert finding.means.startswith("A few training steps on 'e2' change")
+    assert finding.sentence.startswith("A few training steps on 'e2' change")
     for parameter, old in zip(model.parameters(), before, strict=True):
         assert torch.equal(parameter, old)
         assert parameter.grad is None
@@ -162,13 +162,13 @@ def test_no_drift_in_environments_that_are_alike():
     finding = drift_of(two_layers(CAUSE_ONLY, [0.4, 0.2]), envs)
     assert finding.level == "good"
     assert finding.table["rows"].tolist() == [2000, 2000]
-    assert "At most 2000 rows" in finding.means
+    assert "At most 2000 rows" in finding.sentence
 
 
 def test_drift_is_left_out():
     envs = make_environments(n=40)
-    assert "one layer" in drift_of(linear([1.0, 0, 0]), envs).means
+    assert "one layer" in drift_of(linear([1.0, 0, 0]), envs).sentence
     dead = nn.Sequential(linear(np.zeros((2, 3))), linear([1.0, 1.0]))
-    assert "constant ones in a" in drift_of(dead, envs).means
+    assert "constant ones in a" in drift_of(dead, envs).sentence
     one = drift_of(two_layers(BOTH, [1.0, 0.0]), envs.select(["e0"]))
-    assert one.means == "Left out: it needs 2 environments with rows enough, there are 1."
+    assert one.sentence == "Left out: it needs 2 environments with rows enough, there are 1."

@@ -84,7 +84,7 @@ def test_a_shortcut_helps_and_hurts(task):
     row = finding.table.iloc[0]
     assert row["increase in e2"] < 0 < row["increase in e0"]
     assert finding.level == "warning"
-    assert finding.means == (
+    assert finding.sentence == (
         "The model relies on 'shortcut', which helps it in some environments and misleads it in "
         "others: 'shortcut' helps in 'e0' and 'e1' and misleads in 'e2' (new)."
     )
@@ -93,18 +93,18 @@ def test_a_shortcut_helps_and_hurts(task):
 def test_a_cause_helps_and_noise_hurts():
     finding = relied([1.0, 0.0, 0.0])
     assert (finding.level, finding.action) == ("good", "Nothing to do.")
-    assert finding.means == (
+    assert finding.sentence == (
         "The model relies on 'cause'; no column misleads it in any environment."
     )
     # A column that enters with the wrong sign everywhere.
     finding = relied([1.0, -0.5, 0.0], strengths=(1.0, 0.8, 0.6))
     assert finding.level == "note"
-    assert finding.means.startswith(
+    assert finding.sentence.startswith(
         "The model would do better if it did not look at 'shortcut': 'shortcut' misleads it in "
         "'e0', 'e1' and 'e2' (new)"
     )
     finding = relied([0.0, 0.0, 0.0])
-    assert "clearly relies on no single column" in finding.means
+    assert "clearly relies on no single column" in finding.sentence
 
 
 def test_many_columns_and_rows_are_cut(monkeypatch):
@@ -113,7 +113,7 @@ def test_many_columns_and_rows_are_cut(monkeypatch):
     monkeypatch.setattr(module, "SHOWN", 1)
     finding = relied([0.01, 0.8, 0.5])
     assert finding.table["feature"].tolist() == ["shortcut"]
-    assert finding.means.endswith(
+    assert finding.sentence.endswith(
         " At most 300 rows of an environment were used. Of 3 columns the 2 used most were "
         "permuted. The table shows 1 columns."
     )
@@ -123,7 +123,7 @@ def test_many_columns_and_rows_are_cut(monkeypatch):
 
 def test_few_rows_are_left_out():
     finding = relied([1.0, 0, 0], n=10)
-    assert finding.means.startswith("Left out: it needs 1 environment")
+    assert finding.sentence.startswith("Left out: it needs 1 environment")
 
 
 def test_the_rows_are_left_as_they_are():

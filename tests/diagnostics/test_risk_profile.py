@@ -35,7 +35,7 @@ def test_accuracies_by_hand():
     assert finding.table["accuracy low"][0] == pytest.approx(0.84, abs=0.015)
     assert finding.table["accuracy high"][0] == pytest.approx(0.955, abs=0.015)
     assert finding.level == "warning"
-    assert finding.means.startswith(
+    assert finding.sentence.startswith(
         "The model does not do equally well everywhere: accuracy 60.0 % in 'b' (new) and "
         "90.0 % in 'a', a difference of 30.0 points ± "
     )
@@ -50,7 +50,7 @@ def test_differences_by_chance_or_too_small_are_good(right, rows, words):
     parts = [answers(90 * scale, 10 * scale, "a"), answers(right, rows - right, "b")]
     found = risk_profile(parts, get_loss("logistic"), draws=60, rng=np.random.default_rng(0))
     assert found.level == "good"
-    assert words in found.means
+    assert words in found.sentence
 
 
 def test_root_mean_squared_error_by_hand():
@@ -81,18 +81,18 @@ def test_custom_losses_have_a_risk_only():
     assert "accuracy" not in found.table
     assert found.level == "warning"
     found = collapse(parts, loss, draws=60, rng=np.random.default_rng(0))
-    assert found.means == "Left out: it needs 1 environment with rows enough, there are 0." + (
+    assert found.sentence == "Left out: it needs 1 environment with rows enough, there are 0." + (
         " Without 'a' (one target value only), 'b' (one target value only)."
     )
     varied = [make_rows(torch.zeros(50), torch.arange(50.0), "a")]
     found = collapse(varied, loss, draws=60, rng=np.random.default_rng(0))
-    assert found.means == "Left out: the best constant of a custom loss is not known."
+    assert found.sentence == "Left out: the best constant of a custom loss is not known."
 
 
 def test_one_environment_and_none():
     finding = profile([answers(90, 10, "a"), answers(5, 5, "b")], "logistic")
     assert finding.level == "note"
-    assert finding.means == (
+    assert finding.sentence == (
         "One environment only (accuracy 90.0 % in 'a'): nothing to compare."
         " Without 'b' (fewer than 20 rows)."
     )
@@ -108,7 +108,7 @@ def test_collapse(task):
     constant = predicted_rows(linear(np.zeros((outputs, 3)), [0.1] * outputs), envs)
     finding = collapsed(constant, task)
     assert finding.level == "warning"
-    assert "'e0', 'e1' and 'e2'" in finding.means
+    assert "'e0', 'e1' and 'e2'" in finding.sentence
     for row, rows in zip(finding.table.to_dict("records"), constant, strict=True):
         assert row["constant risk"] == pytest.approx(loss.constant_risk(rows.y, rows.shares))
         assert row["risk"] >= row["constant risk"]
@@ -121,7 +121,7 @@ def test_collapse_in_one_environment_and_in_doubt():
     good, bad = (2.0 * y - 1), -(2.0 * y - 1)
     finding = collapsed([make_rows(good, y, "a"), make_rows(bad, y, "b", new=True)], "logistic")
     assert finding.level == "warning"
-    assert finding.means.startswith("In 'b' (new) the model is no better")
+    assert finding.sentence.startswith("In 'b' (new) the model is no better")
     # A little better on average, with far larger scatter.
     unsure = torch.where(torch.rand(100, generator=torch.Generator().manual_seed(0)) < 0.68, 1, -1)
     finding = collapsed([make_rows(unsure * good, y, "c")], "logistic")
@@ -153,13 +153,13 @@ def test_one_scale_for_all_or_none():
     assert scaled(1.0).level == "good"
     mixed = scaled(3.0, 0.3)
     assert mixed.level == "warning"
-    assert mixed.means.startswith(
+    assert mixed.sentence.startswith(
         "The model is too sure in 'x3.0' and too timid in 'x0.3': no one scale"
     )
     assert mixed.table["best scale"].tolist() == pytest.approx([1 / 3, 1 / 0.3], rel=0.1)
     assert scaled(3.0, 1.0).level == "note"
-    assert "shrinking" in scaled(3.0).means
-    assert "enlarging" in scaled(0.3).means
+    assert "shrinking" in scaled(3.0).sentence
+    assert "enlarging" in scaled(0.3).sentence
     wrong = scaled(-1.0).table.iloc[0]
     assert wrong["best scale"] == pytest.approx(-1, abs=0.15)
     # A scale that is clearly off but by little is no finding.

@@ -150,7 +150,7 @@ def test_an_unseen_class_in_labelled_rows(fitted, frame):
 
 def test_diagnosis_names_the_artefact(fitted, frame):
     found = {finding.name: finding for finding in fitted.diagnose(fitted.labelled(frame, "t.csv"))}
-    assert "scanner_artefact" in found["feature-effects"].means
+    assert "scanner_artefact" in found["feature-effects"].sentence
     assert set(found["risk-profile"].table["environment"]) == set(frame["hospital"])
 
 

@@ -202,7 +202,7 @@ def compare(
             console.print(sentence, highlight=False, markup=False)
         console.print(_table(found.found))
         for finding in found.findings:
-            console.print(f"{finding.title}: {finding.means} {finding.action}", markup=False)
+            console.print(f"{finding.title}: {finding.sentence} {finding.action}", markup=False)
     else:
         description = comparison.summary["dataset"]["description"]
         if "test_set" in description:

@@ -146,7 +146,7 @@ def diagnose(
 
 def _print(finding: Finding, console: Console) -> None:
     console.print(f"\n[bold]{finding.title}[/] ({finding.level})", highlight=False)
-    console.print(f"{finding.means} {finding.action}", highlight=False, markup=False)
+    console.print(f"{finding.sentence} {finding.action}", highlight=False, markup=False)
     # What differs from environment to environment in columns of its own is in the JSON file.
     kept = [name for name in finding.table.columns if " in " not in str(name)]
     shown = finding.table[kept].head(12)

@@ -35,7 +35,7 @@ class Finding:
         'risk-profile', 'invariance-gap', ...
     title : str
         A heading.
-    means : str
+    sentence : str
         What the numbers say about this model and these rows, in plain words.
     action : str
         What to do about it, in a sentence.
@@ -46,7 +46,7 @@ class Finding:
 
     name: str
     title: str
-    means: str
+    sentence: str
     action: str
     level: Level
     table: pd.DataFrame
@@ -57,7 +57,7 @@ def left_out(name: str, title: str, why: str, action: str = NOTHING) -> Finding:
 
     Examples
     --------
-    >>> left_out("effects", "What each feature does", "there is one environment.").means
+    >>> left_out("effects", "What each feature does", "there is one environment.").sentence
     'Left out: there is one environment.'
     """
     return Finding(name, title, f"Left out: {why}", action, "note", pd.DataFrame())

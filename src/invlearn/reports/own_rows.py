@@ -255,7 +255,7 @@ class ShownFinding(NamedTuple):
 
     name: str
     title: str
-    means: str
+    sentence: str
     action: str
     level: str
     badge: str
@@ -268,7 +268,7 @@ def _shown(finding: Finding) -> ShownFinding:
     rows = [[_text(value) for value in row] for row in table.itertuples(index=False, name=None)]
     head = [(str(column), all(row[i][1] for row in rows)) for i, column in enumerate(table.columns)]
     return ShownFinding(
-        finding.name, finding.title, finding.means, finding.action, finding.level,
+        finding.name, finding.title, finding.sentence, finding.action, finding.level,
         BADGES[finding.level], head, rows,
     )  # fmt: skip
 

@@ -79,7 +79,7 @@ def write_comparison(
         "settings": comparison.settings,
         "columns": comparison.columns,
         "findings": [
-            {"name": finding.name, "level": finding.level, "means": finding.means,
+            {"name": finding.name, "level": finding.level, "sentence": finding.sentence,
              "action": finding.action}
             for finding in comparison.findings
         ],
