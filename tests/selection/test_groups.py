@@ -84,6 +84,29 @@ def test_group_that_is_one_environment_is_certified():
     assert certify(*members((50, 0), (0, 50)), 2).statistic == pytest.approx(100)
 
 
+def test_certificate_weighs_the_rows():
+    group, environment = members((30, 70), (70, 30))
+    plain = certify(group, environment, 2)
+    # Rows of weight 3 in the first environment's group: fewer rows' worth of evidence.
+    heavy = torch.where(group & (environment == 0), 3.0, 1.0)
+    found = certify(group, environment, 2, heavy)
+    assert found.frequencies == pytest.approx((90 / 160, 0.7))
+    size = 160**2 / (30 * 9 + 70)
+    f, g, mean = 90 / 160, 0.7, (size * 90 / 160 + 70) / (size + 100)
+    expected = (size * (f - mean) ** 2 + 100 * (g - mean) ** 2) / (mean * (1 - mean))
+    assert found.statistic == pytest.approx(expected)
+    # The same rows twice are twice the evidence, equal weights of any size are none.
+    again = certify(group, environment, 2, torch.full((200,), 0.3))
+    assert again.statistic == pytest.approx(plain.statistic)
+    twice = certify(group.repeat(2), environment.repeat(2), 2, torch.ones(400))
+    assert twice.statistic == pytest.approx(2 * plain.statistic)
+
+
+def test_environment_without_weight_certifies_nothing():
+    found = certify(*members((20, 30), (30, 10)), 2, torch.tensor([1.0] * 50 + [0.0] * 40))
+    assert (found.statistic, found.p_value, found.frequencies) == (0, 1, (0.4, 0))
+
+
 def tiny(loss, y, z, reference, *, environment, weights=None, raised=None):
     """Outputs of one split from plain lists; z and reference [n] or [n, k]."""
     split = SplitOutputs(
@@ -130,6 +153,7 @@ def test_gap_with_row_weights_by_hand():
     outside = 2 * (1 / 2 * 1 / 2) ** 2
     assert found.standard_error == pytest.approx([np.sqrt(inside + outside)])
     assert found.worst == pytest.approx([1 / 2])
+    assert found.certificate.frequencies == pytest.approx((3 / 4, 1 / 2))
 
 
 def test_weights_count_like_repeated_rows_in_the_means():
@@ -158,6 +182,15 @@ def test_reference_step_reads_the_rows_of_all_splits_together():
     both = replace(first, splits={"train": second.splits["validation"], **first.splits})
     assert reference_step(first) == 20
     assert reference_step(both) == 10
+
+
+def test_reference_step_weighs_the_rows():
+    made = make_outputs([0, 1, 0], [0, 0, 0.05])
+    split = made.splits["validation"]
+    assert reference_step(made) == 10
+    # The group's rows count for nothing: what is wrong outside of it is left.
+    weights = (split.reference[:, 0].sign() == (2.0 * split.y - 1)).float()
+    assert reference_step(replace(made, splits={"v": replace(split, weights=weights)})) == 20
 
 
 def test_gap_of_several_classes_by_hand():
@@ -445,16 +478,17 @@ def test_lowest_worst_group_waits_while_no_step_may_be_chosen():
 
 
 @pytest.mark.parametrize("side", [slice(None, 20), slice(20, None)])
-def test_lowest_worst_group_without_weight_on_one_side(side):
+def test_group_with_no_weight_on_one_side_is_not_certified(side):
     outputs = make_outputs([0.3] * 3, [0.2] * 3, sizes=(200,), members=(20,))
     split = outputs.splits["validation"]
     weights = torch.ones(200)
     weights[side] = 0
     two = replace(split, names=("a", "b"), environment=torch.arange(200) // 20 % 2, weights=weights)
-    choice = lowest_worst_group(
-        make_curves(LOW[:3]), "", replace(outputs, splits={"validation": two})
-    )
-    assert (choice.step, choice.satisfied) == (20, False)
+    outputs = replace(outputs, splits={"validation": two})
+    choice = lowest_worst_group(make_curves(LOW[:3]), "", outputs)
+    assert choice.step == risks_agree(make_curves(LOW[:3])).step
+    assert choice.note.startswith("not identifiable from these environments")
+    assert np.isnan(gaps(outputs, "reference", ["validation"]).difference).all()
 
 
 def test_lowest_worst_group_leaves_it_to_agreeing_risks_without_a_certificate():

@@ -54,7 +54,9 @@ class Certificate(NamedTuple):
         return self.p_value < LEVEL
 
 
-def certify(group: Tensor, environment: Tensor, n_envs: int) -> Certificate:
+def certify(
+    group: Tensor, environment: Tensor, n_envs: int, weights: Tensor | None = None
+) -> Certificate:
     """Test whether a group's frequency differs between environments.
 
     It may differ for other reasons than a shortcut: environments with unequal label noise have
@@ -66,6 +68,9 @@ def certify(group: Tensor, environment: Tensor, n_envs: int) -> Certificate:
     group : Tensor [n], bool
     environment : Tensor [n], int64
     n_envs : int
+    weights : Tensor [n], optional
+        Row weights. An environment counts as the (Σ w)² / Σ w² rows of equal weight that would
+        know as much.
 
     Examples
     --------
@@ -73,13 +78,23 @@ def certify(group: Tensor, environment: Tensor, n_envs: int) -> Certificate:
     >>> certify(group, torch.arange(200) // 100, 2).holds
     True
     """
-    inside = torch.bincount(environment[group], minlength=n_envs).numpy()
-    total = torch.bincount(environment, minlength=n_envs).numpy()
-    frequencies = tuple((inside / np.maximum(total, 1)).tolist())
-    if inside.sum() in (0, total.sum()) or (total == 0).any():
-        return Certificate(0.0, 1.0, frequencies)
-    statistic = chi2_contingency([inside, total - inside], correction=False).statistic
-    return Certificate(float(statistic), float(chi2.sf(statistic, n_envs - 1)), frequencies)
+    w = torch.ones(len(group), dtype=torch.float64) if weights is None else weights.double()
+    inside, total, squares = (
+        torch.bincount(e, values, n_envs).numpy()
+        for e, values in (
+            (environment[group], w[group]),
+            (environment, w),
+            (environment, w.square()),
+        )
+    )
+    frequencies = np.divide(inside, total, out=np.zeros(n_envs), where=total > 0)
+    shown = tuple(frequencies.tolist())
+    sizes = np.divide(total**2, squares, out=np.zeros(n_envs), where=total > 0)
+    counts = np.stack([sizes * frequencies, sizes * (1 - frequencies)])
+    if min(counts.sum(0).min(), counts.sum(1).min()) < 1e-9:
+        return Certificate(0.0, 1.0, shown)
+    statistic = float(chi2_contingency(counts, correction=False).statistic)
+    return Certificate(statistic, float(chi2.sf(statistic, n_envs - 1)), shown)
 
 
 @dataclass(frozen=True)
@@ -113,15 +128,27 @@ def reference_step(outputs: Outputs) -> int:
     """
     parts = list(outputs.splits.values())
     environment = torch.cat([part.environment for part in parts])
+    weights = _weights(parts)
     found = [
         certify(
             torch.cat([_errs(part, outputs.loss, part.z[t]) for part in parts]),
             environment,
             len(parts[0].names),
+            weights,
         ).statistic
         for t in range(len(outputs.steps))
     ]
     return outputs.steps[int(np.argmax(found))]
+
+
+def _weights(parts: Sequence[SplitOutputs]) -> Tensor:
+    """Row weights of several splits in float64, 1 where a split has none."""
+    return torch.cat(
+        [
+            torch.ones(len(p.y), dtype=torch.float64) if p.weights is None else p.weights.double()
+            for p in parts
+        ]
+    )
 
 
 def _errs(split: SplitOutputs, loss: Loss, z: Tensor) -> Tensor:
@@ -152,12 +179,7 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
     """
     parts = [outputs.splits[name] for name in splits]
     environment = torch.cat([part.environment for part in parts])
-    weights = torch.cat(
-        [
-            torch.ones(len(p.y), dtype=torch.float64) if p.weights is None else p.weights.double()
-            for p in parts
-        ]
-    )
+    weights = _weights(parts)
     n_envs = len(parts[0].names)
     fixed = None
     if source == "reference":
@@ -165,7 +187,7 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
     constants = _constant_errors(torch.cat([part.y for part in parts]), weights, outputs.loss)
     certificate, constant = None, float("nan")
     if fixed is not None:
-        certificate = certify(fixed, environment, n_envs)
+        certificate = certify(fixed, environment, n_envs, weights)
         constant = _lowest_worst(constants, fixed, weights)
     out: list[tuple[float, float, float, float, bool]] = []
     for t in range(len(outputs.steps)):
@@ -178,7 +200,7 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
                     f"for {', '.join(splits)}. Read the split 'validation'."
                 )
             group = torch.cat([r[t] for r in raised if r is not None])
-            certificate = certify(group, environment, n_envs)
+            certificate = certify(group, environment, n_envs, weights)
             constant = _lowest_worst(constants, group, weights)
         assert certificate is not None
         errors = torch.cat([part.errors(outputs.loss, part.z[t]) for part in parts])
