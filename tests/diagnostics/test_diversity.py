@@ -8,90 +8,17 @@ import torch
 
 from diagnostics.made import linear, make_environments
 from invlearn.diagnostics import diversity as module
-from invlearn.diagnostics.diversity import certificate, diversity, out_of_fold_errors
+from invlearn.diagnostics.diversity import diversity, out_of_fold_errors
 from invlearn.diagnostics.findings import environment_rows, predicted_rows
 from invlearn.environments import Environments
 from invlearn.features import ChannelImages
 from invlearn.losses import Custom, get_loss
-from invlearn.selection.groups import certify
 
 
 def diverse(envs, task, reference=None):
     return diversity(
         environment_rows(envs), get_loss(task), reference=reference, rng=np.random.default_rng(0)
     )
-
-
-def test_the_certificate_is_that_of_the_selection():
-    rng = np.random.default_rng(0)
-    environment = np.repeat(np.arange(3), [40, 100, 70])
-    group = rng.random(210) < np.array([0.2, 0.4, 0.35])[environment]
-    other = certify(torch.from_numpy(group), torch.from_numpy(environment), 3)
-    groups = [group[environment == e] for e in range(3)]
-    found = certificate(groups, [np.full(len(g), 1 / len(g)) for g in groups])
-    assert found.statistic == pytest.approx(other.statistic)
-    assert found.p_value == pytest.approx(other.p_value)
-    assert found.frequencies == pytest.approx(other.frequencies)
-    assert found.holds == other.holds
-
-
-def test_weights_of_a_certificate():
-    group = np.array([True] * 30 + [False] * 70)
-    equal, doubled = np.full(100, 0.01), np.full(200, 0.005)
-    plain = certificate([group, ~group], [equal, equal])
-    # The same rows twice are twice the evidence, equal weights of any size are none.
-    twice = certificate([np.tile(group, 2), np.tile(~group, 2)], [doubled, doubled])
-    assert twice.statistic == pytest.approx(2 * plain.statistic)
-    # Rows of weight 3 in the group, 1 outside: fewer rows' worth of evidence.
-    heavy = np.where(group, 3.0, 1.0)
-    heavy /= heavy.sum()
-    found = certificate([group, ~group], [heavy, equal])
-    assert found.frequencies == pytest.approx((90 / 160, 0.7))
-    size = 160**2 / (30 * 9 + 70)
-    f, g, mean = 90 / 160, 0.7, (size * 90 / 160 + 70) / (size + 100)
-    expected = (size * (f - mean) ** 2 + 100 * (g - mean) ** 2) / (mean * (1 - mean))
-    assert found.statistic == pytest.approx(expected)
-
-
-def test_no_errors_or_errors_only_certify_nothing():
-    shares = [np.full(20, 0.05)] * 2
-    for value in (False, True):
-        found = certificate([np.full(20, value)] * 2, shares)
-        assert (found.statistic, found.p_value, found.holds) == (0.0, 1.0, False)
-
-
-def test_an_environment_that_is_all_wrong():
-    """Its shares may sum to a rounding error more than 1."""
-    for n in range(20, 320):
-        shares, half = np.full(n, 1 / n), np.arange(n) < n // 2
-        for value, frequency in ((True, 1.0), (False, 0.0)):
-            whole = np.full(n, value)
-            found = certificate([whole, half], [shares, shares])
-            assert found.frequencies == pytest.approx((frequency, n // 2 / n), abs=1e-12)
-            assert min(found.frequencies) >= 0
-            assert max(found.frequencies) <= 1
-            assert found.p_value < 0.01
-            found = certificate([whole, whole, whole], [shares] * 3)
-            assert (found.statistic, found.p_value) == (0.0, 1.0)
-
-
-def test_rows_of_hardly_any_weight_certify_nothing():
-    shares = np.r_[np.full(20, 0.05), 1e-20]
-    groups = [np.arange(21) < 20, np.ones(21, dtype=bool)]
-    assert certificate(groups, [shares, shares]).p_value == 1.0
-    assert certificate([~group for group in groups], [shares, shares]).p_value == 1.0
-
-
-def test_rarely_a_false_certificate():
-    rng = np.random.default_rng(0)
-    shares = []
-    for _ in range(3):
-        w = rng.random(300) + 0.1
-        shares.append(w / w.sum())
-    p_values = [
-        certificate([rng.random(300) < 0.3 for _ in range(3)], shares).p_value for _ in range(2000)
-    ]
-    assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.05, abs=0.015)
 
 
 @pytest.mark.parametrize("task", ["squared", "logistic", "softmax"])

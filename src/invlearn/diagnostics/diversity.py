@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
-from scipy.stats import chi2, chi2_contingency
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
+from torch import Tensor, nn
 
 from invlearn.diagnostics.findings import (
     NOTHING,
@@ -28,42 +26,12 @@ from invlearn.diagnostics.intervals import Floats
 from invlearn.evaluation import forward
 from invlearn.features import ChannelImages
 from invlearn.losses import Logistic, Loss, Softmax, Squared
-from invlearn.selection import Certificate
+from invlearn.selection import certify
 
 ROWS = 5000
 """Rows of an environment that the pooled reference is fitted on."""
 
 FOLDS = 5
-
-MaskedRows = npt.NDArray[np.bool_]
-
-
-def certificate(groups: Sequence[MaskedRows], shares: Sequence[Floats]) -> Certificate:
-    """Test whether a group's frequency differs between environments.
-
-    Parameters
-    ----------
-    groups : E arrays [n_e], bool
-        Which rows are in the group.
-    shares : E arrays [n_e]
-        Row weights that sum to 1. An environment counts as the (Σ w)² / Σ w² rows of equal
-        weight that would know as much.
-
-    Examples
-    --------
-    >>> rows, shares = np.arange(100), np.full(100, 0.01)
-    >>> certificate([rows < 30, rows < 70], [shares, shares]).holds
-    True
-    """
-    # Shares of all rows may sum to a rounding error more than 1.
-    frequencies = np.clip([s @ g for g, s in zip(groups, shares, strict=True)], 0.0, 1.0)
-    sizes = np.array([1 / (s @ s) for s in shares])
-    shown = tuple(frequencies.tolist())
-    counts = np.stack([sizes * frequencies, sizes * (1 - frequencies)])
-    if counts.sum(1).min() < 1e-9:
-        return Certificate(0.0, 1.0, shown)
-    statistic = float(chi2_contingency(counts, correction=False).statistic)
-    return Certificate(statistic, float(chi2.sf(statistic, len(sizes) - 1)), shown)
 
 
 def diversity(
@@ -113,7 +81,9 @@ def diversity(
         errors = out_of_fold_errors(kept, loss, int(rng.integers(2**31)))
     else:
         errors = [_errors(reference, rows, loss) for rows in kept]
-    found = certificate(_wrong(errors, loss), [rows.shares.numpy() for rows in kept])
+    environment = torch.repeat_interleave(torch.tensor([len(rows) for rows in kept]))
+    weights = torch.cat([rows.shares for rows in kept])
+    found = certify(_wrong(errors, loss), environment, len(kept), weights)
     frame = pd.DataFrame(
         {
             "environment": [rows.name for rows in kept],
@@ -140,10 +110,10 @@ def diversity(
     return Finding(name, title, text + without, action, "warning", frame)
 
 
-def _wrong(errors: Sequence[Floats], loss: Loss) -> list[MaskedRows]:
+def _wrong(errors: Sequence[Floats], loss: Loss) -> Tensor:
     """Rows on which a model errs; a regression: by more than on the median row."""
-    cut = 0.5 if loss.classification else float(np.median(np.concatenate(errors)))
-    return [part > cut for part in errors]
+    values = np.concatenate(errors)
+    return torch.from_numpy(values > (0.5 if loss.classification else np.median(values)))
 
 
 def _errors(model: nn.Module, rows: EnvironmentRows, loss: Loss) -> Floats:

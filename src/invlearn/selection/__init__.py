@@ -13,13 +13,9 @@ import pandas as pd
 
 from invlearn.errors import unknown_name
 from invlearn.outputs import Outputs
-from invlearn.selection.groups import (
-    Certificate,
-    certify,
-    groups_agree,
-    lowest_worst_group,
-    reference_step,
-)
+from invlearn.selection.certificate import Certificate, certify
+from invlearn.selection.gaps import reference_step
+from invlearn.selection.groups import groups_agree, lowest_worst_group
 from invlearn.selection.rules import (
     Choice,
     Rule,
