@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from invlearn.environments import Environments
-from invlearn.experiments.provenance import provenance
 from invlearn.features import ChannelImages
+from invlearn.ground.machine import provenance
 from invlearn.training import Trainer
 
 P = ParamSpec("P")

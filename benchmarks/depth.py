@@ -28,10 +28,10 @@ from invlearn.datasets.base import Benchmark
 from invlearn.errors import CollapseWarning, DivergenceWarning
 from invlearn.experiments.methods import get_method
 from invlearn.experiments.plans import training_sets, trial_seed
-from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.references import reference_outputs
 from invlearn.features import width
+from invlearn.ground.machine import provenance
 from invlearn.losses import get_loss
 from invlearn.models import MLP
 from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper

@@ -35,8 +35,8 @@ from torch import Tensor
 from invlearn.datasets.base import Benchmark
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.experiments.plans import train_plan, training_sets
-from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import Plan
+from invlearn.ground.machine import provenance
 from invlearn.objectives.erm import ERM, ERMHyper
 from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
 from invlearn.objectives.vrex import VREx, VRExHyper

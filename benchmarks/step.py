@@ -37,7 +37,7 @@ from common import (
     update,
     write,
 )
-from invlearn.experiments.processes import keep_freed_memory
+from invlearn.ground.machine import keep_freed_memory
 from invlearn.kernels import linear
 from invlearn.models import MLP
 from invlearn.objectives import get_objective

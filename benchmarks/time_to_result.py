@@ -43,10 +43,10 @@ from invlearn.datasets.base import Benchmark
 from invlearn.environments import EvaluationSet
 from invlearn.experiments.methods import get_method
 from invlearn.experiments.plans import plan_trainer, trial_seed
-from invlearn.experiments.processes import run_all
 from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.references import Reference, reference_outputs
 from invlearn.features import width
+from invlearn.ground.machine import run_all
 from invlearn.losses import get_loss
 from invlearn.models import MLP
 from invlearn.outputs import Outputs

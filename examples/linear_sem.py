@@ -21,7 +21,7 @@ import torch
 
 from invlearn import MLP, PenaltySchedule, Settings, Trainer, load
 from invlearn.datasets.linear_sem import true_weights
-from invlearn.experiments.provenance import provenance
+from invlearn.ground.machine import provenance
 from invlearn.objectives.erm import ERM
 from invlearn.objectives.irmv1 import IRMv1
 

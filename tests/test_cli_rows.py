@@ -92,7 +92,7 @@ MISTAKES = {
                "--penalty-weight as a number"),
     "hidden": (["fit", "h.csv", *NAMES, "--hidden", "32,x", "--output", "m"], "--hidden"),
     "objective": (["fit", "h.csv", *NAMES, "--objective", "vrx", "--output", "m"], "'vrex'"),
-    "output in use": (["fit", "h.csv", *NAMES, "--output", "."], "Expected a new folder"),
+    "output in use": (["fit", "h.csv", *NAMES, "--output", "."], "Expected a new or empty folder"),
     "no model": (["predict", "nowhere", "h.csv", "--output", "p.csv"], "nowhere"),
     "ending": (["example", "hospitals", "--output", "h.xls"], "file ending '.xls'"),
     "example": (["example", "hospital", "--output", "i.csv"], "Did you mean 'hospitals'"),

@@ -159,13 +159,9 @@ def test_what_is_there_is_never_overwritten(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for name in ("full", "file"):
-        with pytest.raises(OutputError) as caught:
+    for name, problem in (("full", "is taken"), ("file", "is a file")):
+        with pytest.raises(OutputError, match=rf"^Expected a .*/{name}' {problem}\. Choose anoth"):
             save_model(tmp_path / name, make_record(), make_network())
-        assert str(caught.value) == (
-            f"Expected a new or empty folder for the model, '{tmp_path / name}' is taken. "
-            "Choose another one."
-        )
     assert sorted(map(str, tmp_path.rglob("*"))) == [
         str(tmp_path / name) for name in ("file", "full", "full/notes.txt")
     ]
@@ -186,8 +182,7 @@ def test_a_write_cut_short_leaves_nothing_behind(size, tmp_path):
     with files_of_at_most(size), pytest.raises(OutputError) as caught:
         save_model(tmp_path / "m", make_record(), make_network())
     assert str(caught.value) == (
-        f"Expected to write a model to '{tmp_path / 'm'}', got: File too large. "
-        "Make room or choose another folder."
+        f"Cannot write '{tmp_path / 'm'}': File too large. Make room, or choose another place."
     )
     assert list(tmp_path.iterdir()) == []
 

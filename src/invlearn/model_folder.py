@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
-import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from invlearn.errors import DataFileError, OptionError, OutputError
+from invlearn.errors import DataFileError, OptionError
+from invlearn.ground.files import write_folder
 from invlearn.model_record import (
     MAX_RECORD_BYTES,
     ModelRecord,
@@ -69,7 +68,6 @@ def save_model(folder: str | Path, record: ModelRecord, network: nn.Module) -> N
         A network that is not the one described or has weights that are no finite numbers, or a
         record that JSON cannot hold.
     """
-    target = Path(os.path.realpath(folder))
     tensors = {
         # Copied, because weights of runs that were trained together are slices of one tensor.
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -86,19 +84,7 @@ def save_model(folder: str | Path, record: ModelRecord, network: nn.Module) -> N
             f"Expected a model that can be read back, got one that cannot: {shown(error)}. "
             "Save the float32 network that the record describes, with plain JSON values."
         ) from error
-    try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise OutputError(
-                f"Expected a new or empty folder for the model, {str(target)!r} is taken. "
-                "Choose another one."
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write_together(target, {TENSORS_NAME: weights, RECORD_NAME: text})
-    except OSError as error:
-        raise OutputError(
-            f"Expected to write a model to {str(target)!r}, got: {error.strerror}. "
-            "Make room or choose another folder."
-        ) from error
+    write_folder(Path(folder), {TENSORS_NAME: weights, RECORD_NAME: text})
 
 
 def load_model(folder: str | Path) -> StoredModel:
@@ -149,21 +135,6 @@ def load_model(folder: str | Path) -> StoredModel:
     network = build(record.network, torch.Generator().manual_seed(0))
     network.load_state_dict(weights)
     return StoredModel(record, network.eval())
-
-
-def _write_together(target: Path, files: dict[str, bytes]) -> None:
-    draft = target.parent / f".unfinished-{secrets.token_hex(8)}"
-    draft.mkdir()
-    try:
-        for name, content in files.items():
-            with open(draft / name, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def _read(path: Path, least: int, most: int) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from invlearn.reports.drawing import png, replace
+from invlearn.reports.drawing import png
 from invlearn.reports.figures import (
     accuracy_by_environment,
     agreement,
@@ -134,20 +134,6 @@ def test_save_all(experiment, tmp_path):
     assert paths[0].read_bytes() == png(figure)
     assert paths[0].read_bytes()[:4] == b"\x89PNG"
     assert sorted(path.name for path in paths[0].parent.iterdir()) == ["a.png", "b.png"]
-
-
-def test_replace_keeps_the_old_file_when_writing_fails(tmp_path, monkeypatch):
-    path = tmp_path / "report.html"
-    path.write_text("old")
-
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        replace(path, b"new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_no_pyplot():

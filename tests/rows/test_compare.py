@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 
 from invlearn import EnvironmentsError, OptionError, OutputError, UnknownNameError
+from invlearn.ground.files import check_free
 from invlearn.reports.verdict import Verdict
 from invlearn.rows import compare
 from invlearn.rows.compare import RowsRequest, compare_rows
 from invlearn.rows.example import hospitals
 from invlearn.rows.measure import folds_of
-from invlearn.rows.output import check_folder, next_command, write_comparison
+from invlearn.rows.output import FILES, next_command, write_comparison
 from invlearn.rows.source import from_frame
 
 QUICK = RowsRequest(("erm-pooled", "vrex"), steps=15)
@@ -199,7 +200,6 @@ def test_two_environments_are_too_few(frame):
 
 def test_what_is_written(compared, tmp_path):
     folder = tmp_path / "out"
-    check_folder(folder)
     made = {"command": "invlearn compare", "version": "1"}
     answer = write_comparison(compared, QUICK, tmp_path / "my rows.csv", folder, made)
     table = pd.read_csv(folder / "results.csv")
@@ -212,9 +212,9 @@ def test_what_is_written(compared, tmp_path):
     assert "scanner_artefact" in page
     assert "my rows.csv" in page
     with pytest.raises(
-        OutputError, match=r"already holds results\.csv, summary\.json, report\.html"
+        OutputError, match=r"already holds results \(results\.csv, summary\.json, report\.html"
     ):
-        check_folder(folder)
+        check_free(folder, FILES)
 
 
 def test_the_way_on_fits_what_was_measured(compared, three, tmp_path):

@@ -18,12 +18,12 @@ from invlearn.diagnostics.held_out import HeldOut
 from invlearn.errors import OptionError
 from invlearn.experiments.compare import DEFAULT_METHODS, Request
 from invlearn.experiments.compare import compare as run_compare
-from invlearn.experiments.processes import keep_freed_memory
-from invlearn.experiments.provenance import provenance
+from invlearn.ground.files import check_free
+from invlearn.ground.machine import keep_freed_memory, provenance
 from invlearn.reports.tables import console as print_tables
 from invlearn.rows.compare import RowsRequest, compare_rows
 from invlearn.rows.contenders import DEFAULT as DEFAULT_OBJECTIVES
-from invlearn.rows.output import check_folder, write_comparison
+from invlearn.rows.output import FILES, write_comparison
 from invlearn.rows.source import read_rows
 
 DATASET, ROWS = "Benchmarks only", "Your own rows only"
@@ -165,7 +165,7 @@ def compare(
                 device,
             )
             made = provenance(command())
-            check_folder(folder)
+            check_free(folder, FILES)
             source = read_rows(
                 name,
                 target=target,

@@ -13,8 +13,8 @@ from rich.table import Table
 from invlearn.cli.common import app, command, reported, widths
 from invlearn.diagnostics import Finding
 from invlearn.errors import OptionError, unknown_name
-from invlearn.experiments.processes import keep_freed_memory
-from invlearn.experiments.provenance import provenance
+from invlearn.ground.files import check_free
+from invlearn.ground.machine import keep_freed_memory, provenance
 from invlearn.rows.example import hospitals
 from invlearn.rows.files import diagnose_file, fit_file, predict_file, write_table
 from invlearn.rows.fit import FitRequest
@@ -78,8 +78,7 @@ def fit(
     """Fit a model to rows of several environments and keep it in a folder."""
     status = Console(stderr=True)
     with reported(status, NOTHING):
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise OptionError(f"Expected a new folder, '{output}' is there. Pass another --output.")
+        check_free(output)
         request = FitRequest(
             objective, _weight(penalty_weight), widths(hidden), steps, early_stopping or False,
             seed, device,

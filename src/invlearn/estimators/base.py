@@ -29,11 +29,11 @@ from invlearn.estimators.fitting import Fitted, MakeNetwork, Recipe, fit_network
 from invlearn.estimators.inferred import infer_environments
 from invlearn.estimators.strength import Strength, choose_strength
 from invlearn.evaluation import outputs
+from invlearn.ground.machine import check_device
 from invlearn.losses import Loss
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective
-from invlearn.training.settings import check_device
 
 Network = str | Callable[[int, int, torch.Generator], nn.Module]
 

@@ -13,12 +13,13 @@ from torch import nn
 
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import OptionError, unknown_name
+from invlearn.ground.machine import check_device
 from invlearn.losses import Loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective
 from invlearn.selection import Choice, get_rule, reference_step
 from invlearn.training import PenaltySchedule, Run, Settings, Stopping, Trainer
-from invlearn.training.settings import check_device, drawn_positions
+from invlearn.training.settings import drawn_positions
 
 MakeNetwork = Callable[[torch.Generator], nn.Module]
 

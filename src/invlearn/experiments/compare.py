@@ -19,8 +19,6 @@ from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.jobs import Job, Outcome, load_outcome, run_jobs
 from invlearn.experiments.methods import Method, get_method
 from invlearn.experiments.plans import trial_seed
-from invlearn.experiments.processes import cores, run_all
-from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import Plan, Recipe, get_recipe
 from invlearn.experiments.request import (
     DEFAULT_METHODS,
@@ -34,9 +32,9 @@ from invlearn.experiments.selecting import Selected
 from invlearn.experiments.similarity import Chosen, measure_similarity
 from invlearn.experiments.store import Store
 from invlearn.features import width
+from invlearn.ground.machine import check_device, cores, provenance, run_all
 from invlearn.reports import write_report
 from invlearn.selection import RULES
-from invlearn.training.settings import check_device
 from invlearn.training.together import small_step
 
 TOGETHER = 64

@@ -33,11 +33,10 @@ from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.methods import get_method
 from invlearn.experiments.plans import train_plan, training_sets, trial_seed
-from invlearn.experiments.processes import run_all
-from invlearn.experiments.provenance import provenance
 from invlearn.experiments.recipes import Plan, get_recipe
 from invlearn.experiments.references import shared_reference
 from invlearn.experiments.store import Store
+from invlearn.ground.machine import provenance, run_all
 from invlearn.objectives.base import Objective, Range
 from invlearn.selection import lowest_worst_group
 

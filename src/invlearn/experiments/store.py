@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from invlearn.errors import OutputError
+from invlearn.ground.files import check_free, write_whole
 from invlearn.outputs import Outputs
 
 _RESULTS = (
@@ -55,17 +55,9 @@ class Store:
             It is a file, cannot be written, holds results, or holds other unfinished runs.
         """
         store = cls(folder)
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"Expected a folder, '{folder}' is a file. Pass another --out.")
-        parent = folder
-        while not parent.exists():
-            parent = parent.parent
-        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise OutputError(
-                f"Cannot write to '{folder}': '{parent}' is not a writable folder. "
-                "Pass another --out, or change its permissions."
-            )
-        if store._plan.exists():
+        unfinished = store._plan.exists()
+        check_free(folder, () if unfinished else _RESULTS)
+        if unfinished:
             if not resume:
                 raise OutputError(
                     f"'{folder}' holds the unfinished runs of a comparison. Add --resume to go "
@@ -76,13 +68,6 @@ class Store:
                     f"'{folder}' holds the unfinished runs of another comparison. Repeat its "
                     "command exactly with --resume, or pass another --out."
                 )
-            return store
-        held = [name for name in _RESULTS if (folder / name).exists()]
-        if held:
-            raise OutputError(
-                f"'{folder}' already holds results ({', '.join(held)}); they are never "
-                "overwritten. Pass another --out, or remove the folder."
-            )
         return store
 
     @property
@@ -162,18 +147,7 @@ class Store:
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file whole or not at all."""
-        path = self.folder / name
-        data = content.encode("utf-8") if isinstance(content, str) else content
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        return path
+        return write_whole(self.folder / name, content)
 
     def finish(self, *, keep_outputs: bool = False) -> None:
         """Drop what only an unfinished comparison needs; the outputs too, unless asked."""

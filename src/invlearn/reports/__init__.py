@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from invlearn.ground.files import write_whole
 from invlearn.reports import drawing, figures, html, layout
 from invlearn.reports.layout import Summary
 from invlearn.reports.tables import aggregate, console, wide
@@ -61,5 +62,5 @@ def write_report(
     page = html.render(results, curves, summary, drawn, statistics)
     figures.save_all(drawn, Path(folder) / "figures")
     path = Path(folder) / "report.html"
-    drawing.replace(path, page.encode("utf-8"))
+    write_whole(path, page.encode("utf-8"))
     return path

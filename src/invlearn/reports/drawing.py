@@ -1,13 +1,11 @@
-"""What every figure shares: styles that read without colour, plain text, atomic files."""
+"""What every figure shares: styles that read without colour, plain text."""
 
 from __future__ import annotations
 
 import io
 import math
-import os
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -29,16 +27,6 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def one_axes(height: float) -> tuple[Figure, Axes]:

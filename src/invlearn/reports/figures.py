@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from invlearn.ground.files import write_whole
 from invlearn.reports import layout
 from invlearn.reports.curves import agreement, training_curves
 from invlearn.reports.drawing import (
@@ -20,7 +21,6 @@ from invlearn.reports.drawing import (
     one_axes,
     plain,
     png,
-    replace,
     value_axis,
 )
 from invlearn.reports.layout import Summary
@@ -109,5 +109,5 @@ def save_all(figures: Mapping[str, Figure | bytes], folder: str | Path) -> list[
     paths = []
     for name, figure in figures.items():
         paths.append(Path(folder) / f"{name}.png")
-        replace(paths[-1], figure if isinstance(figure, bytes) else png(figure))
+        write_whole(paths[-1], figure if isinstance(figure, bytes) else png(figure))
     return paths

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from invlearn.diagnostics.findings import Finding
 from invlearn.diagnostics.held_out import Contender, Estimate, HeldOut
 from invlearn.errors import EnvironmentsError, OutputError, unknown_name
+from invlearn.ground.files import write_whole
 from invlearn.reports import drawing, figures
 from invlearn.reports.own_rows_figures import (
     FAILED,
@@ -123,7 +124,7 @@ def write_own_rows(content: OwnRows, folder: Path) -> Path:
         figures.save_all(drawn, path.parent / "figures")
         if "worst_against_mean" not in drawn:
             (path.parent / "figures" / "worst_against_mean.png").unlink(missing_ok=True)
-        drawing.replace(path, page.encode("utf-8", errors="replace"))
+        write_whole(path, page.encode("utf-8", errors="replace"))
     except OSError as error:
         raise OutputError(
             f"Expected a folder to write the report in, '{folder}' cannot be written: "

@@ -13,14 +13,13 @@ import numpy.typing as npt
 from invlearn.diagnostics.findings import Finding
 from invlearn.diagnostics.held_out import Contender, HeldOut
 from invlearn.errors import EnvironmentsError, OptionError
-from invlearn.experiments.processes import cores, run_all
+from invlearn.ground.machine import check_device, cores, run_all
 from invlearn.objectives import get_objective
 from invlearn.rows.contenders import DEFAULT, POOLED, contenders, estimator
 from invlearn.rows.fit import FitRequest
 from invlearn.rows.inputs import Make
 from invlearn.rows.measure import data_findings, fewer, folds_of, measured, metric_of
 from invlearn.rows.source import Source, set_aside
-from invlearn.training.settings import check_device
 
 Floats = npt.NDArray[np.float64]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from invlearn.diagnostics import Finding
-from invlearn.errors import EnvironmentsError, OptionError, OutputError, unknown_name
+from invlearn.errors import EnvironmentsError, OptionError, unknown_name
+from invlearn.ground.files import write_whole
 from invlearn.images import read_images, read_unlabelled_images
 from invlearn.rows.fit import FitRequest, fit_rows, fit_streamed
 from invlearn.rows.inputs import ImageInputs, TableInputs
@@ -50,23 +49,6 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     if path.suffix.lower() not in WRITERS:
         raise unknown_name("file ending", path.suffix, WRITERS)
     write_whole(path, lambda part: WRITERS[path.suffix.lower()](frame, part))
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its place, then put it there."""
-    part = path.with_name(f".invlearn-{os.getpid()}.part")
-    try:
-        if path.is_dir():
-            raise OutputError(f"Expected a file to write, '{path}' is a folder.")
-        write(part)
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write '{path}': {error.strerror or error}. Pass another --output."
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def fit_file(
@@ -188,5 +170,5 @@ def diagnose_file(
             for finding in findings
         ]
         text = json.dumps({"findings": content, "notes": notes}, indent=2, ensure_ascii=False)
-        write_whole(output, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+        write_whole(output, text + "\n")
     return findings, notes

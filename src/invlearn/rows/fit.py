@@ -15,6 +15,7 @@ from invlearn.estimators import InvariantClassifier, InvariantRegressor
 from invlearn.estimators.base import InvariantEstimator
 from invlearn.estimators.fitting import Fitted, Recipe, fit_network
 from invlearn.estimators.strength import choose_strength
+from invlearn.ground.machine import check_device
 from invlearn.losses import get_loss
 from invlearn.model_record import ModelRecord, OutputScale
 from invlearn.networks import NetworkSpec
@@ -24,7 +25,6 @@ from invlearn.rows.model import RowsModel
 from invlearn.rows.source import Source, loss_of, set_aside
 from invlearn.rows.streamed import stream_parquet
 from invlearn.tables import Target
-from invlearn.training.settings import check_device
 
 
 @dataclass(frozen=True)

@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from pathlib import Path
 from typing import Any
 
-from invlearn.errors import OutputError
-from invlearn.experiments.provenance import Provenance
-from invlearn.reports.drawing import replace
+from invlearn.ground.files import write_whole
+from invlearn.ground.machine import Provenance
 from invlearn.reports.own_rows import OwnRows, write_own_rows
 from invlearn.reports.verdict import Verdict, verdict
 from invlearn.rows.compare import RowsComparison, RowsRequest
 from invlearn.rows.fit import FitRequest
 
 FILES = ("results.csv", "summary.json", "report.html")
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds results, before any work.
-
-    Raises
-    ------
-    OutputError
-        It is a file, cannot be written, or holds one of the files that would be written.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"Expected a folder, '{folder}' is a file. Pass another --out.")
-    held = [name for name in FILES if (folder / name).exists()]
-    if held:
-        raise OutputError(
-            f"'{folder}' already holds {', '.join(held)}; results are never overwritten. "
-            "Pass another --out."
-        )
-    parent = folder
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"Cannot write to '{folder}': '{parent}' is not a writable folder.")
 
 
 def write_comparison(
@@ -87,9 +62,9 @@ def write_comparison(
         "provenance": from_here,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / "results.csv", table.to_csv(index=False).encode())
+    write_whole(folder / "results.csv", table.to_csv(index=False))
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
-    replace(folder / "summary.json", (text + "\n").encode())
+    write_whole(folder / "summary.json", text + "\n")
     write_own_rows(content, folder)
     return answer
 

@@ -151,18 +151,6 @@ class Settings:
         return AveragedModel(model, multi_avg_fn=average)
 
 
-def check_device(name: str) -> None:
-    """Raise OptionError unless this machine has the device."""
-    kind, _, number = name.partition(":")
-    count = torch.cuda.device_count()
-    if kind == "cpu" and not number:
-        return
-    if kind == "cuda" and (number or "0").isdigit() and int(number or 0) < count:
-        return
-    found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
-    raise OptionError(f"Expected a device of this machine ({found}), got device '{name}'.")
-
-
 def _optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:
     return {
         name: kind

@@ -1,13 +1,35 @@
-"""Where a result comes from."""
+"""Work over processes, devices, and where a result comes from."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 
 import pytest
 
-from invlearn.experiments.provenance import commit
+from invlearn.errors import OptionError
+from invlearn.ground.machine import check_device, commit, run_all
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_item_is_done_once(processes):
+    done = []
+    run_all(abs, [-1, -2, -3], processes=processes, done=done.append)
+    assert sorted(done) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_in_a_worker_reaches_the_caller(processes):
+    with pytest.raises(ValueError, match="math domain"):
+        run_all(math.sqrt, [1.0, -1.0], processes=processes, done=lambda _: None)
+
+
+def test_a_device_that_is_not_there():
+    check_device("cpu")
+    for name in ("cpu:1", "gpu", "cuda:99", "cuda:x"):
+        with pytest.raises(OptionError, match=r"Expected a device of this machine \(cpu"):
+            check_device(name)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

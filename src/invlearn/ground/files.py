@@ -1,0 +1,119 @@
+"""Files and folders written whole or not at all, and folders that are free to be written to."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from invlearn.errors import OutputError
+
+
+def write_whole(path: Path, content: str | bytes | Callable[[Path], Any]) -> Path:
+    """Write a file so that a reader sees the old one or the new one, never a half.
+
+    Parameters
+    ----------
+    path : path
+        An existing file is replaced.
+    content : str, bytes or callable
+        A function writes the file at the path that it is given, which is beside `path`.
+
+    Raises
+    ------
+    OutputError
+        A file that cannot be written; the old one is then as it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_whole(Path(folder) / "a.txt", "three").read_text()
+    'three'
+    """
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        if path.is_dir():
+            raise OutputError(f"Expected a file to write, '{path}' is a folder.")
+        if callable(content):
+            content(part)
+        else:
+            part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write '{path}': {error.strerror or error}. Make room, or choose another place."
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    return path
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a new folder of files, all of them or none; its parents are made.
+
+    Raises
+    ------
+    OutputError
+        It is taken, or cannot be written.
+    """
+    check_free(folder)
+    folder = Path(os.path.realpath(folder))
+    draft = folder.parent / f".unfinished-{secrets.token_hex(8)}"
+    try:
+        draft.mkdir(parents=True)
+        for name, content in files.items():
+            with open(draft / name, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(draft, folder)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise OutputError(
+                f"Cannot write '{folder}': {error.strerror or error}. Make room, or choose another "
+                "place."
+            ) from error
+        raise
+
+
+def check_free(folder: Path, names: Sequence[str] | None = None) -> None:
+    """Look whether a folder is free to be written to, and change nothing.
+
+    Parameters
+    ----------
+    folder : path
+        It need not be there yet.
+    names : sequence of str, optional
+        What must not be in it; by default it has to be new or empty.
+
+    Raises
+    ------
+    OutputError
+        It is a file, cannot be written, or is taken.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"Expected a folder, '{folder}' is a file. Choose another one.")
+    parent = folder
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"Cannot write to '{folder}': '{parent}' is not a writable folder. Choose another one, "
+            "or change its permissions."
+        )
+    if names is None and folder.exists() and any(folder.iterdir()):
+        raise OutputError(
+            f"Expected a new or empty folder, '{folder}' is taken. Choose another one."
+        )
+    if held := [name for name in names or () if (folder / name).exists()]:
+        raise OutputError(
+            f"'{folder}' already holds results ({', '.join(held)}); they are never overwritten. "
+            "Choose another folder, or remove this one."
+        )
