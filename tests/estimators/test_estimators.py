@@ -36,7 +36,7 @@ def test_holds_where_pooled_training_fails(table, objective):
         frame,
         test,
     )
-    assert pooled < 0.65 < 0.72 < invariant
+    assert pooled < 0.68 < 0.72 < invariant
 
 
 def test_the_chosen_strength_has_the_lowest_worst_risk(table):

@@ -59,6 +59,7 @@ class Recipe:
         Of the parameters over steps, see `Settings`.
     warm_up : float in [0, 1)
         Share of the steps made with ERM before a penalty sets in; the optimizer is then reset.
+        Objectives that do not become ERM by a weight of 0 are trained as they are from the start.
     early_stopping : bool or str
         A rule that reads training environments only, or True for 'lowest-worst-group' (with a
         single environment: 'lowest-validation-risk').
@@ -109,7 +110,9 @@ class Recipe:
                 raise unknown_name("batch size", batch_size, ["auto"])
             whole = max(environments.sizes) <= FULL_BATCH_ROWS
             batch_size = None if whole else FULL_BATCH_ROWS // 2
-        start = round(self.warm_up * self.steps)
+        # Without a weight that waits there is nothing to reset the optimizer for.
+        penalised = "penalty_weight" in get_objective(self.objective).Hyper._fields
+        start = round(self.warm_up * self.steps) if penalised else 0
         schedule = PenaltySchedule("step", start=start, before=0.0, at_anneal="reset-optimizer")
         return Settings(
             steps=self.steps,
