@@ -18,6 +18,7 @@ import shlex
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ from invlearn.features import width
 from invlearn.ground.machine import provenance
 from invlearn.losses import get_loss
 from invlearn.models import MLP
-from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
+from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.selection import lowest_worst_group
 from invlearn.training import Settings, Trainer
 from invlearn.training.bilevel import curvature
@@ -83,9 +84,8 @@ def run(
     trainer = Trainer(
         model,
         rows,
-        variant.objective,
+        replace(variant.objective, inner_lr=variant.inner_lr),
         benchmark.loss,
-        hyper=MetaIRMHyper(variant.inner_lr),
         settings=Settings(
             steps=steps,
             batch_size=ROWS,

@@ -37,9 +37,9 @@ from invlearn.environments import Environments, EvaluationSet
 from invlearn.experiments.plans import train_plan, training_sets
 from invlearn.experiments.recipes import Plan
 from invlearn.ground.machine import provenance
-from invlearn.objectives.erm import ERM, ERMHyper
-from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
-from invlearn.objectives.vrex import VREx, VRExHyper
+from invlearn.objectives.erm import ERM
+from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.objectives.vrex import VREx
 from invlearn.selection import Choice, get_rule, lowest_validation_risk, reference_step
 from invlearn.training import PenaltySchedule, Run, Settings
 
@@ -182,11 +182,11 @@ def plans(case: Case) -> dict[str, Plan]:
     settings = Settings(steps=160, lr=2e-2 if linear else 2e-3, l2=0.0 if linear else 1e-3)
     settings = replace(settings, averaging=0.9)
     later = PenaltySchedule("step", start=40, before=1.0, at_anneal="rescale")
-    weight = VRExHyper(1e2 if linear else 1e3)
+    vrex = VREx(1e2 if linear else 1e3)
     return {
-        "ERM": Plan(ERM(), ERMHyper(), hidden, replace(settings, steps=80)),
-        "meta-IRM": Plan(MetaIRM(), MetaIRMHyper(), hidden, settings),
-        "V-REx": Plan(VREx(), weight, hidden, replace(settings, schedule=later)),
+        "ERM": Plan(ERM(), hidden, replace(settings, steps=80)),
+        "meta-IRM": Plan(MetaIRM(), hidden, settings),
+        "V-REx": Plan(vrex, hidden, replace(settings, schedule=later)),
     }
 
 

@@ -51,13 +51,13 @@ from common import (
 )
 from invlearn.environments import Environments
 from invlearn.models import MLP
-from invlearn.objectives.meta_irm import MetaIRMHyper
+from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training import Settings, Trainer
 from invlearn.training.settings import draw_batch
 from plain import dense_copy, dense_rows, mean_loss
 
 PIXELS, HIDDEN = 196, 390
-HYPER = MetaIRMHyper(inner_lr=1.2, std_weight=0.3, dropgrad=0.5)
+META_IRM = MetaIRM(inner_lr=1.2, std_weight=0.3, dropgrad=0.5)
 SETTINGS = Settings(steps=10**6, lr=0.0005, evaluate_every=10**6)
 SMALL = 256
 """Rows per environment of the step that loads code; a color's share takes the large path."""
@@ -75,10 +75,8 @@ class LibraryStep:
 
     def __init__(self, objective: str, rows: Environments) -> None:
         self.model = make_model()
-        hyper = HYPER if objective == "meta-irm" else None
-        self.trainer = Trainer(
-            self.model, rows, objective, "logistic", hyper=hyper, settings=SETTINGS
-        )
+        found = META_IRM if objective == "meta-irm" else objective
+        self.trainer = Trainer(self.model, rows, found, "logistic", settings=SETTINGS)
 
     def load(self, rows: Environments) -> None:
         """Make these the rows of the coming steps."""
@@ -111,7 +109,7 @@ class DoubleBackwardStep:
         generator = torch.Generator().manual_seed(seed)
         losses = torch.stack(self.meta_losses(generator))
         deviation = losses - losses.mean()
-        total = losses.sum() + HYPER.std_weight * deviation.square().mean().sqrt()
+        total = losses.sum() + META_IRM.std_weight * deviation.square().mean().sqrt()
         self.optimizer.zero_grad()
         torch.autograd.backward(total)
         self.optimizer.step()
@@ -125,7 +123,7 @@ class DoubleBackwardStep:
                 self.risk(i, theta), [*theta.values()], create_graph=True
             )
             adapted = {
-                name: p - HYPER.inner_lr * dropgrad(g, generator) * g
+                name: p - META_IRM.inner_lr * dropgrad(g, generator) * g
                 for (name, p), g in zip(theta.items(), gradient, strict=True)
             }
             losses.append(self.risk(1 - i, adapted))
@@ -162,7 +160,7 @@ class TorchOptStep(DoubleBackwardStep):
                 ),
             )
             inner = torchopt.MetaOptimizer(
-                self.model, torchopt.chain(drop, torchopt.sgd(HYPER.inner_lr))
+                self.model, torchopt.chain(drop, torchopt.sgd(META_IRM.inner_lr))
             )
             inner.step(self.risk(i))
             losses.append(self.risk(1 - i))
@@ -172,7 +170,7 @@ class TorchOptStep(DoubleBackwardStep):
 
 def dropgrad(like: Tensor, generator: torch.Generator) -> Tensor:
     """Factors 1 + N(0, p / (1 − p))."""
-    scale = math.sqrt(HYPER.dropgrad / (1 - HYPER.dropgrad))
+    scale = math.sqrt(META_IRM.dropgrad / (1 - META_IRM.dropgrad))
     return 1 + scale * torch.randn(like.shape, generator=generator)
 
 

@@ -64,13 +64,12 @@ class Problem:
         self.dense_model = dense_copy(self.model)
         self.dense = dense_rows(environments, outputs)
         self.optimizer = torch.optim.Adam(self.dense_model.parameters(), lr=LR)
-        objective = get_objective("irmv1")
+        objective = get_objective("irmv1", penalty_weight=WEIGHT)
         self.trainer = Trainer(
             self.model,
             environments,
             objective,
             "logistic" if outputs == 1 else "softmax",
-            hyper=objective.Hyper(WEIGHT),
             settings=Settings(
                 steps=10**6, lr=LR, l2=L2, schedule=PUBLISHED["irm-paper"], evaluate_every=10**6
             ),

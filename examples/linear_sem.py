@@ -32,7 +32,6 @@ def learn(objective: ERM | IRMv1, *, steps: int, lr: float, seed: int = 0) -> li
     with torch.no_grad():
         model.layers[0].weight.fill_(1.0)
     model.layers[0].bias.requires_grad_(False)
-    hyper = objective.Hyper(1e5) if isinstance(objective, IRMv1) else objective.Hyper()
     settings = Settings(
         steps=steps,
         lr=lr,
@@ -42,7 +41,7 @@ def learn(objective: ERM | IRMv1, *, steps: int, lr: float, seed: int = 0) -> li
         micro_batch=None,
     )
     rows = load("linear-sem", seed=seed).train
-    Trainer(model, rows, objective, "squared", hyper=hyper, settings=settings, seed=seed).run()
+    Trainer(model, rows, objective, "squared", settings=settings, seed=seed).run()
     return [float(w) for w in model.layers[0].weight.detach()[0]]
 
 
@@ -56,7 +55,7 @@ def main() -> None:
     start = time.perf_counter()
     source = provenance(shlex.join(["python", "examples/linear_sem.py", *sys.argv[1:]]))
     torch.set_num_threads(1)  # The products are too small to share.
-    irm = IRMv1(estimator="split", convention="irm-appendix-d")
+    irm = IRMv1(1e5, estimator="split", convention="irm-appendix-d")
     record = {
         "true": true_weights("appendix-d", args.seed).tolist(),
         "irmv1-split": learn(irm, steps=args.steps, lr=1e-3, seed=args.seed),

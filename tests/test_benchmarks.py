@@ -160,15 +160,14 @@ def test_the_published_loop_is_its_schedule_by_the_library(monkeypatch):
     plain, recorder = time_to_result.plain_loop(data, seed=3, steps=4)
     assert recorder.steps == [0, 4]
     model = MLP(12, (8,), generator=seeded_generator(3, 1))
-    objective = get_objective("irmv1")
+    objective = get_objective("irmv1", penalty_weight=time_to_result.WEIGHT)
     settings = Settings(
         steps=4,
         lr=time_to_result.LR,
         l2=0.00110794568,
         schedule=PenaltySchedule("step", start=2, before=1.0, at_anneal="rescale"),
     )
-    hyper = objective.Hyper(time_to_result.WEIGHT)
-    Trainer(model, rows, objective, "logistic", hyper=hyper, settings=settings).run()
+    Trainer(model, rows, objective, "logistic", settings=settings).run()
     for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
 

@@ -74,7 +74,7 @@ MISTAKES = {
     ),
     "hyper name": (
         [*TINY, "--hyper", "irmv1.penalty=3"],
-        "Unknown hyperparameter of irmv1 'penalty'. Did you mean 'penalty_weight'?",
+        "Unknown hyperparameter of IRMv1 'penalty'. Did you mean 'penalty_weight'?",
     ),
     "negative weight": ([*TINY, "--hyper", "irmv1.penalty_weight=-1"], "0 or more, got -1.0."),
     "trials": ([*TINY, "--trials", "0"], "Expected at least one trial, got 0."),

@@ -22,10 +22,10 @@ def batch_of(rows, objective):
     return Batch(rows, random_folds(rows.sizes, folds, torch.Generator().manual_seed(5)))
 
 
-def step(model, batch, objective, loss, hyper, state, **options):
+def step(model, batch, objective, loss, state, **options):
     model.zero_grad()
     engine = Engine(model, get_loss(loss), objective, **options)
-    terms, new = engine.step(batch, hyper, state)
+    terms, new = engine.step(batch, state)
     return terms, [p.grad.clone() for p in model.parameters()], new
 
 
@@ -38,11 +38,11 @@ def test_engine_equals_the_papers_formula(name, loss, sizes, weighted, micro_bat
     objective = OBJECTIVES[name]
     data, net = rows(loss, SIZES[sizes], weighted), model(loss)
     batch = batch_of(data, objective)
-    hyper = objective.Hyper(*[0.7] * len(objective.Hyper._fields))
+    objective = objective.with_numbers(dict.fromkeys(objective.numbers, 0.7))
     state = objective.init(len(data), torch.zeros(1, dtype=torch.float64))
-    terms, grads, _ = step(net, batch, objective, loss, hyper, state, micro_batch=micro_batch)
+    terms, grads, _ = step(net, batch, objective, loss, state, micro_batch=micro_batch)
 
-    expected = naive.total(name, batch, net, loss, hyper, log_q=state)
+    expected = naive.total(name, batch, net, loss, objective, log_q=state)
     wanted = torch.autograd.grad(expected, list(net.parameters()))
     torch.testing.assert_close(terms.total, expected.detach(), rtol=1e-11, atol=1e-12)
     for got, want in zip(grads, wanted, strict=True):
@@ -55,15 +55,13 @@ def test_engine_equals_the_papers_formula(name, loss, sizes, weighted, micro_bat
 def test_streamed_equals_whole(name, micro_batch, memory_budget, rows, model):
     objective, net = OBJECTIVES[name], model()
     batch = batch_of(rows(sizes=(30, 41, 26)), objective)
-    hyper = objective.Hyper()
     state = objective.init(3, torch.zeros(1, dtype=torch.float64))
-    whole = step(net, batch, objective, "logistic", hyper, state, micro_batch=None)
+    whole = step(net, batch, objective, "logistic", state, micro_batch=None)
     cut = step(
         net,
         batch,
         objective,
         "logistic",
-        hyper,
         state,
         micro_batch=micro_batch,
         memory_budget=memory_budget,
@@ -77,11 +75,11 @@ def test_streamed_equals_whole(name, micro_batch, memory_budget, rows, model):
 def test_gradient_is_the_derivative_of_the_value(name, rows, model):
     objective, net = OBJECTIVES[name], model()
     batch = batch_of(rows(sizes=(30, 41, 26)), objective)
-    hyper = objective.Hyper(*[0.5] * len(objective.Hyper._fields))
+    objective = objective.with_numbers(dict.fromkeys(objective.numbers, 0.5))
     state = objective.init(3, torch.zeros(1, dtype=torch.float64))
     if name == "group-dro":  # Its weights follow the risks but are not differentiated.
-        hyper = objective.Hyper(step_size=0.0)
-    _, grads, _ = step(net, batch, objective, "logistic", hyper, state, micro_batch=10)
+        objective = objective.with_numbers({"step_size": 0.0})
+    _, grads, _ = step(net, batch, objective, "logistic", state, micro_batch=10)
     g = torch.Generator().manual_seed(3)
     direction = [torch.randn(p.shape, generator=g, dtype=p.dtype) for p in net.parameters()]
     slope = sum(float((d * gr).sum()) for d, gr in zip(direction, grads, strict=True))
@@ -90,9 +88,7 @@ def test_gradient_is_the_derivative_of_the_value(name, rows, model):
         with torch.no_grad():
             for p, d in zip(net.parameters(), direction, strict=True):
                 p.add_(d, alpha=sign * 1e-6)
-        values.append(
-            step(net, batch, objective, "logistic", hyper, state, micro_batch=10)[0].total
-        )
+        values.append(step(net, batch, objective, "logistic", state, micro_batch=10)[0].total)
         with torch.no_grad():
             for p, d in zip(net.parameters(), direction, strict=True):
                 p.add_(d, alpha=-sign * 1e-6)
@@ -105,6 +101,5 @@ def test_registry_entry_is_complete(name):
     assert objective.title
     assert objective.summary.endswith(".")
     assert objective.source
-    assert set(objective.space) <= set(objective.Hyper._fields)
-    objective.check(objective.Hyper())
+    objective.check()
     hash(objective)

@@ -272,8 +272,8 @@ def test_rules_that_fell_back_are_listed_with_their_trials(done):
 
 def test_plan_takes_a_methods_own_settings_over_the_common_ones():
     plan = made_up(False).plan(get_method("irmv1"))
-    assert plan.objective == get_objective("irmv1-split")
-    assert plan.hyper.penalty_weight == 5.0
+    assert plan.objective == get_objective("irmv1-split", penalty_weight=5.0)
+    assert plan.objective.penalty_weight == 5.0
     assert plan.hidden == (8, 8)
     assert plan.settings.schedule == PenaltySchedule("step", start=3)
     assert (plan.settings.steps, plan.settings.lr, plan.settings.l2) == (7, 0.2, 0.5)
@@ -281,14 +281,14 @@ def test_plan_takes_a_methods_own_settings_over_the_common_ones():
 
 def test_plan_of_a_method_the_recipe_does_not_name_is_the_common_one():
     plan = made_up(False).plan(get_method("vrex"))
-    assert plan.hyper == get_objective("vrex").Hyper()
+    assert plan.objective == get_objective("vrex")
     assert plan.hidden == (4,)
     assert (plan.settings.steps, plan.settings.lr) == (7, 0.1)
 
 
 def test_steps_and_hyperparameters_of_the_request_win():
     plan = made_up(False).plan(get_method("irmv1"), steps=2, hyper={"penalty_weight": 9.0})
-    assert (plan.settings.steps, plan.hyper.penalty_weight) == (2, 9.0)
+    assert (plan.settings.steps, plan.objective.penalty_weight) == (2, 9.0)
 
 
 @pytest.mark.parametrize("method", METHODS)

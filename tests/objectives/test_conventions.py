@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def means_of(objective, loss, envs):
     """What the engine hands to an objective, with halves of even and of odd rows if it asks."""
     means = {"mass": []}
     for z, y in envs:
-        rows = objective.moments(get_loss(loss), z, y)
+        rows = objective.moments(get_loss(loss), z, y, None)
         halves = [slice(None)] if objective.folds == 1 else [slice(0, None, 2), slice(1, None, 2)]
         for half in halves:
             for name, values in rows.items():
@@ -58,7 +59,7 @@ def means_of(objective, loss, envs):
 
 def total_of(objective, loss, envs, weight):
     means = means_of(objective, loss, envs)
-    return objective.value(means, objective.Hyper(weight), None)[0].total
+    return replace(objective, penalty_weight=weight).value(means, None)[0].total
 
 
 def assert_same_objective(got, want, envs):
@@ -193,8 +194,8 @@ def test_trap_a_negative_split_penalty_is_kept_not_clamped(convention):
         "mass": torch.ones(2, 2),
         "dummy_gradient": torch.tensor([[[1.0], [-3.0]], [[2.0], [0.5]]]),
     }
-    objective = IRMv1(estimator="split", convention=convention)
-    terms = objective.value(means, objective.Hyper(1.0), None)[0]
+    objective = IRMv1(1.0, estimator="split", convention=convention)
+    terms = objective.value(means, None)[0]
     assert terms.penalty == (-1.0 if convention == "mean" else -2.0)
     assert terms.total == 0.0
 
@@ -237,7 +238,7 @@ def test_domainbed_vrex_is_mean_risk_plus_population_variance(weight, convention
 @pytest.mark.parametrize("convention", VREx.conventions)
 def test_trap_variance_of_one_environment_is_zero_not_nan(convention):
     means = constant(0.7)
-    terms = VREx(convention=convention).value(means, VREx.Hyper(1e4), None)[0]
+    terms = VREx(1e4, convention=convention).value(means, None)[0]
     assert terms.total.item() == pytest.approx(0.7)
     assert terms.penalty == 0
     (slope,) = torch.autograd.grad(terms.total, means["risk"])
@@ -247,7 +248,7 @@ def test_trap_variance_of_one_environment_is_zero_not_nan(convention):
 def test_trap_gradient_at_equal_risks_is_finite():
     for objective in (VREx(), VREx(convention="rex-paper"), MMREx()):
         means = constant(0.7, 0.7, 0.7)
-        terms = objective.value(means, objective.Hyper(1e4), None)[0]
+        terms = replace(objective, penalty_weight=1e4).value(means, None)[0]
         (slope,) = torch.autograd.grad(terms.total, means["risk"])
         assert slope.isfinite().all()
 
@@ -306,7 +307,7 @@ def test_lambda_min_above_an_equal_share_is_refused(lambda_min):
 def test_group_dro_updates_its_weights_as_domainbed_does_step_after_step():
     eta = 0.5
     q = torch.ones(3, dtype=torch.float64)
-    objective = GroupDRO()
+    objective = GroupDRO(eta)
     state = objective.init(3, q)
     for step in range(6):
         envs = outputs("softmax", (9, 14, 7), seed=step)
@@ -315,7 +316,7 @@ def test_group_dro_updates_its_weights_as_domainbed_does_step_after_step():
             q[m] *= (eta * losses[m].detach()).exp()
         q /= q.sum()
         means = means_of(objective, "softmax", envs)
-        terms, state = objective.value(means, objective.Hyper(eta), state)
+        terms, state = objective.value(means, state)
         torch.testing.assert_close(state.exp(), q, rtol=1e-12, atol=1e-14)
         assert_same_objective(terms.total, torch.dot(losses, q), envs)
         assert not state.requires_grad
@@ -323,9 +324,9 @@ def test_group_dro_updates_its_weights_as_domainbed_does_step_after_step():
 
 
 def test_group_dro_does_not_overflow_where_the_plain_product_would():
-    objective = GroupDRO()
+    objective = GroupDRO(1.0)
     state = objective.init(2, torch.zeros(1))
-    terms, state = objective.value(constant(1e5, 2e5), objective.Hyper(1.0), state)
+    terms, state = objective.value(constant(1e5, 2e5), state)
     assert terms.total.item() == pytest.approx(2e5)
     assert state.exp().tolist() == [0.0, 1.0]
 
@@ -361,10 +362,10 @@ def test_iga_adds_squared_deviations_of_gradients_summed_or_averaged(convention)
     want = mean_loss + 2.5 * penalty
     wanted = torch.autograd.grad(want, params)
 
-    objective = IGA(convention=convention)
+    objective = IGA(2.5, convention=convention)
     engine = Engine(model, get_loss("softmax"), objective)
     batch = Batch(Environments.from_parts(parts))
-    terms, _ = engine.step(batch, objective.Hyper(2.5), None)
+    terms, _ = engine.step(batch, None)
     torch.testing.assert_close(terms.total, want.detach(), rtol=1e-12, atol=1e-12)
     for p, expected in zip(params, wanted, strict=True):
         torch.testing.assert_close(p.grad, expected, rtol=1e-9, atol=1e-11)
@@ -377,9 +378,9 @@ def test_pooled_erm_averages_over_rows_and_erm_over_environments():
     envs = outputs("logistic", (9, 14, 70))
     rows = torch.cat([z for z, _ in envs]), torch.cat([y for _, y in envs])
     means = means_of(ERM(), "logistic", envs)
-    pooled = ERM(over="rows").value(means, ERM.Hyper(), None)[0].total
+    pooled = ERM(over="rows").value(means, None)[0].total
     assert_same_objective(pooled, mean_nll(*rows), envs)
-    balanced = ERM().value(means, ERM.Hyper(), None)[0].total
+    balanced = ERM().value(means, None)[0].total
     assert_same_objective(balanced, risks_of(envs).mean(), envs)
 
 
@@ -422,37 +423,38 @@ def test_objectives_are_found_by_name_and_pass_through_as_instances():
     assert get_objective(custom) is custom
 
 
-@pytest.mark.parametrize("name", [n for n, o in OBJECTIVES.items() if o.Hyper._fields])
+@pytest.mark.parametrize("name", [n for n, o in OBJECTIVES.items() if o.numbers])
 @pytest.mark.parametrize("value", [-1.0, -math.inf, math.inf, math.nan])
 def test_negative_infinite_and_nan_weights_are_refused_by_name(name, value):
     objective = OBJECTIVES[name]
-    for field in objective.Hyper._fields:
+    for field in objective.numbers:
         with pytest.raises(
             OptionError,
             match=rf"Expected {field} of {objective.title} to be a finite number, 0 or more, "
             rf"got {value}\. A negative weight would reward",
         ):
-            objective.check(objective.Hyper(**{field: value}))
+            replace(objective, **{field: value})
 
 
-@pytest.mark.parametrize("name", [n for n, o in OBJECTIVES.items() if o.Hyper._fields])
+@pytest.mark.parametrize("name", [n for n, o in OBJECTIVES.items() if o.numbers])
 def test_weights_of_zero_are_allowed_but_an_inner_step_of_none_is_not(name):
     objective = OBJECTIVES[name]
-    for field in objective.Hyper._fields:
-        hyper = objective.Hyper(**{field: 0.0})
+    for field in objective.numbers:
         if field != "inner_lr":
-            objective.check(hyper)
+            assert replace(objective, **{field: 0.0}).numbers[field] == 0.0
             continue
         with pytest.raises(OptionError, match=r"Expected a positive inner_lr .*, got 0\.0\. With"):
-            objective.check(hyper)
+            replace(objective, inner_lr=0.0)
 
 
 @pytest.mark.parametrize(
-    ("convention", "estimator"),
-    [("mean", "full"), ("irm-paper", "full"), ("domainbed", "split"), ("irm-appendix-d", "split")],
+    ("convention", "folds"),
+    [("mean", 1), ("irm-paper", 1), ("domainbed", 2), ("irm-appendix-d", 2)],
 )
-def test_convention_brings_its_own_estimator(convention, estimator):
-    assert IRMv1(convention=convention).estimator == estimator
+def test_convention_brings_its_own_estimator(convention, folds):
+    assert IRMv1(convention=convention).folds == folds
+    assert replace(IRMv1(), convention=convention).folds == folds
+    assert IRMv1(estimator="full", convention=convention).folds == 1
 
 
 def test_published_schedules_set_in_where_the_codes_do():

@@ -32,7 +32,7 @@ def call(model, parameters, x):
     return functional_call(model, parameters, (x,), tie_weights=once)
 
 
-def total(objective, batch, model, hyper, risk):
+def total(objective, batch, model, risk):
     """Σ L + λ std(L), differentiable in the model's parameters through the inner steps.
 
     Draws what the engine draws in its order: the pairs, then the noise by environment, inner
@@ -61,10 +61,10 @@ def total(objective, batch, model, hyper, risk):
                 grads = [g / length for g in grads]
             for name, g in zip(adapted, grads, strict=True):
                 noise = 1.0
-                if hyper.dropgrad:
-                    scale = math.sqrt(hyper.dropgrad / (1 - hyper.dropgrad))
+                if objective.dropgrad:
+                    scale = math.sqrt(objective.dropgrad / (1 - objective.dropgrad))
                     noise = 1 + scale * torch.randn(g.shape, generator=generator, dtype=g.dtype)
-                at[name] = at[name] - hyper.inner_lr * noise * g
+                at[name] = at[name] - objective.inner_lr * noise * g
         ends.append(at)
     losses = []
     for i, j in pairs:
@@ -75,4 +75,4 @@ def total(objective, batch, model, hyper, risk):
     std = torch.sqrt((deviation**2).mean())
     every = n_envs if objective.same_environment else n_envs * (n_envs - 1)
     value = losses.mean() * (1 if objective.convention == "mean" else every)
-    return value + hyper.std_weight * std
+    return value + objective.std_weight * std

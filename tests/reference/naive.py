@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from invlearn.objectives.meta_irm import MetaIRM
 from reference import meta
 
 
@@ -39,7 +38,7 @@ def environments_of(batch, model):
         yield model(rows.x[a:b]), rows.y[a:b], weights, fold
 
 
-def total(name, batch, model, loss, hyper, log_q=None):
+def total(name, batch, model, loss, objective, log_q=None):
     """The objective's value, differentiable in the model's parameters."""
     envs = list(environments_of(batch, model))
     risks = torch.stack([risk(z, y, loss, w) for z, y, w, _ in envs])
@@ -53,7 +52,7 @@ def total(name, batch, model, loss, hyper, log_q=None):
         return (weights * rows).sum() / weights.sum()
     if name == "irmv1":
         penalties = [dummy_gradient(z, y, loss, w) ** 2 for z, y, w, _ in envs]
-        return risks.mean() + hyper.penalty_weight * torch.stack(penalties).mean()
+        return risks.mean() + objective.penalty_weight * torch.stack(penalties).mean()
     if name == "irmv1-split":
         penalties = []
         for z, y, w, fold in envs:
@@ -64,15 +63,15 @@ def total(name, batch, model, loss, hyper, log_q=None):
                 for k in (0, 1)
             ]
             penalties.append(halves[0] * halves[1])
-        return risks.mean() + hyper.penalty_weight * torch.stack(penalties).mean()
+        return risks.mean() + objective.penalty_weight * torch.stack(penalties).mean()
     if name == "vrex":
-        return risks.mean() + hyper.penalty_weight * ((risks - risks.mean()) ** 2).mean()
+        return risks.mean() + objective.penalty_weight * ((risks - risks.mean()) ** 2).mean()
     if name == "mmrex":
         n = len(risks)
-        lambda_min = (1 - hyper.penalty_weight) / n
+        lambda_min = (1 - objective.penalty_weight) / n
         return (1 - n * lambda_min) * risks.max() + lambda_min * risks.sum()
     if name == "group-dro":
-        q = log_q.exp() * torch.exp(hyper.step_size * risks.detach())
+        q = log_q.exp() * torch.exp(objective.step_size * risks.detach())
         return ((q / q.sum()) * risks).sum()
     if name == "iga":
         params = list(model.parameters())
@@ -82,9 +81,7 @@ def total(name, batch, model, loss, hyper, log_q=None):
         for env_grads in grads:
             for g, m in zip(env_grads, mean, strict=True):
                 penalty = penalty + ((g - m) ** 2).sum()
-        return risks.mean() + hyper.penalty_weight * penalty / len(risks)
+        return risks.mean() + objective.penalty_weight * penalty / len(risks)
     if name == "meta-irm":
-        return meta.total(
-            MetaIRM(), batch, model, hyper, lambda *part: risk(*part[:2], loss, part[2])
-        )
+        return meta.total(objective, batch, model, lambda *part: risk(*part[:2], loss, part[2]))
     raise KeyError(name)

@@ -25,7 +25,7 @@ from invlearn.errors import (
 from invlearn.features import ChannelImages
 from invlearn.losses import Custom, get_loss
 from invlearn.models import MLP
-from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
+from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training import Batch, Engine, Settings, Trainer, bilevel
 from invlearn.training.bilevel import CURVATURE_EVERY, CURVATURE_FLOOR, adapt
 from invlearn.training.derivatives import Risk, trainable
@@ -34,8 +34,8 @@ from reference import meta, naive
 
 SIZES = {2: (30, 41), 3: (20, 33, 27), 7: (11, 8, 9, 20, 14, 6, 31)}
 SEED = 11
-EVERYTHING = MetaIRMHyper(inner_lr=0.7, std_weight=0.6, dropgrad=0.5)
-QUIET = EVERYTHING._replace(dropgrad=0.0)
+EVERYTHING = {"inner_lr": 0.7, "std_weight": 0.6, "dropgrad": 0.5}
+QUIET = EVERYTHING | {"dropgrad": 0.0}
 
 
 # Models and losses.
@@ -154,13 +154,13 @@ def engine_of(net, loss, objective, **options):
 def step(net, batch, objective, hyper=EVERYTHING, loss="logistic", **options):
     """(terms, {name: gradient}) of the trainable parameters."""
     net.zero_grad()
-    terms, state = engine_of(net, loss, objective, **options).step(batch, hyper, None)
+    terms, state = engine_of(net, loss, objective, **options).step(batch, None, hyper)
     assert state is None
     return terms, {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
 
 
 def by_double_backward(net, batch, objective, hyper=EVERYTHING, loss="logistic"):
-    total = meta.total(objective, batch, net, hyper, risk_of(loss))
+    total = meta.total(objective.bound(hyper), batch, net, risk_of(loss))
     leaves = {n: p for n, p in net.named_parameters() if p.requires_grad}
     grads = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
     return total.detach(), dict(zip(leaves, grads, strict=True))
@@ -195,7 +195,7 @@ def test_meta_gradient_is_that_of_double_backward(kind, n_envs, inner_steps, dro
     features, make = MODELS[kind]
     data = rows(sizes=SIZES[n_envs], features=features)
     objective = MetaIRM(inner_steps=inner_steps)
-    hyper = EVERYTHING._replace(dropgrad=dropgrad)
+    hyper = EVERYTHING | {"dropgrad": dropgrad}
     agree(make(model), batch_of(data, objective), objective, hyper, micro_batch=16)
 
 
@@ -207,7 +207,7 @@ def test_losses_weights_pairs_and_separate_rows(loss, weighted, scheme, pairs, r
     kind = "squared" if loss == "custom" else loss
     data, net = rows(kind, SIZES[3], weighted), model(kind)
     objective = MetaIRM(rows=scheme, pairs=pairs, inner_steps=2)
-    hyper = EVERYTHING._replace(inner_lr=0.1)
+    hyper = EVERYTHING | {"inner_lr": 0.1}
     agree(net, batch_of(data, objective), objective, hyper, loss, micro_batch=7)
 
 
@@ -331,7 +331,7 @@ def test_any_module_agrees(kind, inner_steps, rows):
 def test_a_step_leaves_the_models_own_parameters_in_it(kind, rows):
     net = ODD[kind]()
     own, values = list(net.parameters()), [p.detach().clone() for p in net.parameters()]
-    engine_of(net, "logistic", MetaIRM()).step(Batch(rows()), EVERYTHING, None)
+    engine_of(net, "logistic", MetaIRM()).step(Batch(rows()), None, EVERYTHING)
     after = list(net.parameters())
     assert [id(p) for p in after] == [id(p) for p in own]
     assert all(torch.equal(p, value) for p, value in zip(after, values, strict=True))
@@ -413,9 +413,9 @@ def test_an_inner_step_to_look_at_has_no_noise(rows, model):
     data, net = rows(), model()
     at, risk = trainable(net), Risk(net, get_loss("logistic"), data, 1)
     gradient = risk.gradient(at)[1]
-    whole = adapt(risk, MetaIRM(), EVERYTHING, at)
+    whole = adapt(risk, MetaIRM(**EVERYTHING), at)
     assert distance(whole, {n: p - 0.7 * gradient[n] for n, p in at.items()}) == 0
-    last = adapt(risk, MetaIRM(adapts=("last",), rate="normalised"), EVERYTHING, at)
+    last = adapt(risk, MetaIRM(**EVERYTHING, adapts=("last",), rate="normalised"), at)
     moved = {n: last[n] - p for n, p in at.items()}
     assert math.sqrt(dot(moved, moved)) == pytest.approx(0.7, rel=1e-12)
     assert [n for n, m in moved.items() if m.any()] == ["layers.2.weight", "layers.2.bias"]
@@ -424,7 +424,7 @@ def test_an_inner_step_to_look_at_has_no_noise(rows, model):
 def test_gradients_are_added_to_those_already_there(rows, model):
     data, net, objective = rows(), model(), MetaIRM()
     _, once = step(net, batch_of(data, objective), objective)
-    engine_of(net, "logistic", objective).step(batch_of(data, objective), EVERYTHING, None)
+    engine_of(net, "logistic", objective).step(batch_of(data, objective), None, EVERYTHING)
     twice = {n: p.grad for n, p in net.named_parameters()}
     assert distance(twice, {n: 2 * g for n, g in once.items()}) < 1e-14
 
@@ -439,12 +439,12 @@ def test_terms_hold_risks_before_the_inner_step_and_the_deviation(rows, model):
         there = copy.deepcopy(net)
         with torch.no_grad():
             for p, g in zip(there.parameters(), grads, strict=True):
-                p.sub_(g, alpha=QUIET.inner_lr)
+                p.sub_(g, alpha=QUIET["inner_lr"])
             others = [part for j, part in enumerate(data) if j != i]
             losses += [naive.risk(there(x), y, "logistic").item() for _, x, y in others]
     assert terms.risks.tolist() == pytest.approx([r.item() for r in risks], rel=1e-12)
     assert float(terms.penalty) == pytest.approx(np.std(losses), rel=1e-10)
-    expected = np.sum(losses) + QUIET.std_weight * np.std(losses)
+    expected = np.sum(losses) + QUIET["std_weight"] * np.std(losses)
     assert float(terms.total) == pytest.approx(expected, rel=1e-12)
     more, _ = step(net, batch_of(data, MetaIRM()), MetaIRM(inner_steps=3), QUIET)
     assert torch.equal(more.risks, terms.risks)
@@ -615,12 +615,12 @@ def test_curvature_divides_the_rate_and_is_not_differentiated(adapts, inner_step
             for a, b in bounds
         ]
     )
-    fixed = EVERYTHING._replace(inner_lr=EVERYTHING.inner_lr / mean)
+    fixed = EVERYTHING | {"inner_lr": EVERYTHING["inner_lr"] / mean}
     total, want = by_double_backward(net, batch, objective, fixed)
     net.zero_grad()
     state = objective.init(3, torch.zeros((), dtype=torch.float64))
     engine = engine_of(net, "logistic", objective, micro_batch=16)
-    terms, state = engine.step(batch, EVERYTHING, state)
+    terms, state = engine.step(batch, state, EVERYTHING)
     assert state.tolist() == pytest.approx([1, mean, mean], rel=1e-10)
     assert terms.total.item() == pytest.approx(total.item(), rel=1e-10)
     assert distance({n: p.grad for n, p in leaves.items()}, want) < 1e-9
@@ -631,15 +631,15 @@ def test_curvature_is_measured_again_every_few_steps_and_has_a_floor(rows, model
     engine, batch = engine_of(net, "logistic", objective), Batch(rows(sizes=SIZES[3]))
 
     def after(*state):
-        return engine.step(batch, QUIET, torch.tensor(state, dtype=torch.float64))[1].tolist()
+        return engine.step(batch, torch.tensor(state, dtype=torch.float64), QUIET)[1].tolist()
 
     _, now, first = after(0.0, 0.0, 0.0)
     assert now == first > 0
     for step_number in range(1, CURVATURE_EVERY):
         assert after(step_number, 5.0, 3.0) == [step_number + 1, 5.0, 3.0]
     kept = torch.tensor([1.0, 5.0, 3.0], dtype=torch.float64)
-    used, _ = engine.step(batch, QUIET, kept)
-    slower, _ = step(net, batch, MetaIRM(), QUIET._replace(inner_lr=QUIET.inner_lr / 5.0))
+    used, _ = engine.step(batch, kept, QUIET)
+    slower, _ = step(net, batch, MetaIRM(), QUIET | {"inner_lr": QUIET["inner_lr"] / 5.0})
     assert torch.equal(used.total, slower.total)
     assert after(CURVATURE_EVERY, 5.0, now) == [CURVATURE_EVERY + 1, now, now]
     floored = after(CURVATURE_EVERY, 5.0, 100 * now)
@@ -663,7 +663,7 @@ def test_pairs_are_drawn_evenly_and_without_replacement():
 
 def test_sampled_pairs_have_the_scale_of_all_pairs(rows, model):
     data, net = rows(sizes=(6, 9, 7, 8, 5)), model(hidden=())
-    hyper = QUIET._replace(std_weight=0.0)
+    hyper = QUIET | {"std_weight": 0.0}
     whole, gradient = step(net, batch_of(data, MetaIRM()), MetaIRM(), hyper)
     objective, totals, along = MetaIRM(pairs=1), [], []
     for seed in range(120):
@@ -694,8 +694,8 @@ def test_trap_deviation_zero_has_gradient_zero_not_nan(copies, inner_steps, rows
     _, x, y = next(iter(rows(sizes=(30,))))
     data = Environments.from_parts({f"e{e}": (x, y) for e in range(copies)})
     net, objective = model(), MetaIRM(inner_steps=inner_steps)
-    terms, got = step(net, batch_of(data, objective), objective, QUIET._replace(std_weight=100.0))
-    plain, want = step(net, batch_of(data, objective), objective, QUIET._replace(std_weight=0.0))
+    terms, got = step(net, batch_of(data, objective), objective, QUIET | {"std_weight": 100.0})
+    plain, want = step(net, batch_of(data, objective), objective, QUIET | {"std_weight": 0.0})
     assert float(terms.penalty) < 1e-15
     assert float(terms.total) == pytest.approx(float(plain.total), rel=1e-12)
     assert all(bool(torch.isfinite(g).all()) for g in got.values())
@@ -706,7 +706,7 @@ def test_trap_deviation_zero_has_gradient_zero_not_nan(copies, inner_steps, rows
 @pytest.mark.parametrize("loss", [0.1, 0.7, 1 / 3, 2.3])
 def test_trap_deviation_of_equal_losses_is_zero_and_so_is_its_slope(loss, n):
     losses = torch.full((n,), loss, dtype=torch.float64, requires_grad=True)
-    terms = MetaIRM().value(losses, losses, 3, QUIET)
+    terms = MetaIRM(**QUIET).value(losses, losses, 3)
     (slope,) = torch.autograd.grad(terms.penalty, losses)
     assert terms.penalty.item() < 1e-15  # The mean of equal numbers may be rounded.
     assert slope.tolist() == [0.0] * n
@@ -727,13 +727,12 @@ def assert_same(first, second):
     pd.testing.assert_frame_equal(one.history, two.history, check_exact=True)
 
 
-def trainer_of(net, data, objective=None, *, loss="logistic", hyper=None, seed=0, **settings):
+def trainer_of(net, data, objective=None, *, loss="logistic", seed=0, **settings):
     return Trainer(
         net,
         data,
         objective or MetaIRM(),
         loss,
-        hyper=hyper,
         settings=Settings(**{"steps": 8, "lr": 0.01, "evaluate_every": 4, **settings}),
         seed=seed,
     )
@@ -817,7 +816,7 @@ def test_meta_irm_learns(options, learnable, net):
     risks = run.history[[name for name in run.history if name.startswith("risk")]].mean(axis=1)
     assert risks.iloc[-1] < 0.85 * risks.iloc[0]
     assert risks.iloc[-1] < 0.95 * math.log(2)
-    assert run.history["penalty_weight"].isna().all()
+    assert (run.history["penalty_weight"] == MetaIRM().std_weight).all()
 
 
 @pytest.mark.parametrize(("inner_lr", "dtype"), [(1e30, torch.float32), (1e200, torch.float64)])
@@ -826,8 +825,7 @@ def test_divergence_names_environment_step_and_inner_lr(inner_lr, dtype, learnab
     data = data.with_features(data.x.to(dtype))
     model = net().to(dtype)
     start = copy.deepcopy(model.state_dict())
-    hyper = MetaIRMHyper(inner_lr=inner_lr)
-    trainer = trainer_of(model, data, loss="squared", hyper=hyper)
+    trainer = trainer_of(model, data, MetaIRM(inner_lr=inner_lr), loss="squared")
     text = (
         f"meta-IRM diverged at step 0: adapted to environment 'e0' with inner_lr={inner_lr:g}, the "
         "predictor's loss or its gradient is not a finite number. Lower inner_lr. "
@@ -844,7 +842,7 @@ def test_divergence_names_environment_step_and_inner_lr(inner_lr, dtype, learnab
 def test_divergence_later_names_the_later_step_and_keeps_a_finite_model(learnable, net):
     data = learnable((20, 30), "squared")
     data = data.with_features(data.x.float())
-    settings = {"hyper": MetaIRMHyper(0.5), "optimizer": "SGD", "lr": 1e30, "evaluate_every": 1}
+    settings = {"objective": MetaIRM(0.5), "optimizer": "SGD", "lr": 1e30, "evaluate_every": 1}
     trainer = trainer_of(net().float(), data, loss="squared", **settings)
     with pytest.warns(DivergenceWarning, match=r"^meta-IRM diverged at step 1: adapted to"):
         run = trainer.run()
@@ -855,12 +853,12 @@ def test_divergence_later_names_the_later_step_and_keeps_a_finite_model(learnabl
 
 
 def test_a_diverged_step_leaves_no_gradient(rows, model):
-    net, hyper = model("squared"), MetaIRMHyper(inner_lr=1e200)
-    engine = engine_of(net, "squared", MetaIRM())
+    net = model("squared")
+    engine = engine_of(net, "squared", MetaIRM(inner_lr=1e200))
     with pytest.raises(
         DivergenceError, match=r"^adapted to environment 'e0' with inner_lr=1e\+200"
     ):
-        engine.step(Batch(rows("squared")), hyper, None)
+        engine.step(Batch(rows("squared")), None)
     assert all(p.grad is None for p in net.parameters())
 
 
@@ -882,15 +880,15 @@ def test_dropgrad_of_one_and_more_is_refused(rate, learnable, net):
         r"has no bound at 1\. Use 0\.5, or 0 for none\."
     )
     with pytest.raises(OptionError, match=text):
-        trainer_of(net(), learnable(), hyper=MetaIRMHyper(dropgrad=rate))
+        MetaIRM(dropgrad=rate)
 
 
-@pytest.mark.parametrize("field", MetaIRMHyper._fields)
+@pytest.mark.parametrize("field", MetaIRM().numbers)
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 def test_hyperparameters_outside_their_domain_are_refused(field, value, learnable, net):
     text = rf"Expected {field} of meta-IRM to be a finite number, 0 or more, got {value}\."
     with pytest.raises(OptionError, match=text):
-        trainer_of(net(), learnable(), hyper=MetaIRMHyper(**{field: value}))
+        MetaIRM(**{field: value})
 
 
 def test_no_inner_step_is_refused(learnable, net):
@@ -899,7 +897,7 @@ def test_no_inner_step_is_refused(learnable, net):
         match=r"Expected a positive inner_lr of meta-IRM, got 0\.0\. Without an inner step it is "
         r"ERM: use the objective 'erm'\.",
     ):
-        trainer_of(net(), learnable(), hyper=MetaIRMHyper(inner_lr=0.0))
+        MetaIRM(inner_lr=0.0)
 
 
 @pytest.mark.parametrize("name", ["inner_steps", "pairs"])
@@ -979,7 +977,7 @@ def test_trap_batch_norm_inside_the_inner_loop_is_refused(micro_batch):
 def test_separate_rows_without_folds_are_refused(rows, model):
     engine = engine_of(model(), "logistic", MetaIRM(rows="separate"))
     with pytest.raises(OptionError, match=r"meta-IRM asks for 2 folds; the batch has none\."):
-        engine.step(Batch(rows()), EVERYTHING, None)
+        engine.step(Batch(rows()), None, EVERYTHING)
 
 
 def test_one_row_for_two_halves_is_refused_with_meta_irms_own_remedy(learnable, net):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -92,9 +94,8 @@ def test_a_gpu_gives_what_the_cpu_gives(objective, loss, learnable, net):
             Trainer(
                 net(seed=seed).to(device),
                 rows.to(device),
-                objective,
+                without_noise(objective),
                 loss,
-                hyper=replace_dropgrad(objective),
                 settings=Settings(steps=6, lr=0.01, evaluate_every=3),
                 seed=seed,
                 evaluations=measured,
@@ -123,10 +124,10 @@ def test_no_step_on_a_gpu_waits_for_the_host(learnable, net):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def replace_dropgrad(objective):
-    """Hyperparameters without noise, which devices draw differently."""
-    hyper = OBJECTIVES[objective].Hyper()
-    return hyper._replace(dropgrad=0.0) if "dropgrad" in hyper._fields else hyper
+def without_noise(name):
+    """An objective without DropGrad's noise, which devices draw differently."""
+    objective = OBJECTIVES[name]
+    return replace(objective, dropgrad=0.0) if "dropgrad" in objective.numbers else objective
 
 
 @pytest.mark.parametrize(("precision", "apart"), [("tf32", 0.0), ("bf16", 0.05)])

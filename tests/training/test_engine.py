@@ -62,7 +62,7 @@ def step(net, data, name, **options):
     engine = Engine(net, get_loss("logistic"), objective, **options)
     net.zero_grad()
     state = objective.init(len(data), torch.zeros(1, dtype=torch.float64))
-    terms, _ = engine.step(batch_of(data, objective), objective.Hyper(), state)
+    terms, _ = engine.step(batch_of(data, objective), state)
     return terms, [p.grad.clone() for p in net.parameters()]
 
 
@@ -170,7 +170,7 @@ def test_gradients_are_added_to_those_already_there(rows, model):
     data, net = rows(), model()
     _, once = step(net, data, "irmv1")
     engine = Engine(net, get_loss("logistic"), get_objective("irmv1"))
-    engine.step(Batch(data), get_objective("irmv1").Hyper(), None)
+    engine.step(Batch(data), None)
     for p, grad in zip(net.parameters(), once, strict=True):
         torch.testing.assert_close(p.grad, 2 * grad, rtol=1e-12, atol=1e-14)
 
@@ -179,7 +179,7 @@ def test_split_objective_without_folds_is_refused(rows, model):
     objective = get_objective("irmv1-split")
     engine = Engine(model(), get_loss("logistic"), objective)
     with pytest.raises(OptionError, match="IRMv1 asks for 2 folds; the batch has none"):
-        engine.step(Batch(rows()), objective.Hyper(), None)
+        engine.step(Batch(rows()), None)
 
 
 def test_trap_environment_with_fewer_rows_than_folds_is_refused():
@@ -219,6 +219,6 @@ def test_a_total_that_is_not_finite_leaves_no_gradient(rows, model):
     with torch.no_grad():
         net.layers[-1].bias.fill_(1e200)
     engine = Engine(net, get_loss("squared"), get_objective("erm"))
-    terms, _ = engine.step(Batch(data), get_objective("erm").Hyper(), None)
+    terms, _ = engine.step(Batch(data), None)
     assert not math.isfinite(terms.total)
     assert all(p.grad is None for p in net.parameters())

@@ -182,7 +182,7 @@ def penalty_of(objective, d, segment, n_envs):
     means = environment_means(moments, segment, n_envs * objective.folds)
     if objective.folds == 2:
         means = {name: m.reshape(n_envs, 2, *m.shape[1:]) for name, m in means.items()}
-    return float(objective.value(means, objective.Hyper(1.0), None)[0].penalty)
+    return float(objective.bound({"penalty_weight": 1.0}).value(means, None)[0].penalty)
 
 
 def test_trap_product_of_halves_is_unbiased_over_all_minibatches():

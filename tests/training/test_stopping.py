@@ -94,8 +94,8 @@ def test_without_a_rule_a_finished_run_goes_on(net, learnable):
 
 def test_after_a_divergence_the_model_is_that_of_the_choice(net, learnable):
     class Breaks(type(get_objective("erm"))):
-        def value(self, means, hyper, state):
-            terms, state = super().value(means, hyper, state)
+        def value(self, means, state):
+            terms, state = super().value(means, state)
             count[0] += 1
             return (
                 terms if count[0] < 42 else terms._replace(total=terms.total * torch.inf)

@@ -32,9 +32,9 @@ def make_runs(objective, rows, model, **settings):
     for r in range(3):
         data = rows(sizes=(30, 41), seed=r)
         held = EvaluationSet.from_environments(rows(sizes=(12, 10), seed=10 + r), "validation")
-        hyper = objective.Hyper(*[0.3 + 0.2 * r] * len(objective.Hyper._fields))
+        numbers = dict.fromkeys(objective.numbers, 0.3 + 0.2 * r)
         if r == 1 and isinstance(objective, MetaIRM):
-            hyper = hyper._replace(dropgrad=0.0)
+            numbers["dropgrad"] = 0.0
         given = {
             "steps": 9,
             "lr": 0.01 * (r + 1),
@@ -47,9 +47,8 @@ def make_runs(objective, rows, model, **settings):
             Trainer(
                 model(seed=r),
                 data,
-                objective,
+                objective.with_numbers(numbers),
                 "logistic",
-                hyper=hyper,
                 settings=Settings(**given),
                 seed=r,
                 evaluations=[held],
@@ -165,9 +164,8 @@ def test_stopping_by_a_rule(rows, model):
                 Trainer(
                     trainer.model,
                     trainer.environments,
-                    "vrex",
+                    trainer.objective,
                     "logistic",
-                    hyper=trainer.hyper,
                     settings=trainer.settings,
                     seed=trainer.seed,
                     evaluations=trainer.recorder.evaluations,
@@ -378,9 +376,9 @@ def test_models_that_differ_in_more_than_parameters_are_told_apart(rows, model):
 def test_an_objective_that_branches_on_a_number_is_trained_in_turn(rows, model):
     @dataclass(frozen=True)
     class Branching(VREx):
-        def value(self, means, hyper, state):
-            if hyper.penalty_weight > 0.5:
-                return super().value(means, hyper, state)
+        def value(self, means, state):
+            if self.penalty_weight > 0.5:
+                return super().value(means, state)
             return Terms(means["risk"].mean(), means["risk"], means["risk"].var()), state
 
     def runs():

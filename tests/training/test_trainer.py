@@ -42,13 +42,12 @@ def assert_same(first, second):
     pd.testing.assert_frame_equal(one.curves, two.curves, check_exact=True)
 
 
-def trainer_of(net, data, objective="irmv1", *, seed=0, hyper=None, **settings):
+def trainer_of(net, data, objective="irmv1", *, seed=0, **settings):
     return Trainer(
         net,
         data,
         objective,
         "logistic",
-        hyper=hyper,
         settings=Settings(**{"steps": 8, "lr": 0.01, "evaluate_every": 4, **settings}),
         seed=seed,
         evaluations=[EvaluationSet.from_environments(data, "train")],
@@ -218,8 +217,7 @@ def test_training_equals_the_published_loop(at_anneal, micro_batch, learnable, n
     trainer = trainer_of(
         copy.deepcopy(expected),
         data,
-        IRMv1(convention="irm-paper"),
-        hyper=IRMv1.Hyper(penalty_weight=1e3),
+        IRMv1(penalty_weight=1e3, convention="irm-paper"),
         steps=12,
         lr=0.02,
         l2=0.01,
@@ -279,7 +277,7 @@ def test_history_holds_every_steps_terms(learnable, net):
             float(F.binary_cross_entropy_with_logits(model(x)[:, 0], y.double()))
             for _, x, y in data
         ]
-    history = trainer_of(model, data, "vrex", hyper=get_objective("vrex").Hyper(2.0)).run().history
+    history = trainer_of(model, data, get_objective("vrex", penalty_weight=2.0)).run().history
     assert list(history) == ["step", "total", "penalty", "penalty_weight", "risk e0", "risk e1"]
     first = history.iloc[0]
     assert [first["risk e0"], first["risk e1"]] == pytest.approx(risks, rel=1e-12)
@@ -466,9 +464,9 @@ def test_misspelt_objective_and_loss_are_told_the_nearest(learnable, net):
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
-def test_penalty_weight_outside_its_domain_is_refused(weight, learnable, net):
+def test_penalty_weight_outside_its_domain_is_refused(weight):
     with pytest.raises(OptionError, match="Expected penalty_weight of IRMv1 to be a finite number"):
-        trainer_of(net(), learnable(), hyper=IRMv1.Hyper(weight))
+        IRMv1(weight)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -583,11 +581,6 @@ def test_resuming_anywhere_leaves_the_same_curves(learnable, net):
             run = trainer.run(until=stop)
         runs.append(run.curves)
     assert runs[0].equals(runs[1])
-
-
-def test_hyperparameters_of_another_objective_are_refused(learnable, net):
-    with pytest.raises(OptionError, match="Expected hyper to be a IRMv1Hyper, got dict"):
-        Trainer(net(), learnable(), "irmv1", "logistic", hyper={"penalty_weight": 1.0})
 
 
 def test_evaluation_targets_of_another_kind_are_refused(learnable, net):

@@ -93,8 +93,7 @@ def objectives() -> None:
     """List the methods that 'compare' knows."""
     table = Table("method", "what it does", "defaults", "source")
     for name, method in METHODS.items():
-        defaults = method.objective.Hyper()._asdict()
-        shown = ", ".join(f"{k}={v:g}" for k, v in defaults.items()) or "-"
+        shown = ", ".join(f"{k}={v:g}" for k, v in method.objective.numbers.items()) or "-"
         table.add_row(name, method.summary, shown, method.source)
     Console().print(table)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pandas as pd
 import torch
@@ -90,17 +89,14 @@ class Recipe:
         if isinstance(self.early_stopping, str):
             get_rule(self.early_stopping)
 
-    def hyper_for(self, n_envs: int) -> Any:
-        """The objective's hyperparameters with so many environments."""
+    def objective_for(self, n_envs: int) -> Objective:
+        """The objective with its hyperparameters for so many environments."""
         objective = get_objective(self.objective)
-        hyper = objective.Hyper()
-        for name in self.hyper:
-            if name not in hyper._fields:
-                raise unknown_name(f"hyperparameter of {objective.title}", name, hyper._fields)
+        numbers = dict(self.hyper)
         if objective.strength:
             chosen = objective.strengths(n_envs)[0] if self.strength is None else self.strength
-            hyper = hyper._replace(**{objective.strength: float(chosen)})
-        return hyper._replace(**self.hyper)
+            numbers = {objective.strength: float(chosen)} | numbers
+        return objective.with_numbers(numbers)
 
     def settings_for(self, environments: Environments) -> Settings:
         """The trainer's settings."""
@@ -111,7 +107,8 @@ class Recipe:
             whole = max(environments.sizes) <= FULL_BATCH_ROWS
             batch_size = None if whole else FULL_BATCH_ROWS // 2
         # Without a weight that waits there is nothing to reset the optimizer for.
-        penalised = "penalty_weight" in get_objective(self.objective).Hyper._fields
+        objective = get_objective(self.objective)
+        penalised = objective.strength and objective.erm_at_zero
         start = round(self.warm_up * self.steps) if penalised else 0
         schedule = PenaltySchedule("step", start=start, before=0.0, at_anneal="reset-optimizer")
         return Settings(
@@ -139,9 +136,8 @@ class Recipe:
         return Trainer(
             network,
             environments,
-            self.objective,
+            self.objective_for(len(environments)),
             loss,
-            hyper=self.hyper_for(len(environments)),
             settings=self.settings_for(environments),
             seed=seed,
             evaluations=sets,
@@ -242,15 +238,15 @@ def fit_network(
         network, environments, loss, seed, validation if stopping else None, stopping
     )
     run = trainer.run(progress=progress)
-    return fitted(run, trainer.hyper)
+    return fitted(run, trainer.objective)
 
 
-def fitted(run: Run, hyper: Any) -> Fitted:
+def fitted(run: Run, objective: Objective) -> Fitted:
     """What a run leaves, with the plain network where it was averaged."""
     network = getattr(run.model, "module", run.model)
     network.eval()
     return Fitted(
-        network, run.history, run.curves, run.steps, run.reason, run.choice, hyper._asdict()
+        network, run.history, run.curves, run.steps, run.reason, run.choice, objective.numbers
     )
 
 

@@ -117,7 +117,7 @@ def choose_strength(
     rows = []
     for (strength, out), trainer, run in zip(jobs, trainers, runs, strict=True):
         left_out = EvaluationSet.from_environments(environments.select(out), "held-out")
-        network = fitted(run, trainer.hyper).network
+        network = fitted(run, trainer.objective).network
         for found in evaluate(network, [left_out.to(recipe.device)], loss):
             if found.metric == "risk":
                 risk = found.value if run.reason != "diverged" else float("inf")

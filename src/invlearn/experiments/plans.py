@@ -57,7 +57,6 @@ def plan_trainer(
         rows,
         plan.objective,
         benchmark.loss,
-        hyper=plan.hyper,
         settings=plan.settings,
         seed=seed,
         evaluations=sets,

@@ -20,7 +20,6 @@ class Plan:
     """One method's part of a recipe, resolved: what `Trainer` needs beside data and seed."""
 
     objective: Objective
-    hyper: Any
     hidden: tuple[int, ...]
     settings: Settings
 
@@ -33,7 +32,7 @@ class Plan:
         settings, schedule = asdict(self.settings), self.settings.schedule
         for name in ("lr_factor", "schedule", "micro_batch", "memory_budget"):
             settings.pop(name)
-        if "penalty_weight" in self.hyper._fields:
+        if self.objective.strength and self.objective.erm_at_zero:
             settings["penalty_schedule"] = (
                 f"{schedule.kind} from step {schedule.start}"
                 + (f" to {schedule.end}" if schedule.kind == "linear" else "")
@@ -43,7 +42,6 @@ class Plan:
             settings.pop("precision")
         return {
             **{f.name: getattr(self.objective, f.name) for f in fields(self.objective)},
-            **self.hyper._asdict(),
             "hidden": list(self.hidden),
             **{name: value for name, value in settings.items() if value not in (None, {})},
         }
@@ -88,15 +86,8 @@ class Recipe:
             settings["steps"] = steps
         objective = replace(method.objective, **own.get("options", {}))
         values = {**own.get("hyper", {}), **method.hyper, **(hyper or {})}
-        known = objective.Hyper._fields
-        for name in values:
-            if name not in known:
-                raise unknown_name(f"hyperparameter of {method.name}", name, known)
-        made = objective.Hyper(**values)
-        objective.check(made)
         return Plan(
-            objective,
-            made,
+            objective.with_numbers(values),
             tuple(own.get("hidden", self._data.get("hidden", ()))),
             Settings(**settings, schedule=PenaltySchedule(**schedule)),
         )

@@ -89,7 +89,7 @@ def search_space(
     objective: Objective, ranges: Mapping[str, tuple[float, float]] | None = None
 ) -> dict[str, Range]:
     """Ranges of the settings and of the objective's own hyperparameters; some given by hand."""
-    scheduled = "penalty_weight" in objective.Hyper._fields
+    scheduled = bool(objective.strength) and objective.erm_at_zero
     general = {n: r for n, r in SETTINGS_SPACE.items() if scheduled or n != "start"}
     space = {**general, **objective.space}
     for name, (low, high) in (ranges or {}).items():
@@ -114,7 +114,8 @@ def draw_plans(
             schedule = replace(schedule, start=int(values["start"]))
         settings = replace(plan.settings, lr=values["lr"], l2=values["l2"], schedule=schedule)
         own = {name: values[name] for name in plan.objective.space}
-        out.append((replace(plan, settings=settings, hyper=plan.hyper._replace(**own)), values))
+        objective = plan.objective.with_numbers(own)
+        out.append((replace(plan, settings=settings, objective=objective), values))
     return out
 
 

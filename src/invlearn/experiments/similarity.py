@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import pandas as pd
 import torch
@@ -21,7 +22,7 @@ from invlearn.errors import OptionError
 from invlearn.experiments.jobs import Job
 from invlearn.experiments.methods import get_method
 from invlearn.experiments.plans import train_plan, trial_seed
-from invlearn.experiments.recipes import Plan, get_recipe
+from invlearn.experiments.recipes import get_recipe
 from invlearn.losses import get_loss
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training.bilevel import adapt
@@ -58,9 +59,9 @@ def measure_similarity(chosen: Chosen) -> pd.DataFrame:
     plan = recipe.plan(get_method(job.method), steps=job.steps, hyper=dict(job.hyper))
     plan = plan.on(job.precision)
     run = train_plan(plan, benchmark, benchmark.train, (), seed, until=chosen.step)
-    rows = [*_representations(run.model, benchmark)]
-    if isinstance(plan.objective, MetaIRM) and benchmark.validation is not None:
-        rows += _inner_steps(run.model, benchmark, benchmark.validation, plan, plan.objective)
+    rows, objective = [*_representations(run.model, benchmark)], cast(MetaIRM, plan.objective)
+    if plan.objective.needs == "inner steps" and benchmark.validation is not None:
+        rows += _inner_steps(run.model, benchmark, benchmark.validation, objective)
     table = pd.DataFrame(rows, columns=["kind", "layer", "environment", "value"])
     table.insert(0, "objective", job.method)
     table.insert(1, "trial", job.trial)
@@ -71,13 +72,12 @@ def _inner_steps(
     model: nn.Module,
     benchmark: Benchmark,
     validation: Environments,
-    plan: Plan,
     objective: MetaIRM,
 ) -> Iterator[tuple[str, str, str, float]]:
     loss, theta = get_loss(benchmark.loss), trainable(model)
     for e, name in enumerate(benchmark.train.names):
         risk = Risk(model, loss, benchmark.train, e, micro_batch=2500)
-        after = adapt(risk, objective, plan.hyper, theta)
+        after = adapt(risk, objective, theta)
         start, stop = validation.offsets[e : e + 2]
         x = validation.x[start : min(stop, start + ROWS)]
         before, moved = activations(model, x), activations(model, x, parameters=after)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from typing import Any
+
 from invlearn.errors import unknown_name
 from invlearn.objectives.base import Objective
 from invlearn.objectives.erm import ERM
@@ -25,19 +28,30 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def get_objective(objective: str | Objective) -> Objective:
-    """Look an objective up by name; an instance passes through.
+def get_objective(objective: str | Objective, **options: Any) -> Objective:
+    """Look an objective up by name, with options of its own; an instance passes through.
 
     Raises
     ------
     UnknownNameError
-        With the nearest known name.
+        With the nearest known name, of an objective or of an option.
+    OptionError
+        An option outside its domain.
+
+    Examples
+    --------
+    >>> get_objective("irmv1", penalty_weight=1e3).numbers
+    {'penalty_weight': 1000.0}
     """
-    if isinstance(objective, Objective):
-        return objective
-    if objective not in OBJECTIVES:
-        raise unknown_name("objective", objective, OBJECTIVES)
-    return OBJECTIVES[objective]
+    if isinstance(objective, str):
+        if objective not in OBJECTIVES:
+            raise unknown_name("objective", objective, OBJECTIVES)
+        objective = OBJECTIVES[objective]
+    known = [field.name for field in fields(objective)]
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"option of {objective.title}", name, known)
+    return replace(objective, **options) if options else objective
 
 
 __all__ = ["OBJECTIVES", "Objective", "get_objective"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from numbers import Real
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -36,47 +39,105 @@ class Range(NamedTuple):
     log: bool = False
 
 
+class Outer(NamedTuple):
+    """Per-row products left ⊗ right [n, p, q], never formed.
+
+    Their weighted sum over rows is leftᵀ diag(w) right, one product of matrices.
+    left: [n, p]; right: [n, q].
+    """
+
+    left: Tensor
+    right: Tensor
+
+
+def number(default: float, search: Range) -> Any:
+    """Declare a hyperparameter: a field whose number a schedule, a search or a stack replaces."""
+    return field(default=default, metadata={"search": search})
+
+
 @dataclass(frozen=True)
 class Objective(ABC):
     """Base of all objectives; frozen, stateless, knows no model and no optimizer.
 
-    Subclasses set the class attributes below and may add static options as dataclass
-    fields. Numbers live in the subclass's ``Hyper`` (a NamedTuple with defaults), so that
-    a schedule can replace them at every step.
+    Subclasses set the class attributes below and declare dataclass fields: hyperparameters
+    with `number`, anything else is a static option. Formulas read ``self.penalty_weight``; a
+    schedule or a stack of runs hands them a copy made by `bound`.
 
     Attributes
     ----------
     title, summary, source : str
         For tables and reports.
-    Hyper : NamedTuple class
-        Hyperparameters with defaults; ``Hyper()`` works.
-    space : dict
-        Search range of each hyperparameter.
+    needs : 'means', 'gradients' or 'inner steps'
+        What the engine has to provide.
+    reads_features : bool
+        Whether `moments` reads the classifier's inputs beside the outputs.
     min_environments : int
         How many training environments it needs.
+    conventions : tuple of str
+        Published codes' scalings that it knows, if it has an option ``convention``.
+    strength : str
+        The hyperparameter that says how much invariance counts against the risk, and that
+        schedules drive; empty if there is none.
+    erm_at_zero : bool
+        Whether it is ERM at strength 0, so that training may start without it.
+    table_strengths : tuple of float
+        Candidates for the strength, weak to strong, where inputs and targets are standardized.
     folds : int
         Into how many random disjoint parts each environment's rows are cut at every step.
-    strength : str
-        The hyperparameter that says how much invariance counts against the risk; empty if
-        there is none.
-    table_strengths : tuple of float
-        Candidates for it, weak to strong, where inputs and targets are standardized.
     """
 
     title: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
-    Hyper: ClassVar[Any]
-    space: ClassVar[Mapping[str, Range]] = {}
+    needs: ClassVar[str]
+    reads_features: ClassVar[bool] = False
     min_environments: ClassVar[int] = 2
     conventions: ClassVar[tuple[str, ...]] = ("mean",)
     strength: ClassVar[str] = ""
+    erm_at_zero: ClassVar[bool] = True
     table_strengths: ClassVar[tuple[float, ...]] = ()
+
+    def __post_init__(self) -> None:
+        self.check()
 
     @property
     def folds(self) -> int:
         """One part: the rows are not cut."""
         return 1
+
+    @property
+    def space(self) -> dict[str, Range]:
+        """Search range of each hyperparameter."""
+        return {f.name: f.metadata["search"] for f in fields(self) if "search" in f.metadata}
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The hyperparameters by name."""
+        return {name: getattr(self, name) for name in self.space}
+
+    def bound(self, values: Mapping[str, Any]) -> Self:
+        """A copy with these numbers, unchecked: they may be tensors."""
+        other = copy.copy(self)
+        for name, value in values.items():
+            object.__setattr__(other, name, value)
+        return other
+
+    def with_numbers(self, values: Mapping[str, float]) -> Self:
+        """A copy with these hyperparameters, checked.
+
+        Raises
+        ------
+        OptionError, UnknownNameError
+            A number outside its domain, or a name that is none of a hyperparameter.
+        """
+        for name in values:
+            if name not in self.space:
+                raise unknown_name(f"hyperparameter of {self.title}", name, self.space)
+        return replace(self, **values)
+
+    def static(self) -> Self:
+        """A copy with every number at its default: what objectives of one stack share."""
+        return self.bound({f.name: f.default for f in fields(self) if "search" in f.metadata})
 
     def init(self, n_envs: int, like: Tensor) -> State:
         """State before the first step (on `like`'s device and type); None for most."""
@@ -86,16 +147,32 @@ class Objective(ABC):
         """Candidates for the strength with so many environments, weak to strong."""
         return self.table_strengths
 
-    def check(self, hyper: Any) -> None:
-        """Raise OptionError for hyperparameters outside their domain."""
-        for name, value in hyper._asdict().items():
-            if not value >= 0 or value == float("inf"):
+    def moments(self, loss: Loss, z: Tensor, y: Tensor, h: Any) -> dict[str, Tensor | Outer]:
+        """Per-row quantities whose means the objective asks for; 'risk' is always there.
+
+        Parameters
+        ----------
+        z : Tensor [n, k], float64
+            Outputs.
+        y : Tensor [n, ...]
+        h : Tensor [n, d], float64, or None
+            The classifier's inputs, if `reads_features`.
+
+        Returns
+        -------
+        {name: Tensor [n, ...] or Outer}
+        """
+        return {"risk": loss.value(z, y)}
+
+    def check(self) -> None:
+        """Raise OptionError for options or hyperparameters outside their domain."""
+        for name, value in self.numbers.items():
+            if not isinstance(value, Real) or not 0 <= value < math.inf:
                 raise OptionError(
                     f"Expected {name} of {self.title} to be a finite number, 0 or more, "
                     f"got {value}. A negative weight would reward what the method penalises."
                 )
-
-    def _check_convention(self, convention: str) -> None:
+        convention = getattr(self, "convention", self.conventions[0])
         if convention not in self.conventions:
             raise unknown_name("convention", convention, self.conventions)
 
@@ -106,37 +183,52 @@ class MeanObjective(Objective):
     Where there are folds, the means come as [E, folds, ...].
     """
 
-    def moments(self, loss: Loss, z: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Per-row quantities [n, ...] whose means `value` asks for; 'risk' is always there."""
-        return {"risk": loss.value(z, y)}
+    needs: ClassVar[str] = "means"
 
     @abstractmethod
-    def value(self, means: Mapping[str, Tensor], hyper: Any, state: State) -> tuple[Terms, State]:
-        """Objective from the means {name: [E, ...]}, and the state after this step."""
+    def value(self, means: Mapping[str, Tensor], state: State) -> tuple[Terms, State]:
+        """Objective from the means {name: [E, ...]}, and the state after this step.
+
+        Sums of the row weights are among them as 'mass'.
+        """
+
+
+class Scalars(NamedTuple):
+    """What a gradient-combining objective differentiates: values [M]; terms for the history."""
+
+    values: Tensor
+    terms: Terms
 
 
 class Combination(NamedTuple):
-    """What a gradient-combining objective makes of the environments' gradients.
+    """What a gradient-combining objective makes of the scalars' gradients.
 
-    terms: as `Terms`.
-    weights [E]: coefficient of each environment's gradient in the total's.
+    gradient: {name: [...]}, the total's.
     directions: {name: [E, ...]} or None: vectors whose products with each environment's
-    Hessian are added to the total's gradient.
+    Hessian of the risk are added to it.
+    terms: for the history.
     """
 
-    terms: Terms
-    weights: Tensor
+    gradient: dict[str, Tensor]
     directions: dict[str, Tensor] | None
+    terms: Terms
 
 
 class GradientObjective(Objective):
-    """An objective of the environments' gradients with respect to the parameters."""
+    """An objective of the gradients, with respect to the parameters, of several scalars."""
+
+    needs: ClassVar[str] = "gradients"
+
+    def scalars(self, means: Mapping[str, Tensor], state: State) -> tuple[Scalars, State]:
+        """What is differentiated, from the means as of a `MeanObjective`: here the risks [E]."""
+        risks = means["risk"]
+        return Scalars(risks, Terms(risks.mean(), risks, zero(risks))), state
 
     @abstractmethod
     def combine(
-        self, risks: Tensor, gradients: Mapping[str, Tensor], hyper: Any, state: State
+        self, scalars: Scalars, gradients: Mapping[str, Tensor], state: State
     ) -> tuple[Combination, State]:
-        """Total and its gradient's ingredients from risks [E] and gradients {name: [E, ...]}."""
+        """The step's gradient from the scalars [M] and their gradients {name: [M, ...]}."""
 
 
 def zero(like: Tensor) -> Tensor:

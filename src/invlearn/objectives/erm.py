@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from torch import Tensor
 
 from invlearn.errors import unknown_name
 from invlearn.objectives.base import MeanObjective, State, Terms, zero
-
-
-class ERMHyper(NamedTuple):
-    """ERM has no hyperparameters."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class ERM(MeanObjective):
     --------
     >>> import torch
     >>> means = {"risk": torch.tensor([1.0, 3.0])}
-    >>> ERM().value(means, ERMHyper(), None)[0].total
+    >>> ERM().value(means, None)[0].total
     tensor(2.)
     """
 
@@ -43,16 +39,14 @@ class ERM(MeanObjective):
         "Minimises the average error and uses whatever predicts, shortcuts too."
     )
     source: ClassVar[str] = "Vapnik 1998"
-    Hyper: ClassVar[type] = ERMHyper
     min_environments: ClassVar[int] = 1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        super().check()
         if self.over not in ("environments", "rows"):
             raise unknown_name("average", self.over, ["environments", "rows"])
 
-    def value(
-        self, means: Mapping[str, Tensor], hyper: ERMHyper, state: State
-    ) -> tuple[Terms, State]:
+    def value(self, means: Mapping[str, Tensor], state: State) -> tuple[Terms, State]:
         risks = means["risk"]
         if self.over == "rows":
             share = means["mass"] / means["mass"].sum()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from invlearn.objectives.base import Combination, GradientObjective, Range, State, Terms, zero
-
-
-class IGAHyper(NamedTuple):
-    """penalty_weight: λ, in units of risk / squared gradient."""
-
-    penalty_weight: float = 1e2
+from invlearn.objectives.base import (
+    Combination,
+    GradientObjective,
+    Range,
+    Scalars,
+    State,
+    Terms,
+    number,
+    zero,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class IGA(GradientObjective):
 
     Parameters
     ----------
+    penalty_weight : float
+        λ, in units of risk / squared gradient.
     convention : 'mean' or 'domainbed'
         'domainbed' sums the squared deviations over environments instead of averaging.
 
@@ -37,35 +41,34 @@ class IGA(GradientObjective):
 
     Examples
     --------
+    >>> import torch
     >>> gradients = {"w": torch.tensor([[1.0], [3.0]])}
-    >>> combination, _ = IGA().combine(torch.ones(2), gradients, IGAHyper(2.0), None)
+    >>> scalars, _ = IGA().scalars({"risk": torch.ones(2)}, None)
+    >>> combination, _ = IGA(penalty_weight=2.0).combine(scalars, gradients, None)
     >>> combination.terms.total
     tensor(3.)
     """
 
+    penalty_weight: float = number(1e2, Range(1e0, 1e4, log=True))
     convention: str = "mean"
     title: ClassVar[str] = "IGA"
     summary: ClassVar[str] = "Penalises environments whose gradients point elsewhere."
     source: ClassVar[str] = "Koyama & Yamaguchi 2020"
-    Hyper: ClassVar[type] = IGAHyper
-    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e0, 1e4, log=True)}
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (100.0, 1000.0)
     conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed")
 
-    def __post_init__(self) -> None:
-        self._check_convention(self.convention)
-
     def combine(
-        self, risks: Tensor, gradients: Mapping[str, Tensor], hyper: IGAHyper, state: State
+        self, scalars: Scalars, gradients: Mapping[str, Tensor], state: State
     ) -> tuple[Combination, State]:
-        n = len(risks)
+        risks, n = scalars.values, len(scalars.values)
         scale = 1.0 if self.convention == "domainbed" else 1 / n
         penalty = zero(risks)
+        mean = {name: g.mean(0) for name, g in gradients.items()}
         directions = {}
         for name, g in gradients.items():
-            deviation = g - g.mean(0)
+            deviation = g - mean[name]
             penalty = penalty + scale * deviation.square().sum()
-            directions[name] = 2 * scale * hyper.penalty_weight * deviation
-        terms = Terms(risks.mean() + hyper.penalty_weight * penalty, risks, penalty)
-        return Combination(terms, torch.full_like(risks, 1 / n), directions), state
+            directions[name] = 2 * scale * self.penalty_weight * deviation
+        terms = Terms(risks.mean() + self.penalty_weight * penalty, risks, penalty)
+        return Combination(mean, directions, terms), state

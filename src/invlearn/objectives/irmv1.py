@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from torch import Tensor
 
 from invlearn.errors import unknown_name
 from invlearn.losses import Loss
-from invlearn.objectives.base import MeanObjective, Range, State, Terms
-
-
-class IRMv1Hyper(NamedTuple):
-    """penalty_weight: λ, in units of 1 / risk."""
-
-    penalty_weight: float = 1e4
+from invlearn.objectives.base import MeanObjective, Outer, Range, State, Terms, number
 
 
 @dataclass(frozen=True)
@@ -25,6 +19,8 @@ class IRMv1(MeanObjective):
 
     Parameters
     ----------
+    penalty_weight : float
+        λ, in units of 1 / risk.
     estimator : 'full' or 'split', optional
         Default: the convention's own, 'split' for 'irm-appendix-d' and 'domainbed', else 'full'.
         'full' squares the mean dummy gradient of the step's rows: exact on all rows, biased
@@ -44,10 +40,11 @@ class IRMv1(MeanObjective):
     --------
     >>> import torch
     >>> means = {"risk": torch.ones(2), "dummy_gradient": torch.tensor([[1.0], [3.0]])}
-    >>> IRMv1().value(means, IRMv1Hyper(penalty_weight=2.0), None)[0].total
+    >>> IRMv1(penalty_weight=2.0).value(means, None)[0].total
     tensor(11.)
     """
 
+    penalty_weight: float = number(1e4, Range(1e2, 1e5, log=True))
     estimator: str = ""
     convention: str = "mean"
     title: ClassVar[str] = "IRMv1"
@@ -55,8 +52,6 @@ class IRMv1(MeanObjective):
         "Penalises environments in which rescaling the prediction would still lower the risk."
     )
     source: ClassVar[str] = "Arjovsky et al. 2019"
-    Hyper: ClassVar[type] = IRMv1Hyper
-    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e2, 1e5, log=True)}
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (100.0, 1000.0)
     conventions: ClassVar[tuple[str, ...]] = (
@@ -67,26 +62,22 @@ class IRMv1(MeanObjective):
         "rex-paper",
     )
 
-    def __post_init__(self) -> None:
-        if not self.estimator:
-            halves = self.convention in ("irm-appendix-d", "domainbed")
-            object.__setattr__(self, "estimator", "split" if halves else "full")
-        if self.estimator not in ("full", "split"):
+    def check(self) -> None:
+        super().check()
+        if self.estimator not in ("", "full", "split"):
             raise unknown_name("estimator", self.estimator, ["full", "split"])
-        self._check_convention(self.convention)
 
     @property
     def folds(self) -> int:
-        return 2 if self.estimator == "split" else 1
+        halves = self.convention in ("irm-appendix-d", "domainbed")
+        return 2 if self.estimator == "split" or (halves and not self.estimator) else 1
 
-    def moments(self, loss: Loss, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def moments(self, loss: Loss, z: Tensor, y: Tensor, h: None) -> dict[str, Tensor | Outer]:
         return {"risk": loss.value(z, y), "dummy_gradient": loss.dummy_gradient(z, y)}
 
-    def value(
-        self, means: Mapping[str, Tensor], hyper: IRMv1Hyper, state: State
-    ) -> tuple[Terms, State]:
+    def value(self, means: Mapping[str, Tensor], state: State) -> tuple[Terms, State]:
         d = means["dummy_gradient"]
-        if self.estimator == "split":
+        if self.folds == 2:
             mass = means["mass"]
             risks = (mass * means["risk"]).sum(1) / mass.sum(1)
             penalties = (d[:, 0] * d[:, 1]).sum(-1)
@@ -96,4 +87,4 @@ class IRMv1(MeanObjective):
         summed = self.convention == "irm-appendix-d"
         penalty = penalties.sum() if summed else penalties.mean()
         risk = risks.sum() if summed or self.convention == "rex-paper" else risks.mean()
-        return Terms(risk + hyper.penalty_weight * penalty, risks, penalty), state
+        return Terms(risk + self.penalty_weight * penalty, risks, penalty), state

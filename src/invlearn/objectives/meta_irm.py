@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invlearn.errors import OptionError, unknown_name
-from invlearn.objectives.base import Objective, Range, State, Terms, zero
-
-
-class MetaIRMHyper(NamedTuple):
-    """inner_lr: α, the inner step's rate, in units of parameter² / risk; see also `rate`.
-
-    std_weight: λ, weight of the meta-losses' standard deviation (no unit).
-    dropgrad: p in [0, 1); the inner gradient is multiplied by noise N(1, p / (1 − p)).
-    """
-
-    inner_lr: float = 1.2
-    std_weight: float = 0.3
-    dropgrad: float = 0.5
+from invlearn.objectives.base import Objective, Range, State, Terms, number, zero
 
 
 @dataclass(frozen=True)
@@ -34,6 +22,12 @@ class MetaIRM(Objective):
 
     Parameters
     ----------
+    inner_lr : float
+        α, the inner step's rate, in units of parameter² / risk; see also `rate`.
+    std_weight : float
+        λ, weight of the meta-losses' standard deviation (no unit).
+    dropgrad : float
+        p in [0, 1); the inner gradient is multiplied by noise N(1, p / (1 − p)).
     convention : 'sum' or 'mean'
         Sum of the meta-losses, as the paper writes it, or their mean. The learning rate and
         λ are not portable between the two.
@@ -69,11 +63,14 @@ class MetaIRM(Objective):
 
     Examples
     --------
-    >>> objective, losses = MetaIRM(), torch.tensor([1.0, 3.0])
-    >>> objective.value(losses, losses, 2, MetaIRMHyper(std_weight=0.5)).total
+    >>> objective, losses = MetaIRM(std_weight=0.5), torch.tensor([1.0, 3.0])
+    >>> objective.value(losses, losses, 2).total
     tensor(4.5000)
     """
 
+    inner_lr: float = number(1.2, Range(0.8, 1.8, log=True))
+    std_weight: float = number(0.3, Range(0.1, 3.0, log=True))
+    dropgrad: float = number(0.5, Range(0.1, 0.7))
     convention: str = "sum"
     inner_steps: int = 1
     pairs: int | None = None
@@ -85,18 +82,18 @@ class MetaIRM(Objective):
     title: ClassVar[str] = "meta-IRM"
     summary: ClassVar[str] = "A step on any environment must serve the others: two levels, exactly."
     source: ClassVar[str] = "Bae et al. 2021"
-    Hyper: ClassVar[type] = MetaIRMHyper
-    space: ClassVar[Mapping[str, Range]] = {
-        "inner_lr": Range(0.8, 1.8, log=True),
-        "std_weight": Range(0.1, 3.0, log=True),
-        "dropgrad": Range(0.1, 0.7),
-    }
+    needs: ClassVar[str] = "inner steps"
+    erm_at_zero: ClassVar[bool] = False
     strength: ClassVar[str] = "std_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (2.5, 10.0)
     conventions: ClassVar[tuple[str, ...]] = ("sum", "mean")
 
     def __post_init__(self) -> None:
-        self._check_convention(self.convention)
+        super().__post_init__()
+        object.__setattr__(self, "adapts", tuple(self.adapts))  # A list comes from a recipe.
+
+    def check(self) -> None:
+        super().check()
         if self.rows not in ("shared", "separate"):
             raise unknown_name("row scheme of meta-IRM", self.rows, ["shared", "separate"])
         if self.rate not in ("fixed", "curvature", "normalised"):
@@ -113,9 +110,18 @@ class MetaIRM(Objective):
                 f"Expected adapts of meta-IRM to be a tuple of names, got the string "
                 f"'{self.adapts}'. Write adapts=('{self.adapts}',)."
             )
-        object.__setattr__(self, "adapts", tuple(self.adapts))  # A list comes from a recipe.
         if self.pairs is not None and self.same_environment:
             raise OptionError("Expected no pairs to draw with same_environment: j = i is one pair.")
+        if not self.dropgrad < 1:
+            raise OptionError(
+                f"Expected the DropGrad rate in [0, 1), got {self.dropgrad}: the noise's variance "
+                "p / (1 − p) has no bound at 1. Use 0.5, or 0 for none."
+            )
+        if not self.inner_lr > 0:
+            raise OptionError(
+                f"Expected a positive inner_lr of meta-IRM, got {self.inner_lr}. Without an inner "
+                "step it is ERM: use the objective 'erm'."
+            )
 
     @property
     def folds(self) -> int:
@@ -126,19 +132,6 @@ class MetaIRM(Objective):
         summed = n_envs * (1 if self.same_environment else n_envs - 1)
         factor = summed if self.convention == "sum" else 1
         return tuple(factor * strength for strength in self.table_strengths)
-
-    def check(self, hyper: MetaIRMHyper) -> None:
-        super().check(hyper)
-        if not hyper.dropgrad < 1:
-            raise OptionError(
-                f"Expected the DropGrad rate in [0, 1), got {hyper.dropgrad}: the noise's variance "
-                "p / (1 − p) has no bound at 1. Use 0.5, or 0 for none."
-            )
-        if not hyper.inner_lr > 0:
-            raise OptionError(
-                f"Expected a positive inner_lr of meta-IRM, got {hyper.inner_lr}. Without an inner "
-                "step it is ERM: use the objective 'erm'."
-            )
 
     def init(self, n_envs: int, like: Tensor) -> State:
         if self.pairs is not None and self.pairs > n_envs - 1:
@@ -186,7 +179,7 @@ class MetaIRM(Objective):
             kept += found
         return [name for name in names if name in kept]
 
-    def value(self, losses: Tensor, risks: Tensor, n_envs: int, hyper: MetaIRMHyper) -> Terms:
+    def value(self, losses: Tensor, risks: Tensor, n_envs: int) -> Terms:
         """Objective of the meta-losses [N]; risks [E] are those before the inner steps."""
         mean = losses.mean()
         variance = (losses - mean).square().mean()
@@ -195,4 +188,4 @@ class MetaIRM(Objective):
         std = torch.where(differ, torch.where(differ, variance, 1.0).sqrt(), zero(losses))
         n_pairs = n_envs * (1 if self.same_environment else n_envs - 1)
         total = mean if self.convention == "mean" else n_pairs * mean
-        return Terms(total + hyper.std_weight * std, risks, std)
+        return Terms(total + self.std_weight * std, risks, std)

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from torch import Tensor
 
 from invlearn.errors import OptionError
-from invlearn.objectives.base import MeanObjective, Range, State, Terms
-
-
-class MMRExHyper(NamedTuple):
-    """penalty_weight: 1 − E λ_min, without unit; above 1 it extrapolates."""
-
-    penalty_weight: float = 1e2
+from invlearn.objectives.base import MeanObjective, Range, State, Terms, number
 
 
 def penalty_weight(lambda_min: float, n_envs: int) -> float:
@@ -48,6 +42,8 @@ class MMREx(MeanObjective):
 
     Parameters
     ----------
+    penalty_weight : float
+        β = 1 − E λ_min, without unit; above 1 it extrapolates.
     convention : 'mean' or 'rex-paper'
         'rex-paper' is that paper's code for two environments, R_1 + R_2 + β |R_1 − R_2|,
         which is twice the above with the same β = 1 − 2 λ_min; with more environments, E
@@ -61,28 +57,22 @@ class MMREx(MeanObjective):
     --------
     >>> import torch
     >>> means = {"risk": torch.tensor([1.0, 3.0])}
-    >>> MMREx().value(means, MMRExHyper(penalty_weight=1.0), None)[0].total
+    >>> MMREx(penalty_weight=1.0).value(means, None)[0].total
     tensor(3.)
     """
 
+    penalty_weight: float = number(1e2, Range(1.0, 1e3, log=True))
     convention: str = "mean"
     title: ClassVar[str] = "MM-REx"
     summary: ClassVar[str] = "Minimises the worst risk over mixtures that extrapolate."
     source: ClassVar[str] = "Krueger et al. 2020"
-    Hyper: ClassVar[type] = MMRExHyper
-    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1.0, 1e3, log=True)}
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (10.0, 100.0)
     conventions: ClassVar[tuple[str, ...]] = ("mean", "rex-paper")
 
-    def __post_init__(self) -> None:
-        self._check_convention(self.convention)
-
-    def value(
-        self, means: Mapping[str, Tensor], hyper: MMRExHyper, state: State
-    ) -> tuple[Terms, State]:
+    def value(self, means: Mapping[str, Tensor], state: State) -> tuple[Terms, State]:
         risks = means["risk"]
         scale = len(risks) if self.convention == "rex-paper" else 1
         penalty = scale * (risks.max() - risks.mean())
-        total = scale * risks.mean() + hyper.penalty_weight * penalty
+        total = scale * risks.mean() + self.penalty_weight * penalty
         return Terms(total, risks, penalty), state

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from torch import Tensor
 
-from invlearn.objectives.base import MeanObjective, Range, State, Terms
-
-
-class VRExHyper(NamedTuple):
-    """penalty_weight: β, in units of 1 / risk."""
-
-    penalty_weight: float = 1e4
+from invlearn.objectives.base import MeanObjective, Range, State, Terms, number
 
 
 @dataclass(frozen=True)
@@ -23,6 +17,8 @@ class VREx(MeanObjective):
 
     Parameters
     ----------
+    penalty_weight : float
+        β, in units of 1 / risk.
     convention : 'mean', 'domainbed' or 'rex-paper'
         'mean' and 'domainbed' are the formula above. 'rex-paper' is that paper's code: the
         sum of the risks plus β (R_1 − R_2)², which for two environments is 4 Var; with more
@@ -37,29 +33,23 @@ class VREx(MeanObjective):
     --------
     >>> import torch
     >>> means = {"risk": torch.tensor([1.0, 3.0])}
-    >>> VREx().value(means, VRExHyper(penalty_weight=2.0), None)[0].total
+    >>> VREx(penalty_weight=2.0).value(means, None)[0].total
     tensor(4.)
     """
 
+    penalty_weight: float = number(1e4, Range(1e2, 1e5, log=True))
     convention: str = "mean"
     title: ClassVar[str] = "V-REx"
     summary: ClassVar[str] = "Penalises the variance of the environments' risks."
     source: ClassVar[str] = "Krueger et al. 2020"
-    Hyper: ClassVar[type] = VRExHyper
-    space: ClassVar[Mapping[str, Range]] = {"penalty_weight": Range(1e2, 1e5, log=True)}
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (100.0, 1000.0)
     conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed", "rex-paper")
 
-    def __post_init__(self) -> None:
-        self._check_convention(self.convention)
-
-    def value(
-        self, means: Mapping[str, Tensor], hyper: VRExHyper, state: State
-    ) -> tuple[Terms, State]:
+    def value(self, means: Mapping[str, Tensor], state: State) -> tuple[Terms, State]:
         risks = means["risk"]
         variance = (risks - risks.mean()).square().mean()
         if self.convention == "rex-paper":
             penalty = len(risks) ** 2 * variance
-            return Terms(risks.sum() + hyper.penalty_weight * penalty, risks, penalty), state
-        return Terms(risks.mean() + hyper.penalty_weight * variance, risks, variance), state
+            return Terms(risks.sum() + self.penalty_weight * penalty, risks, penalty), state
+        return Terms(risks.mean() + self.penalty_weight * variance, risks, variance), state

@@ -19,7 +19,7 @@ from invlearn.environments import Environments
 from invlearn.errors import DivergenceError, OptionError
 from invlearn.losses import Loss
 from invlearn.objectives.base import State, Terms
-from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
+from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training.derivatives import Parameters, Risk, Tape, add_gradient, trainable
 
 CURVATURE_EVERY = 10
@@ -50,7 +50,6 @@ def meta_step(
     objective: MetaIRM,
     inner: Environments,
     outer: Environments,
-    hyper: MetaIRMHyper,
     state: State,
     *,
     seed: int,
@@ -86,7 +85,7 @@ def meta_step(
         *(risk(inner, i, 0).taped_gradient(theta, tapes_bytes) for i in range(len(inner))),
         strict=True,
     )
-    asked = hyper.inner_lr
+    rate = objective.inner_lr
     if objective.rate == "curvature":
         if state is None:
             raise OptionError(
@@ -94,7 +93,7 @@ def meta_step(
                 "objective.init(n_envs, like) or the step before returned."
             )
         state = _measure_curvature(state, objective, tapes)
-        hyper = hyper._replace(inner_lr=hyper.inner_lr / float(state[1]))
+        rate = objective.inner_lr / float(state[1])
     names = objective.adapted(list(theta))
     paths: list[list[InnerStep]] = []
     ends = []
@@ -105,9 +104,9 @@ def meta_step(
             if k > 0:
                 gradient = risk(inner, i, k).gradient(at)[1]
             gradient = {name: gradient[name] for name in names}
-            noise = draw_noise(hyper.dropgrad, gradient, drawn_from)
+            noise = draw_noise(objective.dropgrad, gradient, drawn_from)
             path.append(InnerStep(at, noise, gradient))
-            at = stepped(objective, hyper.inner_lr, at, gradient, noise)
+            at = stepped(objective, rate, at, gradient, noise)
         paths.append(path)
         ends.append(at)
 
@@ -118,12 +117,12 @@ def meta_step(
         outer_risk = risk(outer, j, -1)
         value, gradient = outer_risk.gradient(ends[i]) if keep else (outer_risk.value(ends[i]), {})
         if not bool(torch.isfinite(value)):
-            raise DivergenceError(diverged(inner.names[i], asked))
+            raise DivergenceError(diverged(inner.names[i], objective.inner_lr))
         losses.append(value)
         gradients.append(gradient)
 
     meta_losses = torch.stack(losses).requires_grad_()
-    terms = objective.value(meta_losses, torch.stack(risks), len(inner), hyper)
+    terms = objective.value(meta_losses, torch.stack(risks), len(inner))
     (weights,) = torch.autograd.grad(terms.total, meta_losses)
 
     total = {name: torch.zeros_like(p) for name, p in theta.items()}
@@ -137,7 +136,7 @@ def meta_step(
         if not objective.first_order:
             for k in reversed(range(objective.inner_steps)):
                 step = path[k]
-                direction = transposed(objective, hyper.inner_lr, step.noise, step.gradient, back)
+                direction = transposed(objective, rate, step.noise, step.gradient, back)
                 if k == 0:
                     product = tapes[i].hessian_product(direction)
                 else:
@@ -145,7 +144,7 @@ def meta_step(
                 for name, p in product.items():
                     back[name] -= p
         if not all(math.isfinite(float(b.sum())) for b in back.values()):
-            raise DivergenceError(diverged(inner.names[i], asked))
+            raise DivergenceError(diverged(inner.names[i], objective.inner_lr))
         for name, b in back.items():
             total[name] += b
     add_gradient(model, total)
@@ -181,21 +180,20 @@ def renewed_curvature(state: Tensor, measured: Tensor) -> Tensor:
     return torch.stack([steps + 1, last, first], -1)
 
 
-def adapt(
-    risk: Risk, objective: MetaIRM, hyper: MetaIRMHyper, parameters: Parameters
-) -> Parameters:
+def adapt(risk: Risk, objective: MetaIRM, parameters: Parameters) -> Parameters:
     """θ' after the inner steps on a risk, without DropGrad's noise: for looking at it.
 
     Under ``rate="curvature"`` the rate follows this risk's curvature at the parameters.
     """
     names = objective.adapted(list(parameters))
+    rate = objective.inner_lr
     if objective.rate == "curvature":
         found = abs(curvature(risk.taped_gradient(parameters, TAPE_BYTES)[1], names))
-        hyper = hyper._replace(inner_lr=hyper.inner_lr / max(found, 1e-6))
+        rate /= max(found, 1e-6)
     at = parameters
     for _ in range(objective.inner_steps):
         gradient = risk.gradient(at)[1]
-        at = stepped(objective, hyper.inner_lr, at, {n: gradient[n] for n in names}, None)
+        at = stepped(objective, rate, at, {n: gradient[n] for n in names}, None)
     return at
 
 

@@ -65,7 +65,7 @@ def collapse(
     if constant == float("inf") or risk < (1 - COLLAPSE_MARGIN) * constant:
         return []
     remedy = "Lower the learning rate, or train for more steps."
-    if "penalty_weight" in objective.Hyper._fields:
+    if objective.strength and objective.erm_at_zero:
         remedy = (
             "Lower the penalty weight, let it set in later (PenaltySchedule start) or more gently, "
             "or train for more steps."

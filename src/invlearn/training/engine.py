@@ -9,9 +9,9 @@ gradient are those of the whole batch however it is cut, up to rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ class Engine:
             raise OptionError(
                 f"Expected micro_batch of 1 or more, None or 'auto', got {micro_batch!r}."
             )
-        apart = isinstance(objective, GradientObjective | MetaIRM)
+        apart = objective.needs != "means"
         if norms and (micro_batch is not None or apart):
             how = f"{objective.title} forwards" if apart else "micro-batches forward"
             raise OptionError(
@@ -98,8 +98,8 @@ class Engine:
                 "only some rows at a time. Use group or layer norm"
                 + ("." if apart else ", or micro_batch=None.")
             )
-        if isinstance(objective, MetaIRM):
-            objective.adapted(list(trainable(model)))  # Complains of a name that fits nothing.
+        if objective.needs == "inner steps":  # Complains of a name that fits nothing.
+            cast(MetaIRM, objective).adapted(list(trainable(model)))
         self.model = model
         self.loss = loss
         self.objective = objective
@@ -107,8 +107,18 @@ class Engine:
         self.memory_budget = memory_budget
         self._row_bytes: float | None = None
 
-    def step(self, batch: Batch, hyper: Any, state: State) -> tuple[Terms, State]:
+    def step(
+        self, batch: Batch, state: State, numbers: Mapping[str, Any] | None = None
+    ) -> tuple[Terms, State]:
         """Evaluate the objective on the batch and add its gradient to the parameters' `.grad`.
+
+        Parameters
+        ----------
+        batch : Batch
+        state : State
+            What ``objective.init`` or the step before returned.
+        numbers : mapping, optional
+            Hyperparameters of this step in place of the objective's own.
 
         Returns
         -------
@@ -124,23 +134,20 @@ class Engine:
             raise OptionError(
                 f"{self.objective.title} asks for {self.objective.folds} folds; the batch has none."
             )
-        if isinstance(self.objective, MetaIRM):
-            return self._meta_step(self.objective, batch, hyper, state)
-        if isinstance(self.objective, GradientObjective):
-            return self._gradient_step(self.objective, batch, hyper, state)
-        if isinstance(self.objective, MeanObjective):
-            return self._mean_step(self.objective, batch, hyper, state)
-        raise OptionError(
-            f"Expected a MeanObjective, a GradientObjective or MetaIRM, got {type(self.objective)}."
-        )
+        objective: Any = self.objective.bound(numbers or {})
+        if objective.needs == "inner steps":
+            return self._meta_step(objective, batch, state)
+        if objective.needs == "gradients":
+            return self._gradient_step(objective, batch, state)
+        return self._mean_step(objective, batch, state)
 
     def _mean_step(
-        self, objective: MeanObjective, batch: Batch, hyper: Any, state: State
+        self, objective: MeanObjective, batch: Batch, state: State
     ) -> tuple[Terms, State]:
         rows = batch.rows
         streamed = self._forward(batch)
         z = streamed.outputs.requires_grad_()
-        moments = objective.moments(self.loss, z.to(torch.float64), rows.y)
+        moments = objective.moments(self.loss, z.to(torch.float64), rows.y, None)
         n_envs, folds = len(rows), objective.folds
         segment = rows.index.to(z.device)
         if folds > 1:
@@ -149,7 +156,7 @@ class Engine:
         means = environment_means(moments, segment, n_envs * folds, rows.weights)
         if folds > 1:
             means = {name: m.reshape(n_envs, folds, *m.shape[1:]) for name, m in means.items()}
-        terms, state = objective.value(means, hyper, state)
+        terms, state = objective.value(means, state)
         (grad_z,) = torch.autograd.grad(terms.total, z)
         # Looking at a device's number would wait for it; the trainer reads it later.
         if z.device.type != "cpu" or bool(torch.isfinite(terms.total)):
@@ -175,18 +182,16 @@ class Engine:
             yield slice(a, min(a + size, stop))
 
     def _gradient_step(
-        self, objective: GradientObjective, batch: Batch, hyper: Any, state: State
+        self, objective: GradientObjective, batch: Batch, state: State
     ) -> tuple[Terms, State]:
         theta = trainable(self.model)
         risks = [self._risk(batch, e) for e in range(len(batch.rows))]
         found = [risk.gradient(theta) for risk in risks]
         stacked = {name: torch.stack([gradient[name] for _, gradient in found]) for name in theta}
         values = torch.stack([value for value, _ in found])
-        combination, state = objective.combine(values, stacked, hyper, state)
-        total = {
-            name: torch.tensordot(combination.weights.to(g.dtype), g, dims=1)
-            for name, g in stacked.items()
-        }
+        scalars, state = objective.scalars({"risk": values}, state)
+        combination, state = objective.combine(scalars, stacked, state)
+        total = dict(combination.gradient)
         if combination.directions is not None:
             for e, risk in enumerate(risks):
                 direction = {name: v[e] for name, v in combination.directions.items()}
@@ -198,9 +203,7 @@ class Engine:
     def _risk(self, batch: Batch, e: int) -> Risk:
         return Risk(self.model, self.loss, batch.rows, e, self.micro_batch, batch.seed)
 
-    def _meta_step(
-        self, objective: MetaIRM, batch: Batch, hyper: Any, state: State
-    ) -> tuple[Terms, State]:
+    def _meta_step(self, objective: MetaIRM, batch: Batch, state: State) -> tuple[Terms, State]:
         inner = outer = batch.rows
         if objective.folds > 1:
             inner, outer = (batch.part(fold) for fold in range(2))
@@ -210,7 +213,6 @@ class Engine:
             objective,
             inner,
             outer,
-            hyper,
             state,
             seed=batch.seed,
             micro_batch=self.micro_batch,

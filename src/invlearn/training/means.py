@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def random_folds(sizes: tuple[int, ...], folds: int, generator: torch.Generator)
 
 
 def environment_means(
-    moments: dict[str, Tensor],
+    moments: Mapping[str, Any],
     segment: Tensor,
     n_segments: int,
     weights: Tensor | None = None,

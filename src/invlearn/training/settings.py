@@ -47,7 +47,7 @@ class Settings:
     l2 : float
         Coefficient of ‖θ‖² (all parameters, biases too), added to the loss as published.
     schedule : PenaltySchedule
-        Of the objective's `penalty_weight`, where it has one.
+        Of the objective's `strength`, where it has one.
     lr_factor : callable, optional
         Factor on `lr` at each step, a pure function of the step.
     averaging : float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch.func import vmap
 
 from invlearn.losses import Loss
 from invlearn.objectives.base import GradientObjective, MeanObjective, Objective, Terms
-from invlearn.objectives.meta_irm import MetaIRM, MetaIRMHyper
+from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training.bilevel import (
     CURVATURE_EVERY,
     diverged,
@@ -58,23 +58,28 @@ class StackedEngine:
         self._steps: int | None = None
         self._rows: tuple[tuple[int, ...], list[Batch], StackedRows] | None = None
 
-    def step(self, batches: Sequence[Batch], hypers: Sequence[Any], states: Sequence[Any]) -> Made:
-        """Evaluate the objective and its gradient on every run's batch."""
+    def step(
+        self,
+        batches: Sequence[Batch],
+        states: Sequence[Any],
+        numbers: Sequence[Mapping[str, float]],
+    ) -> Made:
+        """Evaluate the objective and its gradient on every run's batch, with its numbers."""
         rows = self._layout(batches)
         device = rows.x.device
-        hyper = type(hypers[0])(
-            *(
-                torch.tensor(v, dtype=torch.float64).to(device, non_blocking=True)
-                for v in zip(*hypers, strict=True)
+        every = {
+            name: torch.tensor([own[name] for own in numbers], dtype=torch.float64).to(
+                device, non_blocking=True
             )
-        )
+            for name in numbers[0]
+        }
         state = None if states[0] is None else torch.stack(list(states)).to(device)
-        if isinstance(self.objective, MetaIRM):
-            return self._meta_step(self.objective, rows, batches, hypers, hyper, state)
-        if isinstance(self.objective, GradientObjective):
-            return self._gradient_step(self.objective, rows, hyper, state)
-        assert isinstance(self.objective, MeanObjective)
-        return self._mean_step(self.objective, rows, hyper, state)
+        objective: Any = self.objective
+        if objective.needs == "inner steps":
+            return self._meta_step(objective, rows, batches, numbers, every, state)
+        if objective.needs == "gradients":
+            return self._gradient_step(objective, rows, every, state)
+        return self._mean_step(objective, rows, every, state)
 
     def _layout(self, batches: Sequence[Batch]) -> StackedRows:
         """The batches' rows; those of full batches, which stay the same, are laid out once."""
@@ -86,7 +91,7 @@ class StackedEngine:
         return rows
 
     def _mean_step(
-        self, objective: MeanObjective, rows: StackedRows, hyper: Any, state: Tensor | None
+        self, objective: MeanObjective, rows: StackedRows, numbers: Any, state: Tensor | None
     ) -> Made:
         leaves = {n: p.detach().requires_grad_() for n, p in self.stack.parameters.items()}
         streamed = self.stack.forward(leaves, rows)
@@ -98,7 +103,7 @@ class StackedEngine:
             assert rows.fold is not None
             segment = segment * folds + rows.fold
         means = environment_means(
-            objective.moments(self.loss, *flat(z, rows.y)),
+            objective.moments(self.loss, *flat(z, rows.y), None),
             segment.flatten(),
             n_runs * n_envs * folds,
             rows.weights.flatten(),
@@ -106,12 +111,12 @@ class StackedEngine:
         shape = (n_runs, n_envs) + ((folds,) if folds > 1 else ())
         means = {name: m.reshape(*shape, *m.shape[1:]) for name, m in means.items()}
 
-        def value(means: Any, hyper: Any, state: Any) -> Any:
-            terms, new = objective.value(means, hyper, state)
+        def value(means: Any, numbers: Any, state: Any) -> Any:
+            terms, new = objective.bound(numbers).value(means, state)
             return tuple(terms) + (() if new is None else (new,))
 
         total, risks, penalty, *new = vmap(value, in_dims=(0, 0, None if state is None else 0))(
-            means, hyper, state
+            means, numbers, state
         )
         (grad_z,) = torch.autograd.grad(total.sum(), z)
         streamed.backward(grad_z)
@@ -124,7 +129,7 @@ class StackedEngine:
         return [StackedRisk(self.stack, self.loss, rows, e) for e in range(n_envs)]
 
     def _gradient_step(
-        self, objective: GradientObjective, rows: StackedRows, hyper: Any, state: Tensor | None
+        self, objective: GradientObjective, rows: StackedRows, numbers: Any, state: Tensor | None
     ) -> Made:
         theta = self.stack.parameters
         risks = self._risks(rows)
@@ -132,18 +137,16 @@ class StackedEngine:
         values = torch.stack([value for value, _ in found], 1)
         gradients = {name: torch.stack([g[name] for _, g in found], 1) for name in theta}
 
-        def combine(values: Any, gradients: Any, hyper: Any, state: Any) -> Any:
-            combination, new = objective.combine(values, gradients, hyper, state)
-            total = {
-                name: torch.tensordot(combination.weights.to(g.dtype), g, dims=1)
-                for name, g in gradients.items()
-            }
-            out = tuple(combination.terms), total, combination.directions or {}
+        def combine(values: Any, gradients: Any, numbers: Any, state: Any) -> Any:
+            own = objective.bound(numbers)
+            scalars, state = own.scalars({"risk": values}, state)
+            combination, new = own.combine(scalars, gradients, state)
+            out = tuple(combination.terms), combination.gradient, combination.directions or {}
             return out + (() if new is None else (new,))
 
         terms, total, directions, *new = vmap(
             combine, in_dims=(0, 0, 0, None if state is None else 0)
-        )(values, gradients, hyper, state)
+        )(values, gradients, numbers, state)
         if directions:
             for e, risk in enumerate(risks):
                 direction = {name: v[:, e].to(theta[name].dtype) for name, v in directions.items()}
@@ -156,8 +159,8 @@ class StackedEngine:
         objective: MetaIRM,
         rows: StackedRows,
         batches: Sequence[Batch],
-        hypers: Sequence[MetaIRMHyper],
-        hyper: Any,
+        numbers: Sequence[Mapping[str, float]],
+        every: Mapping[str, Tensor],
         state: Tensor | None,
     ) -> Made:
         theta, n_envs = self.stack.parameters, len(rows.offsets) - 1
@@ -172,12 +175,12 @@ class StackedEngine:
             inner, outer = (self._risks(rows.select(rows.fold == fold)) for fold in range(2))
         names = objective.adapted(list(theta))
         risks, starts = zip(*(risk.gradient(theta) for risk in inner), strict=True)
-        rate = hyper.inner_lr
+        rate = every["inner_lr"]
         if state is not None:
             state = self._curvature(state, inner, names, starts)
             rate = rate / state[:, 1]
         rate = rate.to(next(iter(theta.values())).dtype)
-        dropgrad = [own.dropgrad for own in hypers]
+        dropgrad = [own["dropgrad"] for own in numbers]
 
         def advance(rate: Tensor, at: Any, gradient: Any, noise: Any) -> Parameters:
             return stepped(objective, rate, at, gradient, noise)
@@ -203,10 +206,10 @@ class StackedEngine:
         found = [outer[j].gradient(ends[i]) for i, j in pairs]
         losses = torch.stack([value for value, _ in found], 1).requires_grad_()
         terms = vmap(
-            lambda losses, risks, hyper: tuple(objective.value(losses, risks, n_envs, hyper))
-        )(losses, torch.stack(risks, 1), hyper)
+            lambda losses, risks, own: tuple(objective.bound(own).value(losses, risks, n_envs))
+        )(losses, torch.stack(risks, 1), dict(every))
         (weights,) = torch.autograd.grad(terms[0].sum(), losses)
-        suspect = torch.full_like(hyper.inner_lr, -1)
+        suspect = torch.full_like(every["inner_lr"], -1)
         for (i, _), value in zip(pairs, losses.detach().unbind(1), strict=True):
             suspect = torch.where((suspect < 0) & ~value.isfinite(), float(i), suspect)
 
@@ -232,7 +235,7 @@ class StackedEngine:
             bad = suspect >= 0
             return Made(kept._replace(total=kept.total.where(~bad, torch.nan)), state, total, {})
         errors = {
-            r: diverged(batches[r].rows.names[int(e)], hypers[r].inner_lr)
+            r: diverged(batches[r].rows.names[int(e)], numbers[r]["inner_lr"])
             for r, e in enumerate(suspect.tolist())
             if e >= 0
         }

@@ -118,8 +118,8 @@ class StackedTrainers:
         with self.trainers[0].settings.products(device):
             made = self.engine.step(
                 [update.batch for update in updates],
-                [update.hyper for update in updates],
                 [trainer.state for trainer in self.trainers],
+                [update.numbers for update in updates],
             )
         l2, scale, lr, keep = (
             torch.tensor(row, dtype=torch.float64).to(device, non_blocking=True)

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import cast
 
 import torch
 
@@ -144,14 +145,14 @@ def likeness(trainer: Trainer) -> Hashable | None:
         or batch_norms(model)
         or any(True for _ in model.buffers())
         or not all(p.requires_grad for _, p in parameters)
-        or (isinstance(objective, MetaIRM) and not _pairs_fit(trainer, objective))
+        or (objective.needs == "inner steps" and not _pairs_fit(trainer, cast(MetaIRM, objective)))
     ):
         return None
     key = (
         type(model),
         repr(model),
         tuple((name, tuple(p.shape), p.dtype, p.device) for name, p in parameters),
-        objective,
+        objective.static(),
         trainer.loss,
         tuple(sorted(options.items())),
         settings.micro_batch,
@@ -192,7 +193,9 @@ def fitting(trainers: Sequence[Trainer]) -> list[bool]:
     try:
         rows = StackedRows.of(few)
         StackedEngine(stack, first.loss, first.objective).step(
-            few, [trainer.hyper for trainer in trainers], [trainer.state for trainer in trainers]
+            few,
+            [trainer.state for trainer in trainers],
+            [trainer.objective.numbers for trainer in trainers],
         )
         with torch.no_grad():
             z = stack.outputs(stack.parameters, rows, slice(0, rows.offsets[-1]))

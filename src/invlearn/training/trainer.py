@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +40,14 @@ _LAYERS = 2  # Stream of random numbers for dropout and its like.
 class Update:
     """A step that is to be made: its rows, and the numbers its schedules give.
 
-    penalty_weight: NaN for an objective without one; scale: factor on the whole loss, the L2
-    term included; resets: whether the optimizer's state is emptied before it.
+    numbers: the objective's hyperparameters; penalty_weight: its strength, NaN for an objective
+    without one; scale: factor on the whole loss, the L2 term included; resets: whether the
+    optimizer's state is emptied before it.
     """
 
     step: int
     batch: Batch
-    hyper: Any
+    numbers: Mapping[str, float]
     penalty_weight: float
     scale: float
     lr: float
@@ -71,7 +72,8 @@ class Run:
         Trained in place, or with `Settings.averaging` the averaged copy; after a divergence, as
         it was at the last finite evaluation.
     history : DataFrame
-        A row per step: step, total, penalty, penalty_weight, and 'risk <environment>'.
+        A row per step: step, total, penalty, penalty_weight (the strength), and a
+        'risk <environment>' for each.
     curves : DataFrame
         A row per evaluated step, environment, split and metric: environment, split, metric,
         value, step. Step t is the model after t updates.
@@ -109,8 +111,6 @@ class Trainer:
         Training rows.
     objective : str or Objective
     loss : str or Loss
-    hyper : NamedTuple, optional
-        The objective's hyperparameters; default: its own defaults.
     settings : Settings, optional
     seed : int
         Of the rows and halves drawn. With equal seeds, machine and thread count, reruns
@@ -148,7 +148,6 @@ class Trainer:
         objective: str | Objective,
         loss: str | Loss,
         *,
-        hyper: Any = None,
         settings: Settings | None = None,
         seed: int = 0,
         evaluations: Sequence[EvaluationSet] = (),
@@ -159,17 +158,10 @@ class Trainer:
         self.environments = environments
         self.objective = get_objective(objective)
         self.loss = get_loss(loss)
-        self.hyper = self.objective.Hyper() if hyper is None else hyper
         self.settings = settings or Settings()
         self.seed = seed
-        if type(self.hyper) is not self.objective.Hyper:
-            raise OptionError(
-                f"Expected hyper to be a {self.objective.Hyper.__name__}, got "
-                f"{type(self.hyper).__name__}. Pass get_objective(name).Hyper(...)."
-            )
         if not any(p.requires_grad for p in model.parameters()):
             raise OptionError("Expected a model with trainable parameters, got none.")
-        self.objective.check(self.hyper)
         environments.require(self.objective.min_environments, self.objective.title)
         self.stopper = None if stopping is None else Stopper(stopping)
         if stopping is not None and stopping.get().reads_outputs:
@@ -309,24 +301,24 @@ class Trainer:
 
     def _penalty_start(self) -> int:
         """The step at which a scheduled penalty begins to change; before it nothing is decided."""
-        scheduled = (
-            "penalty_weight" in self.hyper._fields and self.settings.schedule.kind != "constant"
-        )
-        return self.settings.schedule.start if scheduled else 0
+        schedule, strength = self.settings.schedule, self.objective.strength
+        if not strength or schedule.kind == "constant":
+            return 0
+        return schedule.start if schedule.before != self.objective.numbers[strength] else 0
 
     def _plan(self, step: int) -> Update:
         """All that is known of a step before it is made."""
-        settings, schedule, hyper = self.settings, self.settings.schedule, self.hyper
-        weight, scale = math.nan, 1.0
-        if "penalty_weight" in hyper._fields:
-            weight = schedule.weight(step, hyper.penalty_weight)
-            hyper = hyper._replace(penalty_weight=weight)
+        settings, schedule = self.settings, self.settings.schedule
+        strength = self.objective.strength
+        numbers, weight, scale = self.objective.numbers, math.nan, 1.0
+        if strength:
+            numbers[strength] = weight = schedule.weight(step, numbers[strength])
             scale = schedule.loss_scale(weight)
         batch = draw_batch(self.environments, settings, self.objective.folds, self.seed, step)
         lr = float(self.optimizer.param_groups[0]["lr"])
         if settings.lr_factor is not None:
             lr = settings.lr * settings.lr_factor(step)
-        return Update(step, batch, hyper, weight, scale, lr, schedule.resets(step))
+        return Update(step, batch, numbers, weight, scale, lr, schedule.resets(step))
 
     def _make(self, update: Update) -> Terms:
         """Make an update of this run alone."""
@@ -343,7 +335,7 @@ class Trainer:
             self.optimizer.zero_grad()
             seed = seeded_generator(self.seed, _LAYERS, update.step).initial_seed()
             with replayed(seed), self.settings.products(self.device):
-                terms, self.state = self.engine.step(update.batch, update.hyper, start_state)
+                terms, self.state = self.engine.step(update.batch, start_state, update.numbers)
             if not self.lazy:
                 update.check(terms)
             return update.scale * (terms.total + self._finish_gradient(update.scale))
