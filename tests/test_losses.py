@@ -205,8 +205,31 @@ def test_errors_are_zero_or_one_for_classes():
 def test_errors_of_a_regression_are_its_losses():
     for name in ("squared", "squared-3", "custom"):
         loss, z, y, _ = rows_of(name)
-        assert not loss.classification
+        assert loss.kind == ("unknown" if name == "custom" else "numbers")
         assert loss.errors(z, y).equal(loss.value(z, y))
+
+
+# Probabilities.
+
+
+@pytest.mark.parametrize("name", [n for n, (loss, *_) in CASES.items() if loss.kind == "classes"])
+def test_probabilities_are_those_whose_logarithm_is_the_loss(name):
+    loss, z, y, _ = rows_of(name)
+    p = loss.probabilities(z)
+    assert p.shape == (N, CASES[name][2])
+    torch.testing.assert_close(p.sum(1), torch.ones(N, dtype=z.dtype))
+    torch.testing.assert_close(-p[torch.arange(N), y].log(), loss.value(z, y))
+    assert (p.argmax(1) != y).equal(loss.errors(z, y).bool())
+    assert loss.logits(z).softmax(1).equal(p)
+
+
+@pytest.mark.parametrize("name", ["squared", "custom"])
+def test_probabilities_of_targets_that_are_no_classes_are_refused(name):
+    loss, z, _, _ = rows_of(name)
+    with pytest.raises(
+        OptionError, match=rf"loss over classes, got '{name}': its .* Use 'logistic' or 'softmax'"
+    ):
+        loss.probabilities(z)
 
 
 # Targets of another kind.

@@ -88,7 +88,7 @@ def measure(z_all: Tensor, data: EvaluationSet, loss: Loss) -> list[Measurement]
             "risk": risk,
             "dummy_gradient_norm": (share @ loss.dummy_gradient(z, y)).norm(),
         }
-        if loss.classification:
+        if loss.kind == "classes":
             metrics["accuracy"] = 1 - share @ loss.errors(z, y)
         if data.split == "validation":
             metrics["risk_standard_error"] = (share * (losses - risk)).norm()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,12 +26,13 @@ class Loss(ABC):
 
     Attributes
     ----------
-    classification : bool
-        Whether `errors` (0-1) means something.
+    name : str
+    kind : 'classes', 'numbers' or 'unknown'
+        What its targets are.
     """
 
     name: ClassVar[str]
-    classification: ClassVar[bool] = True
+    kind: ClassVar[Literal["classes", "numbers", "unknown"]]
 
     @abstractmethod
     def value(self, z: Tensor, y: Tensor) -> Tensor:
@@ -54,8 +55,19 @@ class Loss(ABC):
         return (z * self.output_gradient(z, y)).reshape(len(z), -1).sum(1, keepdim=True)
 
     def errors(self, z: Tensor, y: Tensor) -> Tensor:
-        """0-1 error of every row, [n] (squared error for a regression)."""
+        """0-1 error of every row, [n]; of numbers the squared error, else the loss."""
         return self.value(z, y)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """One logit per class, [n, classes]; OptionError where the targets are no classes."""
+        raise OptionError(
+            f"Expected a loss over classes, got '{self.name}': its outputs are no probabilities. "
+            "Use 'logistic' or 'softmax'."
+        )
+
+    def probabilities(self, z: Tensor) -> Tensor:
+        """Probability of each class, [n, classes]; OptionError as `logits`."""
+        return self.logits(z).softmax(1)
 
 
 def _one_output(z: Tensor, loss: str) -> Tensor:
@@ -80,7 +92,7 @@ class Squared(Loss):
     """
 
     name: ClassVar[str] = "squared"
-    classification: ClassVar[bool] = False
+    kind: ClassVar[Literal["numbers"]] = "numbers"
 
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         return (z - y.reshape(z.shape)).square().reshape(len(z), -1).mean(1)
@@ -116,6 +128,7 @@ class Logistic(Loss):
     """
 
     name: ClassVar[str] = "logistic"
+    kind: ClassVar[Literal["classes"]] = "classes"
 
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         z = _one_output(z, self.name)
@@ -142,6 +155,10 @@ class Logistic(Loss):
     def errors(self, z: Tensor, y: Tensor) -> Tensor:
         return ((_one_output(z, self.name) > 0) != (y == 1)).to(z.dtype)
 
+    def logits(self, z: Tensor) -> Tensor:
+        z = _one_output(z, self.name)
+        return torch.stack([torch.zeros_like(z), z], 1)
+
 
 @dataclass(frozen=True)
 class Softmax(Loss):
@@ -161,6 +178,7 @@ class Softmax(Loss):
 
     dummy: str = "scalar"
     name: ClassVar[str] = "softmax"
+    kind: ClassVar[Literal["classes"]] = "classes"
 
     def __post_init__(self) -> None:
         if self.dummy not in ("scalar", "per-class"):
@@ -197,6 +215,9 @@ class Softmax(Loss):
     def errors(self, z: Tensor, y: Tensor) -> Tensor:
         return (z.argmax(1) != y).to(z.dtype)
 
+    def logits(self, z: Tensor) -> Tensor:
+        return z
+
 
 @dataclass(frozen=True)
 class Custom(Loss):
@@ -216,7 +237,7 @@ class Custom(Loss):
 
     function: Callable[[Tensor, Tensor], Tensor]
     name: ClassVar[str] = "custom"
-    classification: ClassVar[bool] = False
+    kind: ClassVar[Literal["unknown"]] = "unknown"
 
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         return torch.func.vmap(self.function)(z, y)

@@ -28,7 +28,7 @@ from invlearn.diagnostics.intervals import (
     resampled_means,
     widest_gap,
 )
-from invlearn.losses import Logistic, Loss, Softmax, Squared
+from invlearn.losses import Loss
 
 BINS = 10
 
@@ -78,7 +78,7 @@ def calibration(
     (2017), arXiv 1706.04599, on calibration error and temperature.
     """
     name, title = "calibration", "Whether a score means the same in every environment"
-    if not isinstance(loss, Logistic | Softmax | Squared):
+    if loss.kind == "unknown":
         return left_out(name, title, "calibration is not defined for a custom loss.")
     kept, without = usable(parts, loss, varied=True)
     flat = [rows.label for rows in kept if float(rows.z.std(0).max()) == 0]
@@ -87,13 +87,13 @@ def calibration(
         without += f" Without {listed(flat)} (the model's output is constant)."
     if not kept:
         return left_out(name, title, too_few(1, kept, without))
-    if isinstance(loss, Squared) and kept[0].z.shape[1] > 1:
+    if loss.kind == "numbers" and kept[0].z.shape[1] > 1:
         return left_out(name, title, "it is made for one target column, there are several.")
     table, slopes = [], []
     for rows in kept:
         shares = rows.shares.numpy()
         row: dict[str, object] = {"environment": rows.name, "rows": len(rows)}
-        if isinstance(loss, Squared):
+        if loss.kind == "numbers":
             residual = (rows.z[:, 0] - rows.y.reshape(len(rows)).double()).numpy()
             span = interval(resampled_means(residual, shares, draws, rng))
             bias = float(shares @ residual)
@@ -130,7 +130,7 @@ def calibration(
     if off:
         text = f"The score's slope lies {between}; it is off in {listed(off)}.{without}"
         action = "Recalibrate the score on held-out rows before reading it as a probability."
-        if isinstance(loss, Squared):
+        if loss.kind == "numbers":
             action = "Refit the scale of the predictions on held-out rows."
         return Finding(name, title, text, action, "note", frame)
     text = (
@@ -190,17 +190,17 @@ def calibration_slope(
     rows : PredictedRows
         With outputs that are not constant.
     loss : Loss
-        Logistic, Softmax or Squared.
+        Over classes or numbers.
     draws : int
     rng : numpy Generator
     """
     z, y, shares = rows.z.numpy(), rows.y.numpy(), rows.shares.numpy()
-    several = isinstance(loss, Softmax)
+    several = loss.kind == "classes" and rows.z.shape[1] > 1
     # In units of the score's spread the problem is well scaled; the slope is rescaled after.
     scale = float(z.std()) or 1.0
     u = z / scale
     # A logit's intercept needs it too where a draw's rows are all far from the threshold.
-    free = 0.0 if isinstance(loss, Squared) else _PENALTY
+    free = 0.0 if loss.kind == "numbers" else _PENALTY
     pull = np.diag([_PENALTY] if several else [free, _PENALTY])
     target = np.array([scale] if several else [0.0, scale])
     if not several:
@@ -219,7 +219,7 @@ def calibration_slope(
             value = logsumexp(score, axis=1) - theta[0] * own
             return value, (mean - own)[:, None], curve[:, None, None]
         score = u @ theta
-        if isinstance(loss, Logistic):
+        if loss.kind == "classes":
             p = expit(score)
             value, slope, curve = np.logaddexp(0, score) - y * score, p - y, p * (1 - p)
         else:
@@ -253,7 +253,7 @@ def calibration_slope(
     moved = -np.linalg.solve(hessians, gradients[:, :, None])[:, -1, 0]
     # Where few rows carry the slope, or the rarer class, the draws may hardly differ by chance.
     bread = np.linalg.inv(np.tensordot(shares, hessian, 1) + pull)
-    noise = float(shares @ (u @ fitted - y) ** 2) if isinstance(loss, Squared) else 1.0
+    noise = float(shares @ (u @ fitted - y) ** 2) if loss.kind == "numbers" else 1.0
     variance = noise * (bread @ np.tensordot(shares**2, hessian, 1) @ bread)[-1, -1]
     moved *= max(1.0, float(np.sqrt(variance)) / max(float(moved.std(ddof=1)), 1e-300))
     return Slope(float(fitted[-1]) / scale, interval((fitted[-1] + moved) / scale))

@@ -25,7 +25,7 @@ from invlearn.diagnostics.findings import (
 from invlearn.diagnostics.intervals import Floats
 from invlearn.evaluation import forward
 from invlearn.features import ChannelImages
-from invlearn.losses import Logistic, Loss, Softmax, Squared
+from invlearn.losses import Loss
 from invlearn.selection import certify
 
 ROWS = 5000
@@ -71,7 +71,7 @@ def diversity(
     if all(bool((rows.y == kept[0].y[0]).all()) for rows in kept):
         return left_out(name, title, "the targets are all the same.")
     if reference is None:
-        if not isinstance(loss, Squared | Logistic | Softmax):
+        if loss.kind == "unknown":
             return left_out(
                 name, title, "a custom loss needs a reference model trained on the pooled rows."
             )
@@ -92,7 +92,7 @@ def diversity(
         }
     )
     spread = f"{100 * min(found.frequencies):.1f} to {100 * max(found.frequencies):.1f} %"
-    wrong = "gets wrong" if loss.classification else "misses by more than on the median row"
+    wrong = "gets wrong" if loss.kind == "classes" else "misses by more than on the median row"
     if found.holds:
         text = (
             f"The rows that pooled training {wrong} are {spread} of an environment, a difference "
@@ -113,7 +113,7 @@ def diversity(
 def _wrong(errors: Sequence[Floats], loss: Loss) -> Tensor:
     """Rows on which a model errs; a regression: by more than on the median row."""
     values = np.concatenate(errors)
-    return torch.from_numpy(values > (0.5 if loss.classification else np.median(values)))
+    return torch.from_numpy(values > (0.5 if loss.kind == "classes" else np.median(values)))
 
 
 def _errors(model: nn.Module, rows: EnvironmentRows, loss: Loss) -> Floats:
@@ -135,14 +135,14 @@ def out_of_fold_errors(parts: Sequence[EnvironmentRows], loss: Loss, seed: int) 
     errors = np.empty(len(y))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     for inside, outside in folds.split(x, environment):
-        if loss.classification and len(np.unique(y[inside])) == 1:
+        if loss.kind == "classes" and len(np.unique(y[inside])) == 1:
             errors[outside] = y[outside] != y[inside][0]
             continue
-        step = LogisticRegression(max_iter=1000) if loss.classification else Ridge()
+        step = LogisticRegression(max_iter=1000) if loss.kind == "classes" else Ridge()
         model = make_pipeline(StandardScaler(), step)
         own = {f"{model.steps[-1][0]}__sample_weight": weights[inside]}
         predicted = model.fit(x[inside], y[inside], **own).predict(x[outside])
-        if loss.classification:
+        if loss.kind == "classes":
             errors[outside] = predicted != y[outside]
         else:
             squares = (predicted - y[outside]).reshape(len(outside), -1) ** 2

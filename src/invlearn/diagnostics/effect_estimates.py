@@ -24,7 +24,7 @@ from invlearn.diagnostics.findings import (
 from invlearn.diagnostics.intervals import Floats
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError
-from invlearn.losses import Logistic, Loss, Softmax, Squared
+from invlearn.losses import Loss
 
 ROWS = 10_000
 """Rows of an environment that effects are estimated from."""
@@ -75,7 +75,7 @@ def estimate_effects(
     EnvironmentsError, OptionError
         As `conflicting_features`.
     """
-    if not isinstance(loss, Squared | Logistic | Softmax):
+    if loss.kind == "unknown":
         raise OptionError(
             f"Expected the squared, logistic or softmax loss, got '{loss.name}'. The loss says "
             "whether targets are numbers or classes: pass the one nearest in kind."
@@ -113,7 +113,7 @@ def estimate_effects(
             target = y[e][:, t]
             if target.min() == target.max() or not varied.any():
                 continue
-            fitted = _fit(design[:, varied], target, shares, loss.classification)
+            fitted = _fit(design[:, varied], target, shares, loss.kind == "classes")
             effects[t, e, varied], errors[t, e, varied] = fitted
     # A rare feature is in the regressions all the same, so that the others are not taken for it.
     errors[:, ~measured[:, columns]] = np.inf
@@ -154,7 +154,7 @@ def _standardized(
     shares = _shares(parts)
     x = _scaled([np.asarray(rows.x, dtype=np.float64) for rows in parts], shares)
     y = [rows.y.numpy().reshape(len(rows), -1) for rows in parts]
-    if not loss.classification:
+    if loss.kind != "classes":
         return x, _scaled([part.astype(np.float64) for part in y], shares), ()
     labels = np.unique(np.concatenate(y))
     chosen = labels[1:] if len(labels) <= 2 else labels

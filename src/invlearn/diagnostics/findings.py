@@ -206,7 +206,7 @@ def usable(
         if len(rows) < MIN_ROWS:
             reasons.append(f"'{rows.name}' (fewer than {MIN_ROWS} rows)")
         elif varied and bool((rows.y == rows.y[0]).all()):
-            one = "one class only" if loss.classification else "one target value only"
+            one = "one class only" if loss.kind == "classes" else "one target value only"
             reasons.append(f"'{rows.name}' ({one})")
         else:
             kept.append(rows)

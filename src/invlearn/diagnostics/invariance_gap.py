@@ -178,7 +178,7 @@ def refitted_losses(
     used = spread > 1e-6 * spread.max().clamp(min=1e-12)
     h = h[:, used] / spread[used]
     order = rng.permutation(len(rows))
-    if loss.classification:
+    if loss.kind == "classes":
         order = order[np.argsort(rows.y.numpy()[order], kind="stable")]
     fold = np.empty(len(rows), dtype=np.int64)
     fold[order] = np.arange(len(rows)) % FOLDS

@@ -20,7 +20,7 @@ from invlearn.diagnostics.findings import (
     usable,
 )
 from invlearn.diagnostics.intervals import interval, normal_bound, resampled_means, widest_gap
-from invlearn.losses import Logistic, Loss, Softmax, Squared
+from invlearn.losses import Loss
 
 POINTS = 0.05
 """A difference of accuracies that matters."""
@@ -66,12 +66,12 @@ def risk_profile(
     for rows in kept:
         losses = rows.losses(loss).numpy()
         columns = [losses]
-        if loss.classification:
+        if loss.kind == "classes":
             columns.append(1 - loss.errors(rows.z, rows.y).double().numpy())
         matrix = np.stack(columns, axis=1)
         means = rows.shares.numpy() @ matrix
         found = resampled_means(matrix, rows.shares.numpy(), draws, rng)
-        if isinstance(loss, Squared):
+        if loss.kind == "numbers":
             # Of resampled squares a mean may come out as minus a rounding error.
             means = np.append(means, np.sqrt(means[0]))
             found = np.c_[found, np.sqrt(np.maximum(found[:, 0], 0))]
@@ -90,7 +90,7 @@ def risk_profile(
         return Finding(name, title, means_text, "Add rows of other sources.", "note", frame)
     gap = widest_gap(np.array(values), np.array(errors))
     low, high = values[gap.lower], values[gap.higher]
-    matters = high - low > POINTS if loss.classification else high > RATIO * low
+    matters = high - low > POINTS if loss.kind == "classes" else high > RATIO * low
     spans = (
         f"{measure} {_shown(measure, low)} in {kept[gap.lower].label} and "
         f"{_shown(measure, high)} in {kept[gap.higher].label}"
@@ -198,7 +198,7 @@ def dummy_gradients(parts: Sequence[PredictedRows], loss: Loss) -> Finding:
     kept, without = usable(parts, loss)
     if not kept:
         return left_out(name, title, too_few(1, kept, without))
-    words = ("too sure", "too timid") if loss.classification else ("too large", "too small")
+    words = ("too sure", "too timid") if loss.kind == "classes" else ("too large", "too small")
     bound = normal_bound(len(kept))
     table = []
     large: list[str] = []
@@ -224,7 +224,7 @@ def dummy_gradients(parts: Sequence[PredictedRows], loss: Loss) -> Finding:
             }
         )
     frame = pd.DataFrame(table)
-    what = "The model is" if loss.classification else "The model's predictions are"
+    what = "The model is" if loss.kind == "classes" else "The model's predictions are"
     if large and small:
         text = (
             f"{what} {words[0]} in {listed(large)} and {words[1]} in {listed(small)}: no one "
@@ -244,12 +244,9 @@ def dummy_gradients(parts: Sequence[PredictedRows], loss: Loss) -> Finding:
 
 def _right_scale_error(rows: PredictedRows, loss: Loss) -> float:
     """Standard error of the mean dummy gradient if the model's probabilities were right."""
-    if not isinstance(loss, Logistic | Softmax):
+    if loss.kind != "classes":
         return 0.0
-    logits = rows.z
-    if isinstance(loss, Logistic):
-        logits = torch.cat([torch.zeros_like(rows.z), rows.z], 1)
-    p = logits.softmax(1)
+    logits, p = loss.logits(rows.z), loss.probabilities(rows.z)
     mean = (p * logits).sum(1, keepdim=True)
     variance = (p * (logits - mean).square()).sum(1)
     return float((rows.shares.square() @ variance).sqrt())
@@ -266,9 +263,9 @@ def _best_scale(rows: PredictedRows, loss: Loss) -> float:
 
 
 def _measure(loss: Loss) -> str:
-    if loss.classification:
+    if loss.kind == "classes":
         return "accuracy"
-    return "root mean squared error" if isinstance(loss, Squared) else "risk"
+    return "root mean squared error" if loss.kind == "numbers" else "risk"
 
 
 def _shown(measure: str, value: float) -> str:

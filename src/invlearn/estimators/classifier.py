@@ -107,8 +107,11 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
                 "is nothing to tell apart."
             )
         codes = encoder.transform(y).astype(np.int64)
-        two = len(self.classes_) == 2
-        return codes, get_loss("logistic" if two else "softmax"), 1 if two else len(self.classes_)
+        return codes, self._loss, 1 if len(self.classes_) == 2 else len(self.classes_)
+
+    @property
+    def _loss(self) -> Loss:
+        return get_loss("logistic" if len(self.classes_) == 2 else "softmax")
 
     def decision_function(self, X: Any) -> Array:
         """Log-odds of the second of two classes [n], or every class's logit [n, k]."""
@@ -117,13 +120,9 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
 
     def predict_proba(self, X: Any) -> Array:
         """Probability of every class [n, k], in the order of `classes_`."""
-        z = torch.as_tensor(self._outputs(X))
-        if len(self.classes_) == 2:
-            z = torch.cat([torch.zeros_like(z), z], 1)
-        return z.softmax(1).numpy()
+        return self._loss.probabilities(torch.as_tensor(self._outputs(X))).numpy()
 
     def predict(self, X: Any) -> Array:
         """The likeliest class of every row [n]."""
-        z = self._outputs(X)
-        two = len(self.classes_) == 2
-        return cast(Array, self.classes_[(z[:, 0] > 0).astype(int) if two else z.argmax(1)])
+        logits = self._loss.logits(torch.as_tensor(self._outputs(X)))
+        return cast(Array, self.classes_[logits.argmax(1).numpy()])

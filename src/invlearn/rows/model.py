@@ -117,14 +117,13 @@ class RowsModel:
         DataFrame [n]
             'prediction', and of a classification 'probability of CLASS' for every class.
         """
-        z = self.outputs(frame, pixels)
+        z = torch.as_tensor(self.outputs(frame, pixels))
         if self.target.task == "regression":
             values = z[:, 0] * self.output.scale + self.output.center
-            return pd.DataFrame({"prediction": values})
-        if z.shape[1] == 1:
-            z = np.concatenate([np.zeros_like(z), z], axis=1)
-        shares = torch.as_tensor(z).softmax(1).numpy()
-        out = pd.DataFrame({"prediction": self.target.decode(z.argmax(1))})
+            return pd.DataFrame({"prediction": values.numpy()})
+        loss = get_loss(self.record.loss)
+        shares = loss.probabilities(z).numpy()
+        out = pd.DataFrame({"prediction": self.target.decode(loss.logits(z).argmax(1).numpy())})
         for code, label in enumerate(self.target.classes):
             out[f"probability of {label}"] = shares[:, code]
         return out

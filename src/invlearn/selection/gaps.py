@@ -74,7 +74,7 @@ def _weights(parts: Sequence[SplitOutputs]) -> Tensor:
 
 def _errs(split: SplitOutputs, loss: Loss, z: Tensor) -> Tensor:
     errors = split.errors(loss, z)
-    return errors > (0.5 if loss.classification else float(errors.median()))
+    return errors > (0.5 if loss.kind == "classes" else float(errors.median()))
 
 
 def reference_group(split: SplitOutputs, outputs: Outputs) -> Tensor:
@@ -152,7 +152,7 @@ def _lowest_worst(candidates: list[Tensor], group: Tensor, weights: Tensor) -> f
 
 def _constant_errors(y: Tensor, weights: Tensor, loss: Loss) -> list[Tensor]:
     """Errors [n] of each constant class, or (a regression) of the mean target."""
-    if loss.classification:
+    if loss.kind == "classes":
         return [(y != label).to(torch.float64) for label in torch.unique(y)]
     share = (weights / weights.sum()).reshape(-1, *[1] * (y.ndim - 1))
     mean = (share * y.to(torch.float64)).sum(0, keepdim=True).expand(len(y), *y.shape[1:])

@@ -38,7 +38,7 @@ def check_rows(
     for data in evaluations:
         for targets in data.targets:
             loss.check(targets, n_outputs)
-    if not loss.classification:
+    if loss.kind != "classes":
         return
     for name, _, y in rows:
         if len(torch.unique(y)) < 2:

@@ -75,7 +75,7 @@ class Recorder:
             if data.split in self.keep:
                 picked = torch.cat(data.rows)
                 # Signs and probabilities survive half precision, a regression's outputs do not.
-                half = self.loss.classification
+                half = self.loss.kind == "classes"
                 kept[data.split] = z[picked].to(torch.float16 if half else z.dtype)
                 if raised_here is not None:
                     raised.append(raised_here)
