@@ -28,11 +28,12 @@ from invlearn.datasets import load
 from invlearn.datasets.base import Benchmark
 from invlearn.errors import CollapseWarning, DivergenceWarning
 from invlearn.experiments.methods import get_method
-from invlearn.experiments.plans import training_sets, trial_seed
 from invlearn.experiments.recipes import get_recipe
-from invlearn.experiments.references import reference_outputs
+from invlearn.experiments.references import trial_reference
+from invlearn.experiments.trials import trial_seed
 from invlearn.features import width
 from invlearn.ground.machine import provenance
+from invlearn.learning import evaluation_sets
 from invlearn.losses import get_loss
 from invlearn.models import MLP
 from invlearn.objectives.meta_irm import MetaIRM
@@ -95,7 +96,7 @@ def run(
             evaluate_every=EVERY,
         ),
         seed=seed,
-        evaluations=[*training_sets(benchmark), benchmark.test],
+        evaluations=[*evaluation_sets(benchmark.train, benchmark.validation), benchmark.test],
         keep_outputs=("train", "validation"),
     )
     probe = rows.take([torch.arange(n)[:: max(n // PROBE_ROWS, 1)] for n in rows.sizes])
@@ -146,7 +147,7 @@ def main() -> None:
         seed = trial_seed(11, trial)
         benchmark = load(args.dataset, seed=seed)
         erm = get_recipe(args.dataset, oracle=False).plan(get_method("erm"))
-        reference = reference_outputs(erm, benchmark, seed)
+        reference = trial_reference(erm, benchmark, seed)
         for variant in VARIANTS:
             row = run(variant, benchmark, reference, seed, args.steps)
             found.append(row)

@@ -34,9 +34,10 @@ from torch import Tensor
 
 from invlearn.datasets.base import Benchmark
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.experiments.plans import train_plan, training_sets
-from invlearn.experiments.recipes import Plan
 from invlearn.ground.machine import provenance
+from invlearn.learning import Plan, evaluation_sets
+from invlearn.learning import train as train_plan
+from invlearn.learning.plan import Layers
 from invlearn.objectives.erm import ERM
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.objectives.vrex import VREx
@@ -178,24 +179,26 @@ def make(case: Case, seed: int) -> Benchmark:
 def plans(case: Case) -> dict[str, Plan]:
     """How each method trains on the case: a linear predictor in a regression."""
     linear = isinstance(case, Regression)
-    hidden = () if linear else (256,)
+    network = Layers(() if linear else (256,))
     settings = Settings(steps=160, lr=2e-2 if linear else 2e-3, l2=0.0 if linear else 1e-3)
     settings = replace(settings, averaging=0.9)
     later = PenaltySchedule("step", start=40, before=1.0, at_anneal="rescale")
-    vrex = VREx(1e2 if linear else 1e3)
+    vrex = VREx(penalty_weight=1e2 if linear else 1e3)
     return {
-        "ERM": Plan(ERM(), hidden, replace(settings, steps=80)),
-        "meta-IRM": Plan(MetaIRM(), hidden, settings),
-        "V-REx": Plan(vrex, hidden, replace(settings, schedule=later)),
+        "ERM": Plan(ERM(), network, replace(settings, steps=80)),
+        "meta-IRM": Plan(MetaIRM(), network, settings),
+        "V-REx": Plan(vrex, network, replace(settings, schedule=later)),
     }
 
 
 def train(case: Case, seed: int) -> dict[str, Run]:
     """A run of each method."""
     data = make(case, seed)
-    sets = [*training_sets(data), data.test]
+    sets = [*evaluation_sets(data.train, data.validation), data.test]
     return {
-        method: train_plan(plan, data, data.train, sets, seed, keep_outputs=True)
+        method: train_plan(
+            plan, data.train, data.loss, data.n_outputs, seed, evaluations=sets, keep_outputs=True
+        )
         for method, plan in plans(case).items()
     }
 

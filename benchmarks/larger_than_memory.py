@@ -28,10 +28,10 @@ import torch
 
 from common import in_child, make_parser, source_of, write
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.estimators.fitting import Recipe, fit_network
 from invlearn.evaluation import evaluate
+from invlearn.learning import fit, standard_plan
+from invlearn.learning.plan import Layers
 from invlearn.losses import get_loss
-from invlearn.models import MLP
 from invlearn.rows.streamed import stream_parquet
 from invlearn.stored_rows import StoredRows
 
@@ -87,14 +87,7 @@ def train(path: Path, folder: Path, threads: int) -> dict[str, Any]:
     ) as rows:
         streamed, streamed_peak = time.perf_counter(), peak()
         width = rows.inputs.encoder.n_features
-        fitted = fit_network(
-            Recipe("vrex"),
-            lambda generator: MLP(width, HIDDEN, generator=generator),
-            rows.train,
-            loss,
-            seed=SEED,
-            validation=rows.validation,
-        )
+        fitted = fit(standard_plan("vrex", Layers(HIDDEN)), rows.train, loss, 1, seed=SEED)
         trained = time.perf_counter()
         turned = make_frame(20_000, np.random.default_rng(SEED + 1), turned=True)
         test = Environments.from_arrays(
@@ -113,7 +106,7 @@ def train(path: Path, folder: Path, threads: int) -> dict[str, Any]:
             "validation_rows": rows.validation.n_rows,
             "features": width,
             "stored_bytes": 4 * width * rows.train.n_rows,
-            "steps": fitted.steps,
+            "steps": fitted.run.steps,
             "seconds_streaming": streamed - started,
             "seconds_training": trained - streamed,
             "peak_resident_mib_imported": imported,

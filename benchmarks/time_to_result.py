@@ -42,11 +42,12 @@ from invlearn.datasets import load
 from invlearn.datasets.base import Benchmark
 from invlearn.environments import EvaluationSet
 from invlearn.experiments.methods import get_method
-from invlearn.experiments.plans import plan_trainer, trial_seed
 from invlearn.experiments.recipes import get_recipe
-from invlearn.experiments.references import Reference, reference_outputs
+from invlearn.experiments.references import Reference, trial_reference
+from invlearn.experiments.trials import trial_seed
 from invlearn.features import width
 from invlearn.ground.machine import run_all
+from invlearn.learning import make_trainer
 from invlearn.losses import get_loss
 from invlearn.models import MLP
 from invlearn.outputs import Outputs
@@ -69,7 +70,7 @@ Trial = dict[str, Any]
 
 def reference_of(benchmark: Benchmark, seed: int) -> Reference:
     """The rule's reference ERM, the same for both sides."""
-    return reference_outputs(get_recipe(DATASET, RECIPE).plan(get_method("erm")), benchmark, seed)
+    return trial_reference(get_recipe(DATASET, RECIPE).plan(get_method("erm")), benchmark, seed)
 
 
 def measured(benchmark: Benchmark, *, dense: bool) -> list[EvaluationSet]:
@@ -100,7 +101,10 @@ def train_ours(seed: int, steps: int | None) -> Trial:
     reference = reference_of(benchmark, seed)
     stopping = Stopping(RULES[0], patience=plan.settings.steps, reference=reference)
     sets = measured(benchmark, dense=False)
-    run = plan_trainer(plan, benchmark, benchmark.train, sets, seed, stopping=stopping).run()
+    train, n_outputs = benchmark.train, benchmark.n_outputs
+    run = make_trainer(
+        plan, train, benchmark.loss, n_outputs, seed, evaluations=sets, stopping=stopping
+    ).run()
     seconds = time.perf_counter() - start
     assert run.outputs is not None
     return result(seed, seconds, run.curves, run.outputs.with_reference(reference))

@@ -17,11 +17,14 @@ from invlearn.experiments import references
 from invlearn.experiments.compare import Request, compare
 from invlearn.experiments.jobs import Job, run_jobs
 from invlearn.experiments.methods import METHODS, get_method
-from invlearn.experiments.plans import train_plan, training_sets, without_shortcut
-from invlearn.experiments.recipes import Recipe, get_recipe
+from invlearn.experiments.recipes import Recipe, describe_plan, get_recipe
 from invlearn.experiments.request import describe_rule
 from invlearn.experiments.selecting import select_all
 from invlearn.experiments.store import Store
+from invlearn.experiments.trials import without_shortcut
+from invlearn.learning import evaluation_sets, train
+from invlearn.learning.plan import Layers
+from invlearn.learning.reference import reference_within
 from invlearn.objectives import get_objective
 from invlearn.reports import layout
 from invlearn.reports.layout import ORACLE_SUFFIX
@@ -274,7 +277,7 @@ def test_plan_takes_a_methods_own_settings_over_the_common_ones():
     plan = made_up(False).plan(get_method("irmv1"))
     assert plan.objective == get_objective("irmv1-split", penalty_weight=5.0)
     assert plan.objective.penalty_weight == 5.0
-    assert plan.hidden == (8, 8)
+    assert plan.network == Layers((8, 8))
     assert plan.settings.schedule == PenaltySchedule("step", start=3)
     assert (plan.settings.steps, plan.settings.lr, plan.settings.l2) == (7, 0.2, 0.5)
 
@@ -282,7 +285,7 @@ def test_plan_takes_a_methods_own_settings_over_the_common_ones():
 def test_plan_of_a_method_the_recipe_does_not_name_is_the_common_one():
     plan = made_up(False).plan(get_method("vrex"))
     assert plan.objective == get_objective("vrex")
-    assert plan.hidden == (4,)
+    assert plan.network == Layers((4,))
     assert (plan.settings.steps, plan.settings.lr) == (7, 0.1)
 
 
@@ -295,7 +298,7 @@ def test_steps_and_hyperparameters_of_the_request_win():
 @pytest.mark.parametrize(("dataset", "name"), [("colored-digits", None), ("colored-mnist", None)])
 def test_every_methods_plan_is_valid_and_plain_data(dataset, name, method):
     plan = get_recipe(dataset, name).plan(get_method(method))
-    json.dumps(plan.describe())
+    json.dumps(describe_plan(plan))
 
 
 @pytest.mark.parametrize(
@@ -341,7 +344,7 @@ def test_methods_of_a_trial_share_their_reference():
     benchmark = load(TINY.dataset, seed=5, **dict(options))
     plan = get_recipe(TINY.dataset, "default").plan(get_method("erm"), steps=12)
     for removed, data in ((False, benchmark), (True, without_shortcut(benchmark))):
-        expected = references.reference_outputs(plan, data, 5)
+        expected = references.trial_reference(plan, data, 5)
         found = references.shared_reference(*asked, removed)
         assert found.keys() == expected.keys() == {"train", "validation"}
         assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -351,15 +354,15 @@ def test_methods_of_a_trial_share_their_reference():
 def test_the_reference_within_a_whole_run_is_that_of_the_run_half_as_long():
     benchmark = load(TINY.dataset, seed=5, **SMALL)
     plan = get_recipe(TINY.dataset, "default").plan(get_method("erm"), steps=40)
-    sets = training_sets(benchmark)
-    run = train_plan(plan, benchmark, benchmark.train, sets, 5, keep_outputs=True)
-    found = references.reference_within(plan, plan, run.outputs)
-    expected = references.reference_outputs(plan, benchmark, 5)
+    sets = evaluation_sets(benchmark.train, benchmark.validation)
+    run = train(plan, benchmark.train, benchmark.loss, 1, 5, evaluations=sets, keep_outputs=True)
+    found = reference_within(plan, plan, run.outputs)
+    expected = references.trial_reference(plan, benchmark, 5)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    other = replace(plan, hidden=(3,))
-    assert references.reference_within(plan, other, run.outputs) is None
+    other = replace(plan, network=Layers((3,)))
+    assert reference_within(plan, other, run.outputs) is None
     odd = replace(plan, settings=replace(plan.settings, steps=42))  # Not measured at 21.
-    assert references.reference_within(odd, odd, run.outputs) is None
+    assert reference_within(odd, odd, run.outputs) is None
 
 
 def test_a_process_takes_the_reference_that_another_left(tmp_path, monkeypatch):
@@ -371,7 +374,7 @@ def test_a_process_takes_the_reference_that_another_left(tmp_path, monkeypatch):
     ]
     run_jobs(jobs[:1], store)
     references.shared_reference.cache_clear()
-    monkeypatch.setattr(references, "reference_outputs", None)  # Nothing is trained again.
+    monkeypatch.setattr(references, "trial_reference", None)  # Nothing is trained again.
     (left,) = run_jobs(jobs[1:], store)
     monkeypatch.undo()
     (alone,) = run_jobs(jobs[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,10 @@ from invlearn.experiments import references
 from invlearn.experiments import search as module
 from invlearn.experiments.methods import get_method
 from invlearn.experiments.recipes import get_recipe
-from invlearn.experiments.search import best, search
+from invlearn.experiments.search import search
+from invlearn.experiments.search_scores import SCORES, best
+from invlearn.experiments.search_space import SETTINGS_SPACE, draw_plans, search_space
+from invlearn.learning import reference
 
 TINY = {"rows_per_environment": 200, "validation_rows": 100, "test_rows": 50}
 
@@ -26,11 +30,10 @@ def no_reference_of_earlier_tests():
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
     """Twenty steps instead of the recipe's."""
-    draw_plans = module.draw_plans
 
     def short(plan, draws, seed, space):
         return [
-            (module.replace(drawn, settings=module.replace(drawn.settings, steps=20)), values)
+            (replace(drawn, settings=replace(drawn.settings, steps=20)), values)
             for drawn, values in draw_plans(plan, draws, seed, space)
         ]
 
@@ -62,30 +65,30 @@ def test_search_writes_its_runs_and_the_best(tmp_path):
 
 def test_draws_cover_every_range():
     plan = get_recipe("colored-digits").plan(get_method("irmv1"))
-    space = module.search_space(plan.objective)
-    drawn = [values for _, values in module.draw_plans(plan, 10, 3, space)]
-    for name, span in {**module.SETTINGS_SPACE, **plan.objective.space}.items():
+    space = search_space(plan.objective)
+    drawn = [values for _, values in draw_plans(plan, 10, 3, space)]
+    for name, span in {**SETTINGS_SPACE, **plan.objective.space}.items():
         low, high = (span.low, span.high) if not span.log else np.log([span.low, span.high])
         values = [v[name] if not span.log else np.log(v[name]) for v in drawn]
         tenths = {
             min(int(10 * (v + 1e-9 - low + (name == "start")) / (high - low)), 9) for v in values
         }
         assert len(tenths) >= 9
-    assert drawn == [values for _, values in module.draw_plans(plan, 10, 3, space)]
-    assert drawn != [values for _, values in module.draw_plans(plan, 10, 4, space)]
+    assert drawn == [values for _, values in draw_plans(plan, 10, 3, space)]
+    assert drawn != [values for _, values in draw_plans(plan, 10, 4, space)]
 
 
 def test_trap_search_never_evaluates_a_test_environment(tmp_path, monkeypatch):
     seen = []
-    train_plan = module.train_plan
+    train = module.train
 
-    def spy(plan, benchmark, rows, sets, seed, **options):
-        seen.extend(data.split for data in sets)
-        return train_plan(plan, benchmark, rows, sets, seed, **options)
+    def spy(*arguments, evaluations, **options):
+        seen.extend(data.split for data in evaluations)
+        return train(*arguments, evaluations=evaluations, **options)
 
-    monkeypatch.setattr(module, "train_plan", spy)
-    monkeypatch.setattr(references, "train_plan", spy)  # The reference ERM's.
-    for score in module.SCORES:
+    monkeypatch.setattr(module, "train", spy)
+    monkeypatch.setattr(reference, "train", spy)  # The reference ERM's.
+    for score in SCORES:
         out = tmp_path / score
         options = {"draws": 1, "trials": 1, "dataset_options": TINY, "score": score}
         search("colored-digits", ["irmv1"], out, **options)
@@ -111,8 +114,8 @@ def test_worst_group_takes_the_draw_with_the_lowest_mean_score_in_all_its_trials
 
 def test_ranges_by_hand_replace_those_of_the_space():
     plan = get_recipe("colored-digits").plan(get_method("meta-irm"))
-    space = module.search_space(plan.objective, {"inner_lr": (1.1, 1.2)})
-    drawn = [v["inner_lr"] for _, v in module.draw_plans(plan, 5, 0, space)]
+    space = search_space(plan.objective, {"inner_lr": (1.1, 1.2)})
+    drawn = [v["inner_lr"] for _, v in draw_plans(plan, 5, 0, space)]
     assert 1.1 <= min(drawn) <= max(drawn) <= 1.2
     assert "start" not in space  # meta-IRM has no penalty to anneal.
 

@@ -14,9 +14,10 @@ from invlearn.experiments import similarity
 from invlearn.experiments.compare import Request, compare
 from invlearn.experiments.jobs import Job, run_jobs
 from invlearn.experiments.methods import get_method
-from invlearn.experiments.plans import training_sets, trial_seed
 from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.similarity import Chosen, measure_similarity
+from invlearn.experiments.trials import trial_seed
+from invlearn.learning import evaluation_sets
 from invlearn.losses import get_loss
 
 SIZES = (("rows_per_environment", 300), ("test_rows", 300), ("validation_rows", 300))
@@ -25,15 +26,19 @@ JOB = Job("colored-digits", SIZES, "default", "meta-irm", 0, 3, 20)
 
 def test_retrained_model_is_the_chosen_one(monkeypatch):
     kept = []
-    train_plan = similarity.train_plan
+    train = similarity.train
     monkeypatch.setattr(
-        similarity, "train_plan", lambda *a, **k: kept.append(train_plan(*a, **k)) or kept[-1]
+        similarity, "train", lambda *a, **k: kept.append(train(*a, **k)) or kept[-1]
     )
     (outcome,) = run_jobs([JOB])
     measure_similarity(Chosen(JOB, 10))
 
     benchmark = load("colored-digits", seed=trial_seed(3, 0), **dict(SIZES))
-    found = evaluate(kept[0].model, training_sets(benchmark), get_loss(benchmark.loss))
+    found = evaluate(
+        kept[0].model,
+        evaluation_sets(benchmark.train, benchmark.validation),
+        get_loss(benchmark.loss),
+    )
     was = outcome.curves[outcome.curves["step"] == 10]
     for m in found:
         row = was[(was["environment"] == m.environment) & (was["split"] == m.split)]

@@ -13,9 +13,9 @@ from scipy.stats import chisquare
 
 from invlearn.environments import Environments
 from invlearn.errors import DataFileError, EnvironmentsError, InvlearnError
-from invlearn.estimators.fitting import Recipe, fit_network
+from invlearn.learning import EarlyStopping, fit, standard_plan
+from invlearn.learning.plan import Layers
 from invlearn.losses import get_loss
-from invlearn.models import MLP
 from invlearn.rows import streamed
 from invlearn.rows.inputs import TableInputs
 from invlearn.rows.source import from_frame, set_aside
@@ -214,11 +214,10 @@ def test_errors_are_those_of_the_table_in_memory(path, wrong):
     assert str(caught.value) == str(expected.value)
 
 
-def networks(rows, memory, recipe, loss="logistic", **options):
-    def make(generator):
-        return MLP(memory.x.shape[1], (8,), generator=generator)
-
-    both = (fit_network(recipe, make, r, get_loss(loss), seed=4, **options) for r in (rows, memory))
+def networks(rows, memory, options, loss="logistic", **given):
+    strength = None if options["objective"] == "erm" else 1.0
+    plan = standard_plan(network=Layers((8,)), strength=strength, steps=40, lr=0.03, **options)
+    both = (fit(plan, r, get_loss(loss), 1, seed=4, **given) for r in (rows, memory))
     return [torch.cat([p.flatten() for p in fitted.network.parameters()]) for fitted in both]
 
 
@@ -228,8 +227,8 @@ def test_the_network_is_that_of_the_rows_in_memory(path, batch_size, objective):
     file = path(table())
     with stream_parquet(file, **COLUMNS) as rows:
         train, _, _ = in_memory(file, rows.inputs.encoder)
-        recipe = Recipe(objective, strength=1.0, steps=40, lr=0.03, batch_size=batch_size)
-        mine, theirs = networks(rows.train, train, recipe)
+        options = {"objective": objective, "batch_size": batch_size}
+        mine, theirs = networks(rows.train, train, options)
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -237,10 +236,10 @@ def test_early_stopping_reads_the_validation_rows_that_are_given(path):
     file = path(table())
     with stream_parquet(file, **COLUMNS) as rows:
         train, validation, _ = in_memory(file, rows.inputs.encoder)
-        recipe = Recipe("vrex", strength=1.0, steps=40, lr=0.03, batch_size=16, early_stopping=True)
-        mine, theirs = networks(rows.train, train, recipe, validation=validation)
+        options = {"objective": "vrex", "batch_size": 16, "early_stopping": EarlyStopping()}
+        mine, theirs = networks(rows.train, train, options, validation=validation)
         with pytest.raises(EnvironmentsError, match="Expected rows in memory to split"):
-            networks(rows.train, train, recipe)
+            networks(rows.train, train, options)
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 

@@ -13,8 +13,8 @@ from invlearn.cli.common import app, bar, command, names, pairs, reported
 from invlearn.datasets import DATASETS
 from invlearn.errors import OptionError
 from invlearn.experiments.methods import METHODS
-from invlearn.experiments.search import SCORES, best
 from invlearn.experiments.search import search as run_search
+from invlearn.experiments.search_scores import SCORES, best
 from invlearn.ground.machine import cores, keep_freed_memory
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, Self, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
@@ -18,18 +17,17 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import nn
 
 from invlearn.environments import Environments
-from invlearn.errors import EnvironmentsError, OptionError, SingleEnvironmentWarning, unknown_name
+from invlearn.errors import EnvironmentsError, OptionError, SingleEnvironmentWarning
 from invlearn.estimators.checks import (
     Array,
     check_parameters,
     environment_labels,
     location_and_scale,
 )
-from invlearn.estimators.fitting import Fitted, MakeNetwork, Recipe, fit_network
-from invlearn.estimators.inferred import infer_environments
-from invlearn.estimators.strength import Strength, choose_strength
 from invlearn.evaluation import outputs
 from invlearn.ground.machine import check_device
+from invlearn.learning import EarlyStopping, Fitted, Plan, fit, standard_plan
+from invlearn.learning.preparation import get_preparation
 from invlearn.losses import Loss
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
@@ -117,8 +115,8 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         ValueError
             X or y that scikit-learn's validation refuses.
         """
-        recipe = self._recipe()
-        if isinstance(environments, str) and self.penalty_weight == "auto":
+        plan = self._plan()
+        if isinstance(environments, str) and plan.choose_strength:
             raise OptionError(
                 "Expected penalty_weight as a number with inferred environments, got 'auto': there "
                 "are two, and none can be left out. Leave it None."
@@ -147,73 +145,66 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
             np.zeros(len(X), int) if isinstance(labels, str | None) else labels,
             weights=None if uniform else weights,
         )
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        make = self._make_network(n_outputs)
-        objective = get_objective(self.objective)
         if isinstance(labels, str):
-            rows = infer_environments(recipe, make, rows, loss, seed=seed)
-        if labels is None and objective.min_environments > 1:
+            plan = replace(plan, preparation=get_preparation("eiil"))
+        elif labels is None and plan.objective.min_environments > 1:
             warnings.warn(
-                f"No environments were given: all rows are taken for one, and {objective.title} "
-                "is replaced by ERM, which learns shortcuts. Pass environments=(a label per row) "
-                "to fit, or 'infer', or set objective='erm'.",
+                f"No environments were given: all rows are taken for one, and "
+                f"{plan.objective.title} is replaced by ERM, which learns shortcuts. Pass "
+                "environments=(a label per row) to fit, or 'infer', or set objective='erm'.",
                 SingleEnvironmentWarning,
                 stacklevel=2,
             )
-            recipe = replace(recipe, objective="erm", strength=None, hyper={})
-        found = Strength(None, pd.DataFrame())
-        if self.penalty_weight == "auto" and recipe.objective != "erm" and objective.strength:
-            found = choose_strength(recipe, make, rows, loss, seed=seed)
-            recipe = found.applied_to(recipe)
-        start = self._start(n_outputs, classes)
-        self._keep(
-            fit_network(
-                recipe, make, rows, loss, seed=seed, start=start, progress=bool(self.verbose)
-            ),
-            found,
+            plan = plan.as_erm()
+        found = fit(
+            plan,
             rows,
+            loss,
+            n_outputs,
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
+            start=self._start(n_outputs, classes),
+            progress=bool(self.verbose),
         )
+        self._keep(found)
         return self
 
-    def _recipe(self) -> Recipe:
+    def _plan(self) -> Plan:
         """The parameters, checked where nothing later does."""
         check_parameters(self)
         check_device(self.device)
-        auto = isinstance(self.penalty_weight, str)
-        if auto and self.penalty_weight != "auto":
-            raise unknown_name("penalty weight", str(self.penalty_weight), ["auto"])
-        objective = get_objective(self.objective)
-        if self.penalty_weight is not None and not auto and not objective.strength:
-            raise OptionError(
-                f"Expected no penalty_weight for {objective.title}, which has no penalty, got "
-                f"{self.penalty_weight}. Leave it None."
-            )
-        if self.warm_start and self.penalty_weight == "auto":
-            raise OptionError(
-                "Expected penalty_weight as a number with warm_start, got 'auto'. Choose it once, "
-                "then set it to penalty_weight_."
-            )
-        return Recipe(
-            objective=self.objective,
-            strength=None if auto else cast("float | None", self.penalty_weight),
-            hyper=dict(self.hyper or {}),
+        strength = self.penalty_weight
+        plan = standard_plan(
+            self.objective,
+            self._network,
+            strength=strength if isinstance(strength, str | None) else float(strength),
+            numbers=self.hyper,
             steps=int(self.steps),
             batch_size=self.batch_size,
             lr=self.lr,
             l2=self.l2,
-            early_stopping=self.early_stopping,
-            patience=self.patience,
-            validation_fraction=self.validation_fraction,
+            early_stopping=self._early_stopping(),
             device=self.device,
         )
+        if self.warm_start and strength == "auto":
+            raise OptionError(
+                "Expected penalty_weight as a number with warm_start, got 'auto'. Choose it once, "
+                "then set it to penalty_weight_."
+            )
+        return plan
 
-    def _make_network(self, n_outputs: int) -> MakeNetwork:
-        network, width = self.network, self.n_features_in_
-        if callable(network):
-            own = network
-            return lambda generator: own(width, n_outputs, generator)
-        hidden = () if network == "linear" else tuple(self.hidden)
-        return lambda generator: MLP(width, hidden, n_outputs, generator=generator)
+    def _early_stopping(self) -> EarlyStopping | None:
+        if not self.early_stopping:
+            return None
+        rule = self.early_stopping if isinstance(self.early_stopping, str) else "auto"
+        return EarlyStopping(rule, self.patience, self.validation_fraction)
+
+    def _network(self, n_features: int, n_outputs: int, seed: int) -> nn.Module:
+        """A network with fresh weights."""
+        generator, width = torch.Generator().manual_seed(seed), self.n_features_in_
+        if callable(self.network):
+            return self.network(width, n_outputs, generator)
+        hidden = () if self.network == "linear" else tuple(self.hidden)
+        return MLP(width, hidden, n_outputs, generator=generator)
 
     def _start(self, n_outputs: int, classes: Array | None) -> nn.Module | None:
         """The last fit's network to go on from, if asked for and made for the same."""
@@ -224,7 +215,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
                 f"Expected the classes of the last fit with warm_start, {classes.tolist()}, got "
                 f"{self.classes_.tolist()}. Set warm_start=False."
             )
-        fresh = self._make_network(n_outputs)(torch.Generator().manual_seed(0))
+        fresh = self._network(self.n_features_in_, n_outputs, 0)
         shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (fresh, self.network_)]
         if shapes[0] != shapes[1]:
             raise OptionError(
@@ -244,17 +235,17 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
     def _scaled(self, X: Array) -> Array:
         return cast(Array, (X - self.location_) / self.scale_)
 
-    def _keep(self, found: Fitted, strength: Strength, rows: Environments) -> None:
+    def _keep(self, found: Fitted) -> None:
         self.network_ = found.network
-        self.history_ = found.history
-        self.curves_ = found.curves
-        self.n_iter_ = found.steps
-        self.stop_reason_ = found.reason
-        self.selection_ = found.choice
-        self.hyper_ = found.hyper
-        self.penalty_weight_ = found.hyper.get(get_objective(self.objective).strength, 0.0)
-        self.penalty_scores_ = strength.scores
-        self.environments_ = dict(zip(rows.names, rows.sizes, strict=True))
+        self.history_ = found.run.history
+        self.curves_ = found.run.curves
+        self.n_iter_ = found.run.steps
+        self.stop_reason_ = found.run.reason
+        self.selection_ = found.run.choice
+        self.hyper_ = found.objective.numbers
+        self.penalty_weight_ = self.hyper_.get(get_objective(self.objective).strength, 0.0)
+        self.penalty_scores_ = found.scores
+        self.environments_ = found.environments
 
     def _outputs(self, X: Any) -> Array:
         """Outputs [n, k] of the network, in double precision."""

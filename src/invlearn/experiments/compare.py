@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from invlearn.datasets.base import Benchmark
 from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.jobs import Job, Outcome, load_outcome, run_jobs
 from invlearn.experiments.methods import Method, get_method
-from invlearn.experiments.plans import trial_seed
-from invlearn.experiments.recipes import Plan, Recipe, get_recipe
+from invlearn.experiments.recipes import Recipe, describe_plan, get_recipe
 from invlearn.experiments.request import (
     DEFAULT_METHODS,
     Request,
@@ -31,8 +29,10 @@ from invlearn.experiments.request import (
 from invlearn.experiments.selecting import Selected
 from invlearn.experiments.similarity import Chosen, measure_similarity
 from invlearn.experiments.store import Store
+from invlearn.experiments.trials import trial_seed
 from invlearn.features import width
 from invlearn.ground.machine import check_device, cores, provenance, run_all
+from invlearn.learning import Plan
 from invlearn.reports import write_report
 from invlearn.selection import RULES
 from invlearn.training.together import small_step
@@ -124,7 +124,10 @@ def compare(
         for trial in range(request.trials)
         for method in methods
     ]
-    record = {"plans": {n: p.describe() for n, p in plans.items()}, "jobs": [vars(j) for j in todo]}
+    record = {
+        "plans": {n: describe_plan(p) for n, p in plans.items()},
+        "jobs": [vars(j) for j in todo],
+    }
     store = Store.check(out, record, resume=resume)
     store.begin(record)
     kept = {job.key: load_outcome(store, job) for job in todo}
@@ -266,13 +269,13 @@ def arrange(
 
 def count_parameters(plan: Plan, benchmark: Benchmark) -> int:
     """Numbers that the plan's model holds."""
-    widths = [width(benchmark.train.x), *plan.hidden, benchmark.n_outputs]
-    return sum((a + 1) * b for a, b in pairwise(widths))
+    model = plan.network(width(benchmark.train.x), benchmark.n_outputs, 0)
+    return sum(p.numel() for p in model.parameters())
 
 
 def _plan(recipe: Recipe, method: Method, request: Request) -> Plan:
     plan = recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
-    return plan.on(request.precision)
+    return plan.on(request.device, request.precision)
 
 
 def _similarity(

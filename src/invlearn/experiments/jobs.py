@@ -12,18 +12,13 @@ from invlearn.datasets import load
 from invlearn.datasets.base import Benchmark
 from invlearn.environments import EvaluationSet
 from invlearn.experiments.methods import Method, get_method
-from invlearn.experiments.plans import (
-    DatasetOptions,
-    plan_trainer,
-    train_all,
-    training_sets,
-    trial_seed,
-    without_shortcut,
-)
-from invlearn.experiments.recipes import Plan, Recipe, get_recipe
-from invlearn.experiments.references import Reference, reference_within, shared_reference
+from invlearn.experiments.recipes import Recipe, get_recipe
+from invlearn.experiments.references import shared_reference
 from invlearn.experiments.selecting import Selected, select_all
 from invlearn.experiments.store import Store
+from invlearn.experiments.trials import DatasetOptions, trial_seed, without_shortcut
+from invlearn.learning import Plan, evaluation_sets, make_trainer, train_all
+from invlearn.learning.reference import Reference, reference_within
 from invlearn.outputs import Outputs
 from invlearn.training import Run, Trainer
 
@@ -156,17 +151,21 @@ def _prepare(job: Job) -> _Prepared:
     seed = trial_seed(job.seed, job.trial)
     benchmark = load(job.dataset, seed=seed, **dict(job.dataset_options))
     method, recipe = get_method(job.method), get_recipe(job.dataset, job.recipe)
-    plan = recipe.plan(method, steps=job.steps, hyper=dict(job.hyper)).on(job.precision)
+    plan = recipe.plan(method, steps=job.steps, hyper=dict(job.hyper))
+    plan = plan.on(job.device, job.precision)
     if method.reference:
         benchmark = without_shortcut(benchmark)
     there = benchmark.to(job.device)
-    sets = [*training_sets(there), there.test]
-    trainers = [plan_trainer(plan, there, there.train, sets, seed, keep_outputs=True)]
+    train, loss, n_outputs = there.train, there.loss, there.n_outputs
+    sets = [*evaluation_sets(train, there.validation), there.test]
+    trainers = [
+        make_trainer(plan, train, loss, n_outputs, seed, evaluations=sets, keep_outputs=True)
+    ]
     if job.leave_one_out:
-        for name in there.train.names:
-            rest = there.train.select([n for n in there.train.names if n != name])
-            held = EvaluationSet.from_environments(there.train.select([name]), "held-out")
-            trainers.append(plan_trainer(plan, there, rest, [held], seed))
+        for name in train.names:
+            rest = train.select([n for n in train.names if n != name])
+            held = EvaluationSet.from_environments(train.select([name]), "held-out")
+            trainers.append(make_trainer(plan, rest, loss, n_outputs, seed, evaluations=[held]))
     return _Prepared(job, method, recipe, plan, benchmark, trainers)
 
 
@@ -188,7 +187,7 @@ def _reference(one: _Prepared, outputs: Outputs, store: Store | None) -> Referen
     """The trial's reference: from this run, from another process, or trained."""
     job, removed = one.job, one.method.reference
     key = f"reference-{job.trial:03d}" + ("-without-shortcut" if removed else "")
-    erm = one.recipe.plan(get_method("erm"), steps=job.steps).on(job.precision)
+    erm = one.recipe.plan(get_method("erm"), steps=job.steps).on(job.device, job.precision)
     found = reference_within(erm, one.plan, outputs)
     if found is None and store is not None:
         found = store.load_reference(key)

@@ -7,44 +7,33 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.methods import Method
-from invlearn.objectives.base import Objective
+from invlearn.learning.plan import Layers, Plan
 from invlearn.training import PenaltySchedule, Settings
 
 
-@dataclass(frozen=True)
-class Plan:
-    """One method's part of a recipe, resolved: what `Trainer` needs beside data and seed."""
-
-    objective: Objective
-    hidden: tuple[int, ...]
-    settings: Settings
-
-    def on(self, precision: str) -> Plan:
-        """The same with products of another precision."""
-        return replace(self, settings=replace(self.settings, precision=precision))
-
-    def describe(self) -> dict[str, Any]:
-        """The plan as plain data, for the summary."""
-        settings, schedule = asdict(self.settings), self.settings.schedule
-        for name in ("lr_factor", "schedule", "micro_batch", "memory_budget"):
-            settings.pop(name)
-        if self.objective.strength and self.objective.erm_at_zero:
-            settings["penalty_schedule"] = (
-                f"{schedule.kind} from step {schedule.start}"
-                + (f" to {schedule.end}" if schedule.kind == "linear" else "")
-                + f", {schedule.before:g} before; at the anneal step: {schedule.at_anneal}"
-            )
-        if settings["precision"] == "float32":
-            settings.pop("precision")
-        return {
-            **{f.name: getattr(self.objective, f.name) for f in fields(self.objective)},
-            "hidden": list(self.hidden),
-            **{name: value for name, value in settings.items() if value not in (None, {})},
-        }
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """A recipe's plan as plain data, for the summary."""
+    settings, schedule = asdict(plan.settings), plan.settings.schedule
+    for name in ("lr_factor", "schedule", "micro_batch", "memory_budget"):
+        settings.pop(name)
+    objective = plan.objective
+    if objective.strength and objective.erm_at_zero:
+        settings["penalty_schedule"] = (
+            f"{schedule.kind} from step {schedule.start}"
+            + (f" to {schedule.end}" if schedule.kind == "linear" else "")
+            + f", {schedule.before:g} before; at the anneal step: {schedule.at_anneal}"
+        )
+    if settings["precision"] == "float32":
+        settings.pop("precision")
+    return {
+        **{f.name: getattr(objective, f.name) for f in fields(objective)},
+        "hidden": list(cast(Layers, plan.network).hidden),
+        **{name: value for name, value in settings.items() if value not in (None, {})},
+    }
 
 
 @dataclass(frozen=True)
@@ -88,7 +77,7 @@ class Recipe:
         values = {**own.get("hyper", {}), **method.hyper, **(hyper or {})}
         return Plan(
             objective.with_numbers(values),
-            tuple(own.get("hidden", self._data.get("hidden", ()))),
+            Layers(tuple(own.get("hidden", self._data.get("hidden", ())))),
             Settings(**settings, schedule=PenaltySchedule(**schedule)),
         )
 

@@ -10,7 +10,8 @@ from typing import Any
 from invlearn.datasets import DATASETS
 from invlearn.datasets.base import Benchmark, OptionValue
 from invlearn.experiments.methods import Method
-from invlearn.experiments.recipes import Plan
+from invlearn.experiments.recipes import describe_plan
+from invlearn.learning import Plan
 from invlearn.selection import Rule
 
 DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex", "meta-irm")
@@ -116,7 +117,7 @@ def describe_method(method: Method, plan: Plan) -> dict[str, Any]:
         "summary": method.summary,
         "source": method.source,
         "reference": method.reference,
-        "hyperparameters": plan.describe(),
+        "hyperparameters": describe_plan(plan),
     }
 
 

@@ -21,8 +21,9 @@ from invlearn.environments import Environments
 from invlearn.errors import OptionError
 from invlearn.experiments.jobs import Job
 from invlearn.experiments.methods import get_method
-from invlearn.experiments.plans import train_plan, trial_seed
 from invlearn.experiments.recipes import get_recipe
+from invlearn.experiments.trials import trial_seed
+from invlearn.learning import train
 from invlearn.losses import get_loss
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training.bilevel import adapt
@@ -57,8 +58,14 @@ def measure_similarity(chosen: Chosen) -> pd.DataFrame:
     benchmark = load(job.dataset, seed=seed, **dict(job.dataset_options))
     recipe = get_recipe(job.dataset, job.recipe)
     plan = recipe.plan(get_method(job.method), steps=job.steps, hyper=dict(job.hyper))
-    plan = plan.on(job.precision)
-    run = train_plan(plan, benchmark, benchmark.train, (), seed, until=chosen.step)
+    run = train(
+        plan.on("cpu", job.precision),
+        benchmark.train,
+        benchmark.loss,
+        benchmark.n_outputs,
+        seed,
+        until=chosen.step,
+    )
     rows, objective = [*_representations(run.model, benchmark)], cast(MetaIRM, plan.objective)
     if plan.objective.needs == "inner steps" and benchmark.validation is not None:
         rows += _inner_steps(run.model, benchmark, benchmark.validation, objective)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
 
-from invlearn.errors import EnvironmentsError, OptionError
-from invlearn.estimators import InvariantClassifier, InvariantRegressor
-from invlearn.estimators.base import InvariantEstimator
-from invlearn.estimators.fitting import Fitted, Recipe, fit_network
-from invlearn.estimators.strength import choose_strength
+from invlearn.environments import Environments
+from invlearn.errors import EnvironmentsError
+from invlearn.estimators.checks import location_and_scale
 from invlearn.ground.machine import check_device
-from invlearn.losses import get_loss
+from invlearn.learning import EarlyStopping, Fitted, MakeNetwork, Plan, fit, standard_plan
+from invlearn.learning.plan import Drawn, Layers
+from invlearn.losses import Loss, get_loss
 from invlearn.model_record import ModelRecord, OutputScale
 from invlearn.networks import NetworkSpec
 from invlearn.objectives import get_objective
 from invlearn.rows.inputs import ImageInputs, Inputs, Make, TableInputs
-from invlearn.rows.model import RowsModel
+from invlearn.rows.model import RowsModel, labelled_rows
 from invlearn.rows.source import Source, loss_of, set_aside
 from invlearn.rows.streamed import stream_parquet
 from invlearn.tables import Target
@@ -42,6 +43,32 @@ class FitRequest:
     early_stopping: bool | str = False
     seed: int = 0
     device: str = "cpu"
+
+    def plan(self, network: MakeNetwork, environments: Sequence[str]) -> tuple[Plan, list[str]]:
+        """What it means for rows of these environments, and what to say about that."""
+        check_device(self.device)
+        strength, notes, objective = self.penalty_weight, [], get_objective(self.objective)
+        if strength == "auto" and objective.strength and len(environments) < 3:
+            strength = None
+            notes = [
+                f"With {len(environments)} environments the penalty weight cannot be chosen by "
+                "leaving one out; the default was taken."
+            ]
+        rule = self.early_stopping if isinstance(self.early_stopping, str) else "auto"
+        plan = standard_plan(
+            objective,
+            network,
+            strength=strength,
+            steps=self.steps,
+            early_stopping=EarlyStopping(rule) if self.early_stopping else None,
+            device=self.device,
+        )
+        return plan, notes
+
+
+def estimator_seed(seed: int) -> int:
+    """The seed that an estimator with this `random_state` trains with."""
+    return int(np.random.RandomState(seed).randint(2**31 - 1))
 
 
 def fit_rows(
@@ -72,38 +99,24 @@ def fit_rows(
     EnvironmentsError, OptionError, UnknownNameError
     """
     source = set_aside(source)
-    request, notes = _affordable(request, source.names)
-    inputs = source.learn_inputs()
-    spec = _network(inputs, request.hidden, source.target)
-    classifies = source.target.task == "classification"
-    kind: type[InvariantEstimator] = InvariantClassifier if classifies else InvariantRegressor
-    model = kind(
-        request.objective,
-        penalty_weight=request.penalty_weight,
-        network=Make(spec),
-        standardize=False,
-        steps=request.steps,
-        early_stopping=request.early_stopping,
-        random_state=request.seed,
-        device=request.device,
-        verbose=progress,
-    )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(source.matrix(inputs), source.y, environments=source.environments)
-    found = Fitted(
-        model.network_, model.history_, model.curves_, model.n_iter_, model.stop_reason_,
-        model.selection_, model.hyper_,
-    )  # fmt: skip
+    inputs, target = source.learn_inputs(), source.target
+    spec = _network(inputs, request.hidden, target)
+    plan, notes = request.plan(Drawn(Make(spec)), source.names)
     output = OutputScale(center=0.0, scale=1.0)
-    if isinstance(model, InvariantRegressor):
-        output = OutputScale(center=model.target_location_, scale=model.target_scale_)
-    notes = [*source.notes, *notes, *dict.fromkeys(str(warning.message) for warning in caught)]
-    notes += _outcome(request, found)
+    if target.task == "regression":
+        center, scale = location_and_scale(source.y, np.ones(len(source.y)))
+        output = OutputScale(center=float(center), scale=float(scale))
+    found, said = _learn(
+        plan,
+        labelled_rows(source, inputs, output),
+        get_loss(loss_of(target)),
+        spec.n_outputs,
+        seed=estimator_seed(request.seed),
+        progress=progress,
+    )
     names = (source.target_name, source.environment_name)
-    return _model(
-        found, request, names, inputs, source.target, spec, output, source.sizes, provenance
-    ), notes
+    model = _model(found, request, names, inputs, target, spec, output, provenance)
+    return model, [*source.notes, *notes, *said]
 
 
 def fit_streamed(
@@ -123,99 +136,58 @@ def fit_streamed(
     each environment; `early_stopping` reads these too. Other parameters are `fit_rows`'s and
     `stream_parquet`'s.
     """
-    _affordable(request, ())  # Before the work of encoding.
+    request.plan(Layers(request.hidden), ())  # Before the work of encoding.
     with stream_parquet(
         path, target=target, environment=environment, task=task, drop=drop, seed=request.seed
     ) as rows:
-        request, notes = _affordable(request, rows.train.names)
         spec = _network(rows.inputs, request.hidden, rows.target)
-        make = Make(spec)
-        loss = get_loss(loss_of(rows.target))
-        auto = request.penalty_weight == "auto"
-        recipe = Recipe(
-            objective=request.objective,
-            strength=None
-            if auto or request.penalty_weight is None
-            else float(request.penalty_weight),
-            steps=request.steps,
-            early_stopping=request.early_stopping,
-            device=request.device,
+        plan, notes = request.plan(Drawn(Make(spec)), rows.train.names)
+        found, said = _learn(
+            plan,
+            rows.train,
+            get_loss(loss_of(rows.target)),
+            spec.n_outputs,
+            seed=request.seed,
+            validation=rows.validation,
+            progress=progress,
         )
-
-        def network(generator: torch.Generator) -> torch.nn.Module:
-            return make(spec.n_features, spec.n_outputs, generator)
-
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            if auto:
-                recipe = choose_strength(
-                    recipe, network, rows.validation, loss, seed=request.seed
-                ).applied_to(recipe)
-            found = fit_network(
-                recipe,
-                network,
-                rows.train,
-                loss,
-                seed=request.seed,
-                validation=rows.validation if request.early_stopping else None,
-                progress=progress,
-            )
-        said = dict.fromkeys(str(warning.message) for warning in caught)
         held = f"{rows.validation.n_rows:,} rows were held out, not trained on."
-        notes = [*rows.notes, held, *notes, *said, *_outcome(request, found)]
         output = OutputScale(center=rows.target_location, scale=rows.target_scale)
-        return _model(
-            found, request, (target, environment), rows.inputs, rows.target, spec, output,
-            dict(zip(rows.train.names, rows.train.sizes, strict=True)), provenance,
-        ), notes  # fmt: skip
-
-
-def _affordable(request: FitRequest, names: Sequence[str]) -> tuple[FitRequest, list[str]]:
-    """The request with a penalty weight that these environments can give, and what that means."""
-    objective = get_objective(request.objective)
-    check_device(request.device)
-    if request.steps < 1:
-        raise OptionError(f"Expected steps of 1 or more, got {request.steps}.")
-    if request.penalty_weight != "auto":
-        if request.penalty_weight is not None and not objective.strength:
-            raise OptionError(
-                f"Expected no penalty weight for {objective.title}, which has no penalty, got "
-                f"{request.penalty_weight}. Leave it out."
-            )
-        return request, []
-    if not objective.strength:
-        return replace(request, penalty_weight=None), []
-    if len(names) < 3:
-        note = (
-            f"With {len(names)} environments the penalty weight cannot be chosen by leaving one "
-            "out; the default was taken."
-        )
-        return replace(request, penalty_weight=None), [note]
-    return request, []
+        names = (target, environment)
+        model = _model(found, request, names, rows.inputs, rows.target, spec, output, provenance)
+        return model, [*rows.notes, held, *notes, *said]
 
 
 def _network(inputs: Inputs, hidden: tuple[int, ...], target: Target) -> NetworkSpec:
     return inputs.network(hidden, len(target.classes) if len(target.classes) > 2 else 1)
 
 
-def _outcome(request: FitRequest, found: Fitted) -> list[str]:
-    """The strength that was used; EnvironmentsError for a training that diverged at once.
+def _learn(
+    plan: Plan, rows: Environments, loss: Loss, n_outputs: int, **options: Any
+) -> tuple[Fitted, list[str]]:
+    """The fitted network, what the training warned of, and the strength that was used.
 
-    A training that was interrupted leaves no model.
+    EnvironmentsError for a training that diverged at once. One that was interrupted leaves no
+    model.
     """
-    if found.reason == "interrupted":
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = fit(plan, rows, loss, n_outputs, **options)
+    if found.run.reason == "interrupted":
         raise KeyboardInterrupt
-    if found.history.empty or not math.isfinite(float(found.history["total"].iloc[-1])):
+    history, strength = found.run.history, plan.objective.strength
+    if history.empty or not math.isfinite(float(history["total"].iloc[-1])):
         raise EnvironmentsError(
             "The training left the finite numbers. Lower --penalty-weight, or look for columns "
             "with extreme values."
         )
-    strength = get_objective(request.objective).strength
-    if not strength:
-        return []
-    chosen = " (chosen by leaving environments out)" if request.penalty_weight == "auto" else ""
-    words = f"{found.hyper[strength]:g}" if strength in found.hyper else "0, that is ERM"
-    return [f"{strength.replace('_', ' ').capitalize()}: {words}{chosen}."]
+    said = list(dict.fromkeys(str(warning.message) for warning in caught))
+    if strength:
+        numbers = found.objective.numbers
+        words = f"{numbers[strength]:g}" if strength in numbers else "0, that is ERM"
+        chosen = " (chosen by leaving environments out)" if plan.choose_strength else ""
+        said.append(f"{strength.replace('_', ' ').capitalize()}: {words}{chosen}.")
+    return found, said
 
 
 def _model(
@@ -226,7 +198,6 @@ def _model(
     target: Target,
     spec: NetworkSpec,
     output: OutputScale,
-    sizes: Mapping[str, int],
     provenance: Mapping[str, str],
 ) -> RowsModel:
     """The fitted network with all that is kept beside it; `names` of target and environment."""
@@ -241,12 +212,12 @@ def _model(
         training={
             "target_column": names[0],
             "environment_column": names[1],
-            "steps": int(found.steps),
+            "steps": found.run.steps,
             "seed": request.seed,
-            "stop_reason": found.reason,
-            "hyper": {name: float(value) for name, value in found.hyper.items()},
+            "stop_reason": found.run.reason,
+            "hyper": {name: float(value) for name, value in found.objective.numbers.items()},
         },
-        environments=dict(sizes),
+        environments=found.environments,
         provenance=dict(provenance),
     )
     return RowsModel(found.network.cpu(), inputs, target, output, record)

@@ -17,7 +17,7 @@ from invlearn.diagnostics.held_out import METRICS, Contender, HeldOut, compare_e
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.estimators.checks import location_and_scale
-from invlearn.estimators.strength import environment_groups
+from invlearn.learning.strength import environment_groups
 from invlearn.losses import get_loss
 from invlearn.rows.source import Source, loss_of
 

@@ -153,18 +153,9 @@ class RowsModel:
             "it was made for and nothing here can check."
         )
 
-    def environments(self, source: Source) -> Environments:
-        """Labelled rows as the network and its loss take them."""
-        y: npt.NDArray[Any] = source.y
-        if self.target.task == "regression":
-            y = ((y - self.output.center) / self.output.scale).astype(np.float32)
-        return Environments.from_arrays(
-            torch.as_tensor(source.matrix(self.inputs)), torch.as_tensor(y), source.environments
-        )
-
     def diagnose(self, source: Source, *, seed: int = 0) -> list[Finding]:
         """What the model does in each environment of labelled rows, and why."""
-        rows = self.environments(source)
+        rows = labelled_rows(source, self.inputs, self.output)
         return diagnose(
             self.network,
             rows,
@@ -189,3 +180,13 @@ class RowsModel:
         kept = set_aside(source, fewest=2, one_class=True)
         # The model's classes stay, whether these rows have all of them or not.
         return replace(source.of(kept.names), notes=kept.notes)
+
+
+def labelled_rows(source: Source, inputs: Inputs, output: OutputScale) -> Environments:
+    """Labelled rows as a network and its loss take them."""
+    y: npt.NDArray[Any] = source.y
+    if source.target.task == "regression":
+        y = ((y - output.center) / output.scale).astype(np.float32)
+    return Environments.from_arrays(
+        torch.as_tensor(source.matrix(inputs)), torch.as_tensor(y), source.environments
+    )

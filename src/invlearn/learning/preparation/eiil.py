@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError
-from invlearn.estimators.fitting import MakeNetwork, Recipe, fit_network
 from invlearn.evaluation import forward
+from invlearn.learning.plan import Plan
+from invlearn.learning.reference import reference_plan
+from invlearn.learning.runs import train
 from invlearn.losses import Loss
 
 NAMES = ("inferred: shortcut holds", "inferred: shortcut misleads")
@@ -52,51 +53,38 @@ def most_different_split(dummy_gradients: Tensor) -> Tensor:
     return dummy_gradients > 0
 
 
-def infer_environments(
-    recipe: Recipe,
-    make_network: MakeNetwork,
-    rows: Environments,
-    loss: Loss,
-    *,
-    seed: int,
-) -> Environments:
-    """Rows of one environment as two, split by what a reference ERM gets wrong.
+@dataclass(frozen=True)
+class EIIL:
+    """All rows as two environments, split by what a reference ERM gets wrong.
 
-    The reference is an ERM of the same network, trained for a fifth of the recipe's steps: long
+    The reference is an ERM of the same network, trained for a fifth of the plan's steps: long
     enough for what is learnt first, which has to be the shortcut. Where the quick lesson is the
     cause, the inferred environments say nothing about shortcuts; nothing in the rows can tell.
-
-    Parameters
-    ----------
-    recipe, make_network, loss, seed
-        See `fit_network`.
-    rows : Environments
-        One environment.
-
-    Raises
-    ------
-    EnvironmentsError
-        Fewer than two rows are on one of the two sides.
     """
-    steps = max(recipe.steps // 5, 1)
-    quick = replace(
-        recipe, objective="erm", strength=None, hyper={}, steps=steps, early_stopping=False
-    )
-    with warnings.catch_warnings():
-        # The reference may be as poor as it likes.
-        warnings.simplefilter("ignore", UserWarning)
-        reference = fit_network(quick, make_network, rows, loss, seed=seed).network
-    z = forward(reference, rows.to(recipe.device).x).cpu()
-    misled = most_different_split(loss.dummy_gradient(z, rows.y).sum(1))
-    counts = (int((~misled).sum()), int(misled.sum()))
-    if min(counts) < 2:
-        raise EnvironmentsError(
-            f"Expected a reference model that a smaller output would serve in some rows and not in "
-            f"others (with two classes: that errs on some), got {counts[1]} of {sum(counts)}. "
-            "Environments cannot be inferred here: name them, or train without."
-        )
-    parts = {}
-    for name, side in zip(NAMES, (~misled, misled), strict=True):
-        part = (rows.x[side], rows.y[side])
-        parts[name] = part if rows.weights is None else (*part, rows.weights[side])
-    return Environments.from_parts(parts)
+
+    def prepare(
+        self, rows: Environments, plan: Plan, loss: Loss, n_outputs: int, seed: int
+    ) -> Environments:
+        """Rows of the two inferred environments; those they had are dropped.
+
+        Raises
+        ------
+        EnvironmentsError
+            Fewer than two rows are on one of the two sides.
+        """
+        there = rows.to(plan.device)
+        reference = train(reference_plan(plan, 0.2), there, loss, n_outputs, seed).model
+        z = forward(reference, there.x).cpu()
+        misled = most_different_split(loss.dummy_gradient(z, rows.y).sum(1))
+        counts = (int((~misled).sum()), int(misled.sum()))
+        if min(counts) < 2:
+            raise EnvironmentsError(
+                f"Expected a reference model that a smaller output would serve in some rows and "
+                f"not in others (with two classes: that errs on some), got {counts[1]} of "
+                f"{sum(counts)}. Environments cannot be inferred here: name them, or train without."
+            )
+        parts = {}
+        for name, side in zip(NAMES, (~misled, misled), strict=True):
+            part = (rows.x[side], rows.y[side])
+            parts[name] = part if rows.weights is None else (*part, rows.weights[side])
+        return Environments.from_parts(parts)

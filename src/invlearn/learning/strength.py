@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import torch
 
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.errors import OptionError
-from invlearn.estimators.fitting import MakeNetwork, Recipe, fitted
 from invlearn.evaluation import evaluate
+from invlearn.learning.plan import Plan
+from invlearn.learning.runs import make_trainer, train_all
 from invlearn.losses import Loss
-from invlearn.objectives import get_objective
-from invlearn.training import train_together
 
 MOST_GROUPS = 5
 """With more environments than this, several are left out at a time."""
@@ -29,7 +25,7 @@ class Strength:
     Attributes
     ----------
     value : float or None
-        None where the objective has no strength, or pooled training (ERM) was never worse.
+        None where pooled training (ERM) was never worse.
     scores : DataFrame
         A row per candidate and environment left out: strength (0 is ERM; as it would be for all
         environments), environment, risk.
@@ -38,20 +34,13 @@ class Strength:
     value: float | None
     scores: pd.DataFrame
 
-    def applied_to(self, recipe: Recipe) -> Recipe:
-        """The recipe with this strength, or as ERM where that was chosen."""
-        if self.value is None:
-            return replace(recipe, objective="erm", strength=None, hyper={})
-        return replace(recipe, strength=self.value)
+    def applied_to(self, plan: Plan) -> Plan:
+        """The plan with this strength, or as ERM where that was chosen."""
+        return plan.as_erm() if self.value is None else plan.with_strength(self.value)
 
 
 def choose_strength(
-    recipe: Recipe,
-    make_network: MakeNetwork,
-    environments: Environments,
-    loss: Loss,
-    *,
-    seed: int,
+    plan: Plan, environments: Environments, loss: Loss, n_outputs: int, seed: int
 ) -> Strength:
     """The strength whose worst risk in environments left out of training in turn is lowest.
 
@@ -62,8 +51,8 @@ def choose_strength(
 
     Parameters
     ----------
-    recipe, make_network, loss, seed
-        See `fit_network`. Early stopping is left out of these runs.
+    plan, loss, n_outputs, seed
+        See `fit`; the plan's objective has a strength. Early stopping is left out of these runs.
     environments : Environments
         Training rows of at least three environments, two of them left for every run.
 
@@ -71,54 +60,37 @@ def choose_strength(
     ------
     EnvironmentsError
         Fewer than three environments.
-    OptionError
-        The strength is given in the recipe's hyperparameters.
 
     Examples
     --------
+    >>> from invlearn.learning.plan import Layers, standard_plan
     >>> from invlearn.losses import get_loss
-    >>> from invlearn.models import MLP
     >>> x, y = [[-1.0], [1.0]] * 6, [0, 1] * 6
     >>> rows = Environments.from_arrays(x, y, list("aaaabbbbcccc"))
-    >>> make = lambda generator: MLP(1, (), generator=generator)
-    >>> logistic = get_loss("logistic")
-    >>> chosen = choose_strength(Recipe("vrex", steps=5), make, rows, logistic, seed=0)
+    >>> plan = standard_plan("vrex", Layers(()), strength="auto", steps=5)
+    >>> chosen = choose_strength(plan, rows, get_loss("logistic"), 1, seed=0)
     >>> sorted(set(chosen.scores["environment"]))
     ['a', 'b', 'c']
     """
     environments.require(3, "Choosing the strength by leaving environments out")
-    recipe = replace(recipe, early_stopping=False)
-    objective = get_objective(recipe.objective)
-    if not objective.strength:
-        return Strength(None, pd.DataFrame(columns=["strength", "environment", "risk"]))
-    if objective.strength in recipe.hyper:
-        raise OptionError(
-            f"Expected {objective.strength} either chosen from the data or given, got both. "
-            "Leave it out of hyper."
-        )
-    erm = replace(recipe, objective="erm", strength=None, hyper={})
+    settings = replace(plan.settings, evaluate_every=plan.settings.steps)
+    plan = replace(plan, early_stopping=None, settings=settings)
+    objective = plan.objective
     labels = (0.0, *objective.strengths(len(environments)))
     jobs, trainers = [], []
     for out in environment_groups(environments.names, MOST_GROUPS, seed):
         kept = environments.select([name for name in environments.names if name not in out])
+        kept = kept.to(plan.device)
         # What counts as strong may depend on how many environments there are.
-        strengths = objective.strengths(len(kept))
-        candidates = [erm, *(replace(recipe, strength=strength) for strength in strengths)]
-        for label, candidate in zip(labels, candidates, strict=True):
-            network = make_network(torch.Generator().manual_seed(seed)).to(recipe.device)
-            trainers.append(candidate.trainer(network, kept.to(recipe.device), loss, seed))
+        candidates = map(plan.with_strength, objective.strengths(len(kept)))
+        for label, candidate in zip(labels, (plan.as_erm(), *candidates), strict=True):
+            trainers.append(make_trainer(candidate, kept, loss, n_outputs, seed))
             jobs.append((label, out))
-    with warnings.catch_warnings():
-        # A candidate that collapses or diverges is not chosen: its risk says so.
-        warnings.simplefilter("ignore", UserWarning)
-        runs = train_together(trainers)
-    if any(run.reason == "interrupted" for run in runs):
-        raise KeyboardInterrupt  # Candidates of unequal training are no choice.
     rows = []
-    for (strength, out), trainer, run in zip(jobs, trainers, runs, strict=True):
+    # A candidate that collapses or diverges is not chosen: its risk says so.
+    for (strength, out), run in zip(jobs, train_all(trainers), strict=True):
         left_out = EvaluationSet.from_environments(environments.select(out), "held-out")
-        network = fitted(run, trainer.objective).network
-        for found in evaluate(network, [left_out.to(recipe.device)], loss):
+        for found in evaluate(run.model, [left_out.to(plan.device)], loss):
             if found.metric == "risk":
                 risk = found.value if run.reason != "diverged" else float("inf")
                 rows.append({"strength": strength, "environment": found.environment, "risk": risk})
