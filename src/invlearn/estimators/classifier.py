@@ -120,9 +120,10 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
 
     def predict_proba(self, X: Any) -> Array:
         """Probability of every class [n, k], in the order of `classes_`."""
-        return self._loss.probabilities(torch.as_tensor(self._outputs(X))).numpy()
+        z = torch.as_tensor(self._outputs(X))
+        return self._loss.probabilities(z).numpy()
 
     def predict(self, X: Any) -> Array:
         """The likeliest class of every row [n]."""
-        logits = self._loss.logits(torch.as_tensor(self._outputs(X)))
-        return cast(Array, self.classes_[logits.argmax(1).numpy()])
+        z = torch.as_tensor(self._outputs(X))
+        return cast(Array, self.classes_[self._loss.logits(z).argmax(1).numpy()])
