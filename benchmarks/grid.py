@@ -21,10 +21,11 @@ import pandas as pd
 
 from common import source_of, write
 from invlearn.experiments.compare import DEFAULT_METHODS, Request, compare
+from invlearn.results import read_table
 
 META = "meta-irm"
 EARLIER = {"single-level": "colored-mnist-honest", META: "colored-mnist-meta-irm"}
-KEYS = ["objective", "trial", "environment", "split", "metric", "selection"]
+KEYS = ["method", "problem", "environment", "split", "metric", "selection"]
 
 
 def measure(methods: list[str], trials: int, seed: int, steps: int | None, earlier: Path) -> Any:
@@ -47,7 +48,7 @@ def measure(methods: list[str], trials: int, seed: int, steps: int | None, earli
         "core_seconds_per_run": source["seconds_of_all_runs"] / runs,
     }
     if earlier.exists() and steps is None:
-        record["against_committed"] = differences(found.results, pd.read_csv(earlier))
+        record["against_committed"] = differences(found.results, read_table(earlier))
     return record
 
 
@@ -59,7 +60,7 @@ def differences(results: pd.DataFrame, earlier: pd.DataFrame) -> dict[str, Any]:
         (both["selection"] == rule) & (both["split"] == "test") & (both["metric"] == "accuracy")
     ]
     apart = both["value"] - both["value_before"]
-    steps = both.drop_duplicates(["objective", "trial"])
+    steps = both.drop_duplicates(["method", "problem"])
     return {
         "rule": rule,
         "runs": len(steps),

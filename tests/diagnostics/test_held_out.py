@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from invlearn.diagnostics.held_out import METRICS, Contender, compare_errors
+from invlearn.results import RESULT_COLUMNS
 
 THREE = [
     Contender("linear", "Linear", "usual", ""),
@@ -27,6 +28,7 @@ def compared(rates, metric="accuracy", **options):
     return compare_errors(errors, THREE, METRICS[metric], **options)
 
 
+PROBLEMS = {name: f"without {name}, seed 0" for name in "abc"}
 RATES = {"a": (0.1, 0.2, 0.3), "b": (0.5, 0.4, 0.3), "c": (0.2, 0.2, 0.25)}
 
 
@@ -120,7 +122,12 @@ def test_a_failed_method_takes_no_part():
     assert [c.name for c in found.finished("usual")] == ["linear"]
     assert np.isnan(found.worst("trees").value)
     assert found.worst_environment("trees") == "b"
-    assert found.table()["value"].isna().sum() == 3
+    assert found.table(PROBLEMS)["value"].isna().sum() == 1
+    linear, trees, vrex = found.overall()
+    assert (trees.failed, trees.where) == (("b",), "b")
+    assert np.isnan([trees.worst.value, trees.mean.value]).all()
+    assert (trees.worst_gain, linear.worst_gain, linear.failed) == (None, None, ())
+    assert vrex.worst_gain == found.gain("vrex", ["linear"], "worst", 2)
 
 
 def drawn(rng, shares, n):
@@ -153,13 +160,28 @@ def test_intervals_of_the_worst_hold_the_truth(shares):
 
 
 def test_the_table_is_long():
-    table = compared(RATES).table()
-    assert list(table.columns) == ["method", "environment", "rows", "metric", "value", "low",
-                                   "high"]  # fmt: skip
-    assert len(table) == 3 * (3 + 2)
-    assert table.loc[table["environment"] == "(worst)", "value"].round(6).tolist() == [
-        0.5,
-        0.6,
-        0.7,
-    ]
+    table = compared(RATES).table(PROBLEMS)
+    assert list(table.columns) == list(RESULT_COLUMNS)
+    assert len(table) == 3 * 3
+    assert table["problem"].tolist() == list(PROBLEMS.values()) * 3
+    assert table["value"].round(6).tolist()[:3] == [0.9, 0.5, 0.8]
     assert (table["low"] <= table["high"]).all()
+
+
+def test_overall_is_the_worst_the_mean_and_the_gains():
+    found = compared(RATES)
+    every = found.overall()
+    assert [o.method for o in every] == ["linear", "trees", "vrex"]
+    assert [o.where for o in every] == [found.worst_environment(o.method) for o in every]
+    assert [round(o.worst.value, 6) for o in every] == [0.5, 0.6, 0.7]
+    assert [o.mean for o in every] == [found.mean(o.method) for o in every]
+    # Of one invariant method two comparisons are made: where each does worst, and on average.
+    for gain, where in ((every[2].worst_gain, "worst"), (every[2].mean_gain, "mean")):
+        assert gain == found.gain("vrex", ["linear", "trees"], where, 2)
+    assert every[0].mean_gain is None
+    none_usual = compare_errors(
+        {name: rows[:, 2:] for name, rows in errors_of(RATES).items()},
+        THREE[2:],
+        METRICS["accuracy"],
+    )
+    assert none_usual.overall()[0].worst_gain is None

@@ -27,7 +27,7 @@ from invlearn.learning.plan import Layers
 from invlearn.learning.reference import reference_within
 from invlearn.objectives import get_objective
 from invlearn.reports import layout
-from invlearn.reports.layout import ORACLE_SUFFIX
+from invlearn.results import ORACLE_SUFFIX, RESULT_COLUMNS
 from invlearn.selection import RULES
 from invlearn.training import PenaltySchedule
 
@@ -39,7 +39,7 @@ TINY = Request(
     dataset_options=SMALL,
     steps=12,
 )
-COLUMNS = ["objective", "trial", "environment", "split", "metric", "value", "step", "selection"]
+COLUMNS = list(RESULT_COLUMNS)
 SWEEP = [f"p_e=0.{i}" for i in range(1, 10)]
 
 
@@ -67,8 +67,8 @@ def test_folder_holds_the_tables_the_report_and_nothing_unfinished(done):
 def test_results_are_long_with_a_row_per_number(done):
     table = pd.read_csv(done.folder / "results.csv")
     assert set(table) >= set(COLUMNS)
-    assert set(table["objective"]) == {"erm", "erm-grayscale", "irmv1"}
-    assert set(table["trial"]) == {0, 1}
+    assert set(table["method"]) == {"erm", "erm-grayscale", "irmv1"}
+    assert set(table["problem"]) == {0, 1}
     assert not table.duplicated([c for c in COLUMNS if c not in ("value", "step")]).any()
     assert np.isfinite(table["value"]).all()
     np.testing.assert_allclose(table["value"], done.results["value"], rtol=1e-9)
@@ -83,13 +83,13 @@ def test_test_environments_are_named_after_their_flip_probability(done):
 
 
 def test_every_rule_that_applies_selects_once_per_run(done):
-    chosen = done.results.groupby("selection")[["objective", "trial"]].apply(
+    chosen = done.results.groupby("selection")[["method", "problem"]].apply(
         lambda rows: len(rows.drop_duplicates())
     )
     names = {name.removesuffix(ORACLE_SUFFIX) for name in chosen.index}
     assert names == set(RULES) - {"leave-one-environment-out"}
     assert set(chosen) == {6}
-    steps = done.results.groupby(["objective", "trial", "selection"])["step"].nunique()
+    steps = done.results.groupby(["method", "problem", "selection"])["step"].nunique()
     assert set(steps) == {1}
 
 
@@ -232,7 +232,7 @@ def made_up(oracle):
 
 
 def selected(curves, recipe):
-    runs = curves.groupby(["objective", "trial"], sort=False)
+    runs = curves.groupby(["method", "problem"], sort=False)
     return [select_all(run, None, recipe, "p_e=0.9") for _, run in runs]
 
 
@@ -269,7 +269,7 @@ def test_rules_that_fell_back_are_listed_with_their_trials(done):
     curves.loc[curves["metric"] == "constant_risk", "value"] = 0.0  # Nothing can beat it.
     unsatisfied = module._by_method(selected(curves, made_up(False)), "unsatisfied")
     assert unsatisfied == [
-        {"selection": "risks-agree", "objective": name, "trials": [0, 1]} for name in TINY.methods
+        {"selection": "risks-agree", "method": name, "trials": [0, 1]} for name in TINY.methods
     ]
 
 
@@ -324,7 +324,7 @@ def test_jobs_below_one_are_refused(tmp_path):
 def test_trap_every_test_environment_is_reported_alone(done):
     tests = done.results[(done.results["split"] == "test") & (done.results["metric"] == "accuracy")]
     assert set(tests["environment"]) == set(SWEEP)
-    cell = ["objective", "trial", "environment", "selection"]
+    cell = ["method", "problem", "environment", "selection"]
     assert not tests.duplicated(cell).any()
 
 

@@ -98,7 +98,7 @@ def test_trap_search_never_evaluates_a_test_environment(tmp_path, monkeypatch):
 def test_worst_group_takes_the_draw_with_the_lowest_mean_score_in_all_its_trials():
     table = pd.DataFrame(
         {
-            "objective": "meta-irm",
+            "method": "meta-irm",
             "draw": [0, 0, 1, 1, 2, 2],
             "trial": [0, 1] * 3,
             "score": [0.20, None, 0.30, 0.31, 0.40, 0.20],
@@ -125,7 +125,7 @@ def scored(*risks):
     return pd.DataFrame(
         [
             {
-                "objective": "irmv1",
+                "method": "irmv1",
                 "draw": draw,
                 "trial": trial,
                 "lr": 0.1 * (draw + 1),

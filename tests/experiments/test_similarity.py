@@ -65,7 +65,7 @@ def test_compare_writes_similarity_and_keeps_outputs(tmp_path):
     )
     compare(request, tmp_path / "out", jobs=1)
     written = pd.read_csv(tmp_path / "out" / "similarity.csv")
-    assert set(written["objective"]) == {"erm", "meta-irm"}
+    assert set(written["method"]) == {"erm", "meta-irm"}
     names = sorted(p.name for p in (tmp_path / "out" / "outputs").iterdir())
     assert names == ["erm-000.npz", "meta-irm-000.npz"]
 

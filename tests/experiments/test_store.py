@@ -100,8 +100,8 @@ def table():
     values = [*rng.normal(size=20), 0.1, 1 / 3, 5e-324, 1.7976931348623157e308, math.inf, math.nan]
     return pd.DataFrame(
         {
-            "objective": "erm",
-            "trial": 0,
+            "method": "erm",
+            "problem": 0,
             "environment": [f"p_e=0.{i}" for i in range(len(values))],
             "value": values,
             "step": range(len(values)),

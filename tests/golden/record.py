@@ -72,7 +72,6 @@ def _benchmark(text: str, *more: str) -> Values:
     """Risks and dummy gradients at the last step, and the step that every rule chose."""
     _run(text, *more)
     table = pd.read_csv(f"{text.rpartition('--out ')[2]}/results.csv")
-    table = table.rename(columns={"objective": "method"})
     out: Values = {}
     last = table[(table["selection"] == "last") & (table["metric"] != "accuracy")]
     for row in last.to_dict("records"):
@@ -87,7 +86,7 @@ def _benchmark(text: str, *more: str) -> Values:
 
 def _search(text: str, *more: str) -> Values:
     _run(text, *more)
-    table = pd.read_csv("search/search.csv").rename(columns={"objective": "method"})
+    table = pd.read_csv("search/search.csv")
     best = json.loads(Path("search/search.json").read_text())["best"]
     drawn = {
         f"{row['method']}, draw {row['draw']}: {name}": float(value)
@@ -106,6 +105,10 @@ def _own_rows(text: str, *more: str) -> Values:
         for end in ("value", "low", "high"):
             out[f"{row['method']}: {row['environment']}, {row['metric']}, {end}"] = float(row[end])
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    for row in summary["overall"]:
+        for what in ("worst", "mean"):
+            for end, number in zip(("value", "low", "high"), row[what], strict=True):
+                out[f"{row['method']}: ({what}), {summary['metric']}, {end}"] = float(number)
     out["outcome"] = summary["answer"]["outcome"]
     out["recommended"] = summary["answer"]["recommended"]
     for method, settings in summary["settings"].items():

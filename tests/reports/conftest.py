@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from invlearn.results import RESULT_COLUMNS
+
 TRAINING = ["p_e=0.1", "p_e=0.2"]
 TESTS = [f"p_e={p / 10:.1f}" for p in range(1, 10)]
 TARGET = "p_e=0.9"
@@ -38,7 +40,7 @@ def make(
 ) -> Experiment:
     levels = LEVELS if levels is None else levels
     rows = []
-    for objective, (train, first, last) in levels.items():
+    for method, (train, first, last) in levels.items():
         for trial in range(trials):
             for step in STEPS:
                 done = 1 - math.exp(-step / 50)
@@ -50,14 +52,14 @@ def make(
                 for i, name in enumerate(TRAINING):
                     for split in ("train", "validation"):
                         goal = train - 0.02 * i
-                        rows.append((objective, trial, name, split, "accuracy", value(goal), step))
+                        rows.append((method, trial, name, split, "accuracy", value(goal), step))
                         risk = 1 - value(goal)
-                        rows.append((objective, trial, name, split, "risk", risk, step))
+                        rows.append((method, trial, name, split, "risk", risk, step))
                 for i, name in enumerate(TESTS):
                     goal = first + (last - first) * i / (len(TESTS) - 1)
-                    rows.append((objective, trial, name, "test", "accuracy", value(goal), step))
-                    rows.append((objective, trial, name, "test", "risk", 1 - value(goal), step))
-    columns = ["objective", "trial", "environment", "split", "metric", "value", "step"]
+                    rows.append((method, trial, name, "test", "accuracy", value(goal), step))
+                    rows.append((method, trial, name, "test", "risk", 1 - value(goal), step))
+    columns = ["method", "problem", "environment", "split", "metric", "value", "step"]
     curves = pd.DataFrame(rows, columns=columns)
     if regression:
         curves = curves[curves["metric"] == "risk"].reset_index(drop=True)
@@ -66,6 +68,7 @@ def make(
     oracle = curves[curves["step"] == 100].assign(selection="oracle")
     tuned = curves[curves["step"] == 150].assign(selection="last (oracle hyperparameters)")
     results = pd.concat([oracle, last, tuned, agree], ignore_index=True)
+    results = results.reindex(columns=list(RESULT_COLUMNS))
     return Experiment(results, curves, summary(list(levels), trials, regression))
 
 
@@ -154,22 +157,22 @@ NOTE = (
 def statistics(experiment) -> pd.DataFrame:
     """What two rules read in the experiment; the headline's crosses zero in IRMv1 and V-REx."""
     rows = []
-    for objective in LEVELS:
+    for method in LEVELS:
         for trial in range(3):
             for step in STEPS:
-                flat = objective in {"erm", "erm-grayscale"}
+                flat = method in {"erm", "erm-grayscale"}
                 value = 0.9 if flat else 0.9 - 0.006 * step + 0.01 * trial
                 chosen = step == (200 if flat else 150)
-                rows.append((objective, trial, "risks-agree", step, value, 0.02, chosen))
-                rows.append((objective, trial, "other", step, 0.5, 0.1, step == 0))
-    columns = ["objective", "trial", "selection", "step", "value", "bound", "chosen"]
+                rows.append((method, trial, "risks-agree", step, value, 0.02, chosen))
+                rows.append((method, trial, "other", step, 0.5, 0.1, step == 0))
+    columns = ["method", "problem", "selection", "step", "value", "bound", "chosen"]
     experiment.summary["selections"][0]["statistic"] = "error here, less error there"
     experiment.summary["unsatisfied"] = [
-        {"selection": "risks-agree", "objective": "erm", "trials": [0, 1, 2]},
-        {"selection": "risks-agree", "objective": "vrex", "trials": [1]},
+        {"selection": "risks-agree", "method": "erm", "trials": [0, 1, 2]},
+        {"selection": "risks-agree", "method": "vrex", "trials": [1]},
     ]
     experiment.summary["notes"] = [
-        {"selection": "risks-agree", "objective": "erm-grayscale", "trials": [t], "note": note}
+        {"selection": "risks-agree", "method": "erm-grayscale", "trials": [t], "note": note}
         for t, note in enumerate(NOTE.format(share=27 + t) for t in range(3))
     ]
     return pd.DataFrame(rows, columns=columns)
@@ -188,5 +191,5 @@ def similarity() -> pd.DataFrame:
             for i, e in enumerate(TESTS[1:], start=1):
                 value = 1 - drop * i / 8 - 0.02 * trial
                 rows.append((method, trial, "representation", name, e, value))
-    columns = ["objective", "trial", "kind", "layer", "environment", "value"]
+    columns = ["method", "problem", "kind", "layer", "environment", "value"]
     return pd.DataFrame(rows, columns=columns)

@@ -64,14 +64,14 @@ def test_no_erm(build):
 def test_no_finished_trial(build):
     experiment = build({"erm": ERM, "irmv1": GOOD})
     frame = experiment.results
-    frame["value"] = frame["value"].mask(frame["objective"] == "irmv1")
+    frame["value"] = frame["value"].mask(frame["method"] == "irmv1")
     assert "Without a finished trial: IRMv1." in words(ask(experiment))
 
 
 def test_noise_is_not_success(build):
     experiment = build({"erm": GRAY, "irmv1": (0.76, 0.76, 0.76)}, trials=2)
     frame = experiment.results
-    frame["value"] += 0.1 * (frame["trial"] - 0.5)
+    frame["value"] += 0.1 * (frame["problem"] - 0.5)
     assert ask(experiment).verdict == "No method did better than ERM in p_e=0.9."
 
 
@@ -88,7 +88,7 @@ def test_one_trial_and_oracle_are_said(build):
 def test_unsatisfied_runs_are_said(build):
     experiment = build({"erm": ERM, "irmv1": GOOD})
     experiment.summary["unsatisfied"] = [
-        {"selection": "risks-agree", "objective": "irmv1", "trials": [1]}
+        {"selection": "risks-agree", "method": "irmv1", "trials": [1]}
     ]
     assert "In 1 run no step satisfied the rule" in words(ask(experiment))
 
@@ -98,8 +98,8 @@ def test_notes_are_said(experiment, statistics):
         "In 3 runs (ERM, grayscale) the rule said “not identifiable from these environments”: the "
         "rows are as frequent in each; 'last' chose instead."
     ) in ask(experiment).sentences
-    more = experiment.summary["notes"][0] | {"objective": "irmv1"}
-    plain = {"selection": "risks-agree", "objective": "erm", "trials": [2], "note": "plain"}
+    more = experiment.summary["notes"][0] | {"method": "irmv1"}
+    plain = {"selection": "risks-agree", "method": "erm", "trials": [2], "note": "plain"}
     other = plain | {"selection": "last", "note": "of another rule"}
     experiment.summary["notes"] += [more, plain, other]
     said = words(ask(experiment))

@@ -34,7 +34,7 @@ def test_accuracy_by_environment(experiment):
     looks = {(line.get_marker(), str(line.get_linestyle())) for line in lines}
     assert len(looks) == 4
     mine = experiment.results.query(
-        "objective == 'erm' and selection == 'risks-agree' and split == 'test' "
+        "method == 'erm' and selection == 'risks-agree' and split == 'test' "
         "and metric == 'accuracy'"
     )
     expected = 100 * mine.groupby("environment")["value"].mean()
@@ -99,10 +99,8 @@ def test_agreement(experiment):
     ax = figure.axes[0]
     lines = [line for line in ax.lines if line.get_linestyle() != "None"]
     assert len(lines) == 4
-    mine = experiment.curves.query(
-        "objective == 'erm' and split == 'validation' and metric == 'risk'"
-    )
-    spread = mine.groupby(["step", "trial"])["value"].std(ddof=0).groupby("step").mean()
+    mine = experiment.curves.query("method == 'erm' and split == 'validation' and metric == 'risk'")
+    spread = mine.groupby(["step", "problem"])["value"].std(ddof=0).groupby("step").mean()
     np.testing.assert_allclose(lines[0].get_ydata(), spread, atol=1e-12)
 
 
@@ -122,7 +120,7 @@ def test_draw_all_leaves_out_what_there_is_nothing_to_draw_of(experiment):
 def test_nan_values_and_dollars_are_drawn(experiment):
     experiment.summary["methods"][1]["title"] = "$IRM_{v1"
     for frame in (experiment.results, experiment.curves):
-        frame["value"] = frame["value"].mask(frame["objective"] == "vrex")
+        frame["value"] = frame["value"].mask(frame["method"] == "vrex")
     drawn = draw_all(experiment.results, experiment.curves, experiment.summary)
     assert all(png(figure) for figure in drawn.values())
 

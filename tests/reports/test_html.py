@@ -109,7 +109,7 @@ def test_everything_is_escaped(experiment, place):
     if place == "title":
         summary["methods"][1]["title"] = evil
     elif place == "warning":
-        summary["warnings"] = [{"objective": "erm", "trial": 0, "message": evil}]
+        summary["warnings"] = [{"method": "erm", "problem": 0, "message": evil}]
     elif place == "dataset":
         summary["dataset"] |= {"name": evil, "options": {evil: evil}}
     elif place == "command":
@@ -140,7 +140,7 @@ def test_regression_and_one_trial(build):
 
 def test_nan_values(experiment):
     frame = experiment.results
-    frame["value"] = frame["value"].mask(frame["objective"] == "vrex")
+    frame["value"] = frame["value"].mask(frame["method"] == "vrex")
     text = page(experiment)
     assert "<td>0 of 3</td>" in text
     assert not re.search(r">\s*nan", text)
@@ -149,7 +149,7 @@ def test_nan_values(experiment):
 
 def test_warnings_are_grouped(experiment):
     experiment.summary["warnings"] = [
-        {"objective": "vrex", "trial": trial, "message": "stopped"} for trial in (0, 2)
+        {"method": "vrex", "problem": trial, "message": "stopped"} for trial in (0, 2)
     ]
     assert "<strong>V-REx</strong>, trials 0, 2: stopped" in page(experiment)
 

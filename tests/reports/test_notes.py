@@ -13,7 +13,7 @@ def summary(experiment):
 
 
 def entry(objective: str, trials: list[int], note: str, selection: str = "risks-agree"):
-    return {"selection": selection, "objective": objective, "trials": trials, "note": note}
+    return {"selection": selection, "method": objective, "trials": trials, "note": note}
 
 
 def gathered(summary) -> list[Note]:
@@ -51,10 +51,10 @@ def test_older_summaries_have_none(summary):
 
 def test_unsatisfied(summary):
     summary["unsatisfied"] = [
-        {"selection": "risks-agree", "objective": "erm", "trials": [0]},
-        {"selection": "last", "objective": "vrex", "trials": [0]},
-        {"selection": "risks-agree", "objective": "erm", "trials": [2]},
-        {"selection": "risks-agree", "objective": "irmv1", "trials": []},
+        {"selection": "risks-agree", "method": "erm", "trials": [0]},
+        {"selection": "last", "method": "vrex", "trials": [0]},
+        {"selection": "risks-agree", "method": "erm", "trials": [2]},
+        {"selection": "risks-agree", "method": "irmv1", "trials": []},
     ]
     assert unsatisfied(layout.rule("risks-agree", summary), summary) == {"erm": (0, 2)}
 

@@ -52,7 +52,7 @@ def test_inner_step(table, summary):
         "Similarity of every layer before and after the inner step mean over trials and "
         "training environments, bars one standard deviation selection rule: Risks agree"
     )
-    mine = table.query("kind == 'inner-step' and objective == 'vrex'").groupby("layer")["value"]
+    mine = table.query("kind == 'inner-step' and method == 'vrex'").groupby("layer")["value"]
     container = ax.containers[1]
     np.testing.assert_allclose(container.lines[0].get_ydata().astype(float), mine.mean())
     np.testing.assert_allclose(bars(container), mine.std(ddof=0), atol=1e-12)
@@ -107,7 +107,7 @@ def test_titles_say_oracle(draw, table, summary):
 
 @pytest.mark.parametrize("draw", [inner_step_similarity, representation_similarity])
 def test_one_value_has_no_bar_and_nan_is_left_out(draw, table, summary):
-    one = table.query("trial == 0").drop_duplicates(["objective", "kind", "layer", "environment"])
+    one = table.query("problem == 0").drop_duplicates(["method", "kind", "layer", "environment"])
     one = one[(one["kind"] == "representation") | (one["environment"] == "p_e=0.1")]
     diverged = one.assign(trial=1, value=float("nan"))
     figure = draw(pd.concat([one, diverged]), summary)
@@ -131,13 +131,13 @@ def test_only_the_kinds_that_were_measured(table, experiment):
 
 @pytest.mark.parametrize("draw", [inner_step_similarity, representation_similarity])
 def test_errors(draw, table, summary):
-    columns = "objective, trial, kind, layer, environment, value"
+    columns = "method, problem, kind, layer, environment, value"
     text = (
-        f"Expected similarities with the columns {columns}; missing: trial, layer. "
-        "Pass the table of similarities as it was made."
+        f"Expected similarities with the columns {columns}; missing: problem, layer. "
+        "Pass the table as it was made, or read it by read_table."
     )
     with pytest.raises(OptionError, match=f"^{re.escape(text)}$"):
-        draw(table.drop(columns=["trial", "layer"]), summary)
+        draw(table.drop(columns=["problem", "layer"]), summary)
     kind = "inner-step" if draw is inner_step_similarity else "representation"
     for rows, got in ((table[table["kind"] != kind], True), (table.head(0), False)):
         other = {"inner-step": "representation", "representation": "inner-step"}[kind]

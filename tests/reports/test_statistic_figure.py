@@ -99,7 +99,7 @@ def test_the_band_of_a_statistic_of_one_sign_starts_at_zero(statistics, summary)
 def test_early_steps_do_not_squash_the_crossing(statistics, summary):
     many = pd.concat([statistics.assign(step=statistics["step"] + 1000 * k) for k in range(20)])
     many["chosen"] &= many["step"] <= 200
-    start = many["objective"].eq("irmv1") & many["trial"].eq(0) & many["step"].eq(0)
+    start = many["method"].eq("irmv1") & many["problem"].eq(0) & many["step"].eq(0)
     many.loc[start.to_numpy(), "value"] = 1e6
     ax = panels(selection_statistic(many, summary))["IRMv1"]
     assert ax.get_ylim()[1] < 3
@@ -146,7 +146,7 @@ def test_titles_say_oracle(how, experiment, statistics, summary):
 
 
 def test_object_columns_nan_and_missing_words(statistics, summary):
-    statistics["value"] = statistics["value"].mask(statistics["objective"] == "erm")
+    statistics["value"] = statistics["value"].mask(statistics["method"] == "erm")
     statistics.loc[1, "value"] = np.inf
     del summary["selections"][0]["statistic"]
     summary["methods"][1]["title"] = "$IRM_{v1"
@@ -168,7 +168,7 @@ def test_describe(experiment, statistics, summary):
     )
     assert words.crosses
     statistics["value"] = statistics["value"].abs()
-    moved = statistics["step"].replace({150: 100}).where(statistics["trial"] == 0)
+    moved = statistics["step"].replace({150: 100}).where(statistics["problem"] == 0)
     words = describe(statistics.assign(step=moved.fillna(statistics["step"])), summary)
     assert words.sentences[1] == "IRMv1: steps 100 to 150."
     assert not words.crosses

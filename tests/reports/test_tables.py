@@ -10,11 +10,14 @@ from rich.console import Console
 from invlearn.errors import OptionError, UnknownNameError
 from invlearn.reports import aggregate, console, layout, wide, write_report
 from invlearn.reports.tables import Stat, footnotes, table, text
+from invlearn.results import RESULT_COLUMNS
 
 
 def frame(values: list[float]) -> pd.DataFrame:
-    rows = [("erm", t, "a", "test", "accuracy", v, 10, "last") for t, v in enumerate(values)]
-    return pd.DataFrame(rows, columns=list(layout.RESULT_COLUMNS))
+    nan = np.nan
+    rows = [("erm", t, "a", "test", "accuracy", v, nan, nan, 10, "last")
+            for t, v in enumerate(values)]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
 
 
 def printed(experiment, width: int = 110) -> str:
@@ -67,9 +70,9 @@ def test_text(stat, metric, expected):
 def test_training_column_is_the_mean_over_environments_first(experiment):
     one = table(experiment.results, experiment.summary, layout.rule("last", experiment.summary))
     mine = experiment.results.query(
-        "objective == 'erm' and selection == 'last' and split == 'train' and metric == 'accuracy'"
+        "method == 'erm' and selection == 'last' and split == 'train' and metric == 'accuracy'"
     )
-    per_trial = mine.groupby("trial")["value"].mean()
+    per_trial = mine.groupby("problem")["value"].mean()
     assert one.rows[0].train.mean == pytest.approx(per_trial.mean())
     assert one.rows[0].train.std == pytest.approx(per_trial.std(ddof=0))
     assert one.environments == ("p_e=0.1", "p_e=0.2", "p_e=0.9")
@@ -78,8 +81,8 @@ def test_training_column_is_the_mean_over_environments_first(experiment):
 def test_a_trial_lacking_an_environment_is_not_averaged(experiment):
     frame = experiment.results
     lost = (
-        (frame["objective"] == "erm")
-        & (frame["trial"] == 0)
+        (frame["method"] == "erm")
+        & (frame["problem"] == 0)
         & (frame["environment"] == "p_e=0.2")
         & (frame["split"] == "train")
     )
@@ -91,7 +94,7 @@ def test_a_trial_lacking_an_environment_is_not_averaged(experiment):
 
 
 def test_a_method_without_results_keeps_its_row(experiment):
-    results = experiment.results[experiment.results["objective"] != "vrex"]
+    results = experiment.results[experiment.results["method"] != "vrex"]
     one = table(results, experiment.summary, layout.rule("last", experiment.summary))
     assert [row.method.name for row in one.rows] == ["erm", "irmv1", "vrex", "erm-grayscale"]
     assert one.cells(one.rows[2]) == ["–", "–", "–", "–", "0 of 3"]
@@ -123,9 +126,9 @@ def test_oracle_recipe_labels_every_rule(experiment):
 
 
 def test_console(experiment):
-    experiment.summary["warnings"] = [{"objective": "erm", "trial": 0, "message": "x"}]
+    experiment.summary["warnings"] = [{"method": "erm", "problem": 0, "message": "x"}]
     experiment.summary["unsatisfied"] = [
-        {"selection": "risks-agree", "objective": "irmv1", "trials": [0, 2]}
+        {"selection": "risks-agree", "method": "irmv1", "trials": [0, 2]}
     ]
     shown = printed(experiment)
     assert shown.index("Risks agree") < shown.index("Last step") < shown.index("Best target")
@@ -148,7 +151,7 @@ def test_console_of_a_regression(build):
 
 
 def test_footnotes_name_the_rule_they_belong_to(experiment):
-    experiment.summary["unsatisfied"] = [{"selection": "last", "objective": "x", "trials": [1]}]
+    experiment.summary["unsatisfied"] = [{"selection": "last", "method": "x", "trials": [1]}]
     assert footnotes(layout.rule("oracle", experiment.summary), experiment.summary) == []
     assert footnotes(layout.rule("last", experiment.summary), experiment.summary) == [
         "In 1 run no step satisfied the rule and the last step was taken (x: trial 1)."

@@ -10,6 +10,7 @@ import pytest
 from invlearn import EnvironmentsError, OptionError, OutputError, UnknownNameError
 from invlearn.ground.files import check_free
 from invlearn.reports.verdict import Verdict
+from invlearn.results import RESULT_COLUMNS
 from invlearn.rows import compare
 from invlearn.rows.compare import RowsRequest, compare_rows
 from invlearn.rows.example import hospitals
@@ -204,10 +205,19 @@ def test_what_is_written(compared, tmp_path):
     answer = write_comparison(compared, QUICK, tmp_path / "my rows.csv", folder, made)
     table = pd.read_csv(folder / "results.csv")
     assert set(table["method"]) == {"linear", "boosting", "erm-pooled", "vrex"}
-    assert set(table["environment"]) == {"Arden", "Birk", "Farhill", "(worst)", "(mean)"}
+    assert list(table.columns) == list(RESULT_COLUMNS)
+    assert set(zip(table["problem"], table["environment"], strict=True)) == {
+        (f"without {name}, seed 0", name) for name in ("Arden", "Birk", "Farhill")
+    }
+    assert (set(table["split"]), set(table["selection"])) == ({"test"}, {"last"})
+    assert table["step"].isna().all()
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["answer"]["headline"] == answer.headline
     assert summary["provenance"]["seed"] == "0"
+    assert [each["method"] for each in summary["overall"]] == [
+        "linear", "boosting", "erm-pooled", "vrex"
+    ]  # fmt: skip
+    assert summary["overall"][0]["worst"] == pytest.approx(list(compared.found.worst("linear")))
     page = (folder / "report.html").read_text()
     assert "scanner_artefact" in page
     assert "my rows.csv" in page

@@ -71,7 +71,7 @@ def search(
             command=command(),
             progress=progress,
         )
-    for method in table["objective"].unique():
+    for method in table["method"].unique():
         found = ", ".join(f"{k}={v:.6g}" for k, v in best(table, str(method), score).items())
         Console().print(f"{method}: {found or 'no setting could be scored'}", highlight=False)
 

@@ -11,16 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from invlearn.diagnostics.intervals import normal_bound, resampled_means
+from invlearn.results import RESULT_COLUMNS, Estimate, Overall
 
 Floats = npt.NDArray[np.float64]
-
-
-class Estimate(NamedTuple):
-    """A number with its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -179,23 +172,45 @@ class HeldOut:
         statistic = {"worst": self.worst, "mean": self.mean}[where]
         return max(names, key=lambda name: float(self._goodness(np.array(statistic(name).value))))
 
-    def table(self) -> pd.DataFrame:
-        """Long table: method, environment, rows, metric, value, low, high.
+    def overall(self) -> tuple[Overall, ...]:
+        """Each method over all environments, an invariant one against the best of the usual.
 
-        The environments 'worst' and 'mean' come last for every method.
+        A gain's interval is widened for two comparisons of each invariant method.
         """
-        found = []
-        for contender in self.contenders:
-            cells = [(e, n, self.cell(e, contender.name))
-                     for e, n in zip(self.environments, self.rows, strict=True)]  # fmt: skip
-            cells.append(("(worst)", sum(self.rows), self.worst(contender.name)))
-            cells.append(("(mean)", sum(self.rows), self.mean(contender.name)))
-            found += [
-                {"method": contender.name, "environment": environment, "rows": rows,
-                 "metric": self.metric.name, **estimate._asdict()}
-                for environment, rows, estimate in cells
-            ]  # fmt: skip
-        return pd.DataFrame(found)
+        usual = [c.name for c in self.finished("usual")]
+        family = [c.name for c in self.finished("invariant")]
+        failed, tests = self.failed(), 2 * max(len(family), 1)
+        return tuple(
+            Overall(
+                c.name,
+                tuple(failed.get(c.name, ())),
+                self.worst_environment(c.name),
+                self.worst(c.name),
+                self.mean(c.name),
+                *(
+                    [self.gain(c.name, usual, where, tests) for where in ("worst", "mean")]
+                    if usual and c.name in family
+                    else []
+                ),
+            )
+            for c in self.contenders
+        )
+
+    def table(self, problems: Mapping[str, str]) -> pd.DataFrame:
+        """Long table of `RESULT_COLUMNS`: every method in every environment left out.
+
+        Parameters
+        ----------
+        problems : {environment: problem}
+            What was learnt from in the round in which it was left out.
+        """
+        found = [
+            {"method": c.name, "problem": problems[e], "environment": e, "split": "test",
+             "metric": self.metric.name, **self.cell(e, c.name)._asdict(), "step": None,
+             "selection": "last"}
+            for c in self.contenders for e in self.environments
+        ]  # fmt: skip
+        return pd.DataFrame(found, columns=list(RESULT_COLUMNS))
 
     def _goodness(self, values: Floats) -> Floats:
         return values if self.metric.higher_is_better else -values

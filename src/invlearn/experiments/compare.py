@@ -62,7 +62,7 @@ def compare(
 ) -> Comparison:
     """Train every method over every trial, apply every selection rule, write the folder.
 
-    The folder then holds results.csv (long: a row per method, trial, environment, split,
+    The folder then holds results.csv (long: a row per method, problem, environment, split,
     metric and selection rule), curves.parquet (the same at every evaluated step),
     summary.json, figures/ and report.html.
 
@@ -147,7 +147,7 @@ def compare(
     runs = [found for job in todo if (found := kept[job.key]) is not None]
     curves = pd.concat([run.curves for run in runs], ignore_index=True)
     messages = [
-        {"objective": run.job.method, "trial": run.job.trial, "message": text}
+        {"method": run.job.method, "problem": run.job.trial, "message": text}
         for run in runs
         for text in run.messages
     ]
@@ -289,7 +289,7 @@ def _similarity(
     if not request.similarity:
         return None
     first = results["selection"].iloc[0]  # The headline rule's come first.
-    steps = results[results["selection"] == first].groupby(["objective", "trial"])["step"].first()
+    steps = results[results["selection"] == first].groupby(["method", "problem"])["step"].first()
     chosen = [
         Chosen(job, int(steps[job.method, job.trial]))
         for job in jobs
@@ -304,19 +304,18 @@ def _similarity(
         progress(len(tables), len(chosen), "comparing representations")
 
     run_all(measure_similarity, chosen, processes=processes, done=done)
-    return pd.concat(tables).sort_values(["objective", "trial", "kind"], kind="stable")
+    return pd.concat(tables).sort_values(["method", "problem", "kind"], kind="stable")
 
 
 def _by_method(selected: Sequence[Selected], what: str) -> list[dict[str, Any]]:
-    """Runs whose rule has something to say: trials by selection, objective and text."""
+    """Runs whose rule has something to say: trials by selection, method and text."""
     found: dict[tuple[str, str, str], list[int]] = {}
     for one in selected:
         for label, text in getattr(one, what).items():
-            found.setdefault((label, one.objective, text), []).append(one.trial)
+            found.setdefault((label, one.method, text), []).append(one.problem)
     return [
-        {"selection": label, "objective": objective, "trials": trials}
-        | ({"note": text} if text else {})
-        for (label, objective, text), trials in found.items()
+        {"selection": label, "method": method, "trials": trials} | ({"note": text} if text else {})
+        for (label, method, text), trials in found.items()
     ]
 
 

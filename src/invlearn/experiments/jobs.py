@@ -176,8 +176,8 @@ def _finish(one: _Prepared, runs: list[Run], store: Store | None, seconds: float
     for name, left in zip(one.benchmark.train.names, runs[1:], strict=job.leave_one_out):
         messages += tuple(f"without {name}: {text}" for text in left.messages)
     curves = pd.concat([run.curves for run in runs], ignore_index=True)
-    curves.insert(0, "objective", job.method)
-    curves.insert(1, "trial", job.trial)
+    curves.insert(0, "method", job.method)
+    curves.insert(1, "problem", job.trial)
     selected = select_all(curves, outputs, one.recipe, one.benchmark.target)
     kept = outputs if job.keep_outputs else None
     return Outcome(job, curves, selected, kept, messages, seconds)

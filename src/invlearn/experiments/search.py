@@ -64,7 +64,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
         evaluations=evaluation_sets(benchmark.train, _validation(benchmark)),
         keep_outputs=groups,
     )
-    row = {"objective": trial.method, "draw": trial.draw, "trial": trial.trial} | dict(trial.values)
+    row = {"method": trial.method, "draw": trial.draw, "trial": trial.trial} | dict(trial.values)
     if not groups:
         return row | late_risks(run, trial.plan.settings.steps)
     reference = shared_reference(
@@ -166,11 +166,11 @@ def _run(
 
     def done(row: dict[str, Any]) -> None:
         rows.append(row)
-        store.save_row(f"{row['objective']}-{row['draw']}-{row['trial']}", row)
-        progress(len(rows), len(todo), f"{row['objective']}, draw {row['draw']}")
+        store.save_row(f"{row['method']}-{row['draw']}-{row['trial']}", row)
+        progress(len(rows), len(todo), f"{row['method']}, draw {row['draw']}")
 
     run_all(run_trial, missing, processes=jobs, done=done)
-    return pd.DataFrame(rows).sort_values(["objective", "draw", "trial"]).reset_index(drop=True)
+    return pd.DataFrame(rows).sort_values(["method", "draw", "trial"]).reset_index(drop=True)
 
 
 def _searchable(names: Sequence[str]) -> list[Method]:

@@ -58,7 +58,7 @@ def late_risks(run: Run, steps: int) -> dict[str, Any]:
 
 def best(table: pd.DataFrame, method: str, score: str) -> dict[str, float]:
     """The values of a method's best draw, and what it scored; empty if none can be scored."""
-    own = table[table["objective"] == method]
+    own = table[table["method"] == method]
     space = search_space(get_method(method).objective)
     if score == "worst-group":
         # A draw with a trial that has no score has none.

@@ -8,7 +8,7 @@ import pandas as pd
 
 from invlearn.experiments.recipes import Recipe
 from invlearn.outputs import Outputs
-from invlearn.reports.layout import ORACLE_SUFFIX, RESULT_COLUMNS, STATISTIC_COLUMNS
+from invlearn.results import ORACLE_SUFFIX, RESULT_COLUMNS, STATISTIC_COLUMNS
 from invlearn.selection import applicable, select
 
 
@@ -20,8 +20,8 @@ class Selected:
     steps; unsatisfied, notes: by selection.
     """
 
-    objective: str
-    trial: int
+    method: str
+    problem: int
     rules: tuple[str, ...]
     results: pd.DataFrame
     statistics: pd.DataFrame
@@ -33,7 +33,7 @@ def select_all(
     curves: pd.DataFrame, outputs: Outputs | None, recipe: Recipe, target: str
 ) -> Selected:
     """Apply every rule that can read the run."""
-    objective, trial = str(curves["objective"].iloc[0]), int(curves["trial"].iloc[0])
+    method, problem = str(curves["method"].iloc[0]), int(curves["problem"].iloc[0])
     parts, statistics = [], []
     unsatisfied: dict[str, str] = {}
     notes: dict[str, str] = {}
@@ -51,15 +51,15 @@ def select_all(
             table["chosen"] = table.index == choice.step
             table.index.name = "step"
             statistics.append(
-                table.reset_index().assign(objective=objective, trial=trial, selection=label)
+                table.reset_index().assign(method=method, problem=problem, selection=label)
             )
     results = pd.concat(parts, ignore_index=True)
     shown = results["metric"].isin(["accuracy", "risk", "dummy_gradient_norm"])
     return Selected(
-        objective,
-        trial,
+        method,
+        problem,
         tuple(rule.name for rule in rules),
-        results.loc[shown, list(RESULT_COLUMNS)].reset_index(drop=True),
+        results[shown].reindex(columns=list(RESULT_COLUMNS)).reset_index(drop=True),
         pd.concat(statistics)[list(STATISTIC_COLUMNS)]
         if statistics
         else pd.DataFrame(columns=list(STATISTIC_COLUMNS)),

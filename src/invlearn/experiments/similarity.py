@@ -47,7 +47,7 @@ def measure_similarity(chosen: Chosen) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns objective, trial, kind, layer, environment, value. Of kind 'inner-step' (meta-IRM
+        Columns method, problem, kind, layer, environment, value. Of kind 'inner-step' (meta-IRM
         only): each layer before and after the inner steps, without noise, on a training
         environment, over validation rows. Of kind 'representation': the classifier's input in
         the first test environment against that in each other; row by row the same images.
@@ -70,8 +70,8 @@ def measure_similarity(chosen: Chosen) -> pd.DataFrame:
     if plan.objective.needs == "inner steps" and benchmark.validation is not None:
         rows += _inner_steps(run.model, benchmark, benchmark.validation, objective)
     table = pd.DataFrame(rows, columns=["kind", "layer", "environment", "value"])
-    table.insert(0, "objective", job.method)
-    table.insert(1, "trial", job.trial)
+    table.insert(0, "method", job.method)
+    table.insert(1, "problem", job.trial)
     return table
 
 

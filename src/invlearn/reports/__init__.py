@@ -27,7 +27,7 @@ def write_report(
     Parameters
     ----------
     results : DataFrame
-        One row per (objective, trial, environment, split, metric, selection) with columns
+        One row per (method, problem, environment, split, metric, selection) with columns
         of those names, `value` and `step`: the metric at the step the rule chose.
         Accuracies are fractions.
     curves : DataFrame
@@ -38,10 +38,10 @@ def write_report(
     folder : path
         Made if missing; older reports in it are replaced.
     statistics : DataFrame, optional
-        What rules read at every evaluated step: columns objective, trial, selection, step,
+        What rules read at every evaluated step: columns method, problem, selection, step,
         value, bound (the value's size has to stay below it; NaN where there is none), chosen.
     similarity : DataFrame, optional
-        How alike representations are: columns objective, trial, kind, layer, environment,
+        How alike representations are: columns method, problem, kind, layer, environment,
         value, as `invlearn.reports.similarity` describes.
 
     Returns

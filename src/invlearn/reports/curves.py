@@ -44,7 +44,7 @@ def training_curves(
     if metric == "accuracy":
         mine = mine.assign(value=100 * mine["value"])
     for ax, method in zip(panels, methods, strict=True):
-        runs = mine[mine["objective"] == method.name]
+        runs = mine[mine["method"] == method.name]
         test = _by_step(runs[runs["split"] == "test"], [target])
         train = _by_step(runs[runs["split"] == "train"], training)
         drawn = ((train, "--", COLOURS[1], "training environments (mean)"),
@@ -84,7 +84,7 @@ def agreement(
     rule = None if results is None else layout.headline(results, summary)
     positive = True
     for i, method in enumerate(layout.methods(curves, summary)):
-        runs = mine[mine["objective"] == method.name]
+        runs = mine[mine["method"] == method.name]
         spread = _by_step(runs, training, how="std").mean(axis=1)
         positive &= bool((spread.dropna() > 0).all())
         style = method_style(i, method) | {"marker": ""}
@@ -111,18 +111,18 @@ def agreement(
 
 def _by_step(runs: pd.DataFrame, environments: list[str], how: str = "mean") -> pd.DataFrame:
     """Tabulate steps by trials: the mean or population deviation over environments."""
-    cells = runs.groupby(["step", "trial", "environment"])["value"].mean()
+    cells = runs.groupby(["step", "problem", "environment"])["value"].mean()
     table = cells.unstack("environment").reindex(columns=environments)
     values = table.mean(axis=1, skipna=False)
     if how == "std":
         values = table.std(axis=1, ddof=0, skipna=False)
-    return values.unstack("trial")
+    return values.unstack("problem")
 
 
 def _chosen(results: pd.DataFrame | None, method: Method, rule: str, target: str) -> dict[Any, Any]:
     """Find the step of each trial that the rule chose."""
     if results is None:
         return {}
-    mine = results[(results["objective"] == method.name) & (results["selection"] == rule)]
-    mine = mine[mine["environment"] == target].drop_duplicates("trial")
-    return dict(zip(mine["trial"], mine["step"], strict=True))
+    mine = results[(results["method"] == method.name) & (results["selection"] == rule)]
+    mine = mine[mine["environment"] == target].drop_duplicates("problem")
+    return dict(zip(mine["problem"], mine["step"], strict=True))

@@ -63,7 +63,7 @@ def accuracy_by_environment(results: pd.DataFrame, summary: Summary, selection: 
     methods = layout.methods(results, summary)
     scale = 100.0 if metric == "accuracy" else 1.0
     for i, method in enumerate(methods):
-        mine = table[table["objective"] == method.name].set_index("environment").reindex(names)
+        mine = table[table["method"] == method.name].set_index("environment").reindex(names)
         shift = 0.3 * gap * (i - (len(methods) - 1) / 2) / max(len(methods), 1)
         spread = mine["std"].where(mine["count"] > 1)
         ax.errorbar([x + shift for x in where], scale * mine["mean"], yerr=scale * spread,

@@ -73,7 +73,7 @@ def render(
         statistic=describe(statistics, summary, results)
         if statistics is not None and "selection_statistic" in figures
         else None,
-        evaluations=len(curves[["objective", "trial", "step"]].drop_duplicates()),
+        evaluations=len(curves[["method", "problem", "step"]].drop_duplicates()),
         accuracy=shown[0].metric == "accuracy",
         chance=layout.chance(summary),
         numeric_key=(layout.numeric_axis(layout.all_environments(summary)) or ("", []))[0],
@@ -121,8 +121,8 @@ def _grouped(summary: Summary) -> list[tuple[str, str, list[str]]]:
     titles = {entry["name"]: entry["title"] for entry in summary["methods"]}
     found: dict[tuple[str, str], list[str]] = {}
     for entry in summary["warnings"]:
-        name = titles.get(entry["objective"], entry["objective"])
-        found.setdefault((str(name), str(entry["message"])), []).append(str(entry["trial"]))
+        name = titles.get(entry["method"], entry["method"])
+        found.setdefault((str(name), str(entry["message"])), []).append(str(entry["problem"]))
     return [(name, message, trials) for (name, message), trials in found.items()]
 
 

@@ -10,16 +10,19 @@ from typing import Any
 import pandas as pd
 
 from invlearn.errors import OptionError, unknown_name
+from invlearn.results import (
+    CURVE_COLUMNS,
+    ORACLE_SUFFIX,
+    STATISTIC_COLUMNS,
+    check_cells,
+    check_columns,
+)
 
 Summary = Mapping[str, Any]
 
-ORACLE_SUFFIX = " (oracle hyperparameters)"
 ORACLE_BADGE = "oracle: looked at the test environment"
 REFERENCE_BADGE = "reference, not a competitor"
 
-CURVE_COLUMNS = ("objective", "trial", "environment", "split", "metric", "value", "step")
-RESULT_COLUMNS = (*CURVE_COLUMNS, "selection")
-STATISTIC_COLUMNS = ("objective", "trial", "selection", "step", "value", "bound", "chosen")
 SUMMARY_KEYS = (
     "dataset", "methods", "selections", "recipe", "headline", "trials", "seed", "provenance",
     "warnings", "unsatisfied",
@@ -70,26 +73,14 @@ def check(
     OptionError
         A missing column or key, or two values for one cell of the results.
     """
-    wanted = [("results", results, RESULT_COLUMNS), ("curves", curves, CURVE_COLUMNS)]
+    check_cells(results)
+    check_columns("curves", curves, CURVE_COLUMNS)
     if statistics is not None:
-        wanted.append(("statistics", statistics, STATISTIC_COLUMNS))
-    for name, frame, columns in wanted:
-        if missing := [column for column in columns if column not in frame.columns]:
-            raise OptionError(
-                f"Expected {name} with the columns {', '.join(columns)}; "
-                f"missing: {', '.join(missing)}. Pass the tables evaluation and selection made."
-            )
+        check_columns("statistics", statistics, STATISTIC_COLUMNS)
     if absent := [key for key in SUMMARY_KEYS if key not in summary]:
         raise OptionError(
             f"Expected a summary with the keys {', '.join(SUMMARY_KEYS)}; "
             f"missing: {', '.join(absent)}. Add them, empty where there is nothing to say."
-        )
-    cell = [column for column in RESULT_COLUMNS if column not in {"value", "step"}]
-    if (twice := results.duplicated(cell)).any():
-        first = results.loc[twice, cell].iloc[0].to_dict()
-        raise OptionError(
-            f"Expected one value per ({', '.join(cell)}), got two or more for {first}. "
-            "Pass the selected steps only; every evaluated step belongs in curves."
         )
 
 
@@ -113,7 +104,7 @@ def methods(frame: pd.DataFrame, summary: Summary) -> list[Method]:
         for entry in summary["methods"]
     ]
     names = {method.name for method in known}
-    known += [Method(name, name) for name in _unique(frame["objective"]) if name not in names]
+    known += [Method(name, name) for name in _unique(frame["method"]) if name not in names]
     return sorted(known, key=lambda method: method.reference)
 
 

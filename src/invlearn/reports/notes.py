@@ -39,7 +39,7 @@ def notes(rule: Rule, summary: Summary) -> list[Note]:
     for entry in summary.get("notes", ()):
         if entry["selection"] == rule.name:
             before, own, after = _parts(str(entry["note"]))
-            runs = found.setdefault((str(entry["objective"]), before, after), {})
+            runs = found.setdefault((str(entry["method"]), before, after), {})
             runs |= dict.fromkeys(entry["trials"], own)
     return [
         Note(
@@ -58,7 +58,7 @@ def unsatisfied(rule: Rule, summary: Summary) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for entry in summary["unsatisfied"]:
         if entry["selection"] == rule.name and entry["trials"]:
-            name = str(entry["objective"])
+            name = str(entry["method"])
             found[name] = (*found.get(name, ()), *entry["trials"])
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from invlearn.diagnostics.findings import Finding
-from invlearn.diagnostics.held_out import Contender, Estimate, HeldOut
+from invlearn.diagnostics.held_out import Contender, HeldOut
 from invlearn.errors import EnvironmentsError, OutputError, unknown_name
 from invlearn.ground.files import write_whole
 from invlearn.reports import drawing, figures
@@ -30,6 +30,7 @@ from invlearn.reports.own_rows_figures import (
     worst_against_mean,
 )
 from invlearn.reports.verdict import Verdict
+from invlearn.results import Estimate
 
 TASKS = ("classification", "regression")
 SHORTCUTS = ("feature-effects",)

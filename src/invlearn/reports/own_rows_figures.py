@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from invlearn.diagnostics.held_out import Contender, Estimate, HeldOut
+from invlearn.diagnostics.held_out import Contender, HeldOut
 from invlearn.reports.drawing import COLOURS, MARKERS, one_axes, plain
+from invlearn.results import Estimate
 
 LONGEST = 26
 """Characters of an environment's name that fit beside a figure."""

@@ -22,8 +22,7 @@ from invlearn.reports.drawing import (
     plain,
 )
 from invlearn.reports.layout import Method, Summary
-
-COLUMNS = ("objective", "trial", "kind", "layer", "environment", "value")
+from invlearn.results import SIMILARITY_COLUMNS, check_columns
 
 
 def inner_step_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
@@ -34,7 +33,7 @@ def inner_step_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Columns objective, trial, kind, layer, environment, value. Those of kind
+        Columns method, problem, kind, layer, environment, value. Those of kind
         'inner-step' hold the PWCCA of a layer before and after adapting to a training
         environment, layers in forward order.
     summary : mapping
@@ -54,7 +53,7 @@ def inner_step_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
     figure, ax = one_axes(height=4.6)
     methods = _present(mine, summary)
     for k, (i, method) in enumerate(methods):
-        stats = _stats(mine[mine["objective"] == method.name], "layer", layers)
+        stats = _stats(mine[mine["method"] == method.name], "layer", layers)
         shift = 0.4 * (k - (len(methods) - 1) / 2) / len(methods)
         ax.errorbar(np.arange(len(layers)) + shift, stats["mean"], yerr=stats["std"],
                     capsize=3, **method_style(i, method), label=method_label(method))  # fmt: skip
@@ -75,7 +74,7 @@ def representation_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Columns objective, trial, kind, layer, environment, value. Those of kind
+        Columns method, problem, kind, layer, environment, value. Those of kind
         'representation' hold the PWCCA between the representation `layer` in the first
         test environment and in `environment`.
     summary : mapping
@@ -98,7 +97,7 @@ def representation_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
     where = axis[1] if axis else [float(i) for i in range(len(names))]
     figure, ax = one_axes(height=4.6)
     for i, method in _present(mine, summary):
-        rows = mine[mine["objective"] == method.name]
+        rows = mine[mine["method"] == method.name]
         for k, layer in enumerate(dict.fromkeys(rows["layer"])):
             stats = _stats(rows[rows["layer"] == layer], "environment", names)
             style = method_style(i, method) | {"linestyle": LINES[(i + k) % len(LINES)]}
@@ -120,7 +119,7 @@ def draw_similarity(table: pd.DataFrame, summary: Summary) -> dict[str, Figure]:
     OptionError
         A missing column.
     """
-    _check(table)
+    check_columns("similarities", table, SIMILARITY_COLUMNS)
     figures = {
         "inner-step": ("inner_step_similarity", inner_step_similarity),
         "representation": ("representation_similarity", representation_similarity),
@@ -142,16 +141,8 @@ def _finish(figure: Figure, ax: Axes, summary: Summary, what: str, over: str) ->
     return figure
 
 
-def _check(table: pd.DataFrame) -> None:
-    if missing := [column for column in COLUMNS if column not in table.columns]:
-        raise OptionError(
-            f"Expected similarities with the columns {', '.join(COLUMNS)}; "
-            f"missing: {', '.join(missing)}. Pass the table of similarities as it was made."
-        )
-
-
 def _of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
-    _check(table)
+    check_columns("similarities", table, SIMILARITY_COLUMNS)
     mine = table[table["kind"] == kind]
     if mine.empty:
         kinds = ", ".join(sorted(set(table["kind"]))) or "none"
@@ -164,7 +155,7 @@ def _of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
 
 def _present(mine: pd.DataFrame, summary: Summary) -> list[tuple[int, Method]]:
     """List the methods measured, each with its place among all: its style elsewhere too."""
-    found = set(mine["objective"])
+    found = set(mine["method"])
     listed = enumerate(layout.methods(mine, summary))
     return [(i, method) for i, method in listed if method.name in found]
 

@@ -47,7 +47,7 @@ def selection_statistic(
     Parameters
     ----------
     statistics : DataFrame
-        Columns objective, trial, selection, step, value, bound (NaN: none), chosen.
+        Columns method, problem, selection, step, value, bound (NaN: none), chosen.
     summary : mapping
         What was run, as a report takes it.
     results : DataFrame, optional
@@ -69,7 +69,7 @@ def selection_statistic(
     methods = _methods(mine, summary)
     figure, panels = small_axes(methods)
     for ax, method in zip(panels, methods, strict=True):
-        shown = drawn[drawn["objective"] == method.name]
+        shown = drawn[drawn["method"] == method.name]
         ax.axhline(0, color="#888888", linewidth=0.8)
         if len(shown):
             _draw(ax, shown, fallen.get(method.name, ()), _crosses(drawn))
@@ -109,12 +109,12 @@ def describe(
     fallen = notes.unsatisfied(rule, summary)
     sentences = []
     for method in _methods(mine, summary):
-        marks = drawn[drawn["chosen"] & (drawn["objective"] == method.name)]
+        marks = drawn[drawn["chosen"] & (drawn["method"] == method.name)]
         parts = []
         if len(marks):
             first, last = int(marks["step"].min()), int(marks["step"].max())
             parts.append(f"step {first}" if first == last else f"steps {first} to {last}")
-            if lost := int(marks["trial"].isin(fallen.get(method.name, ())).sum()):
+            if lost := int(marks["problem"].isin(fallen.get(method.name, ())).sum()):
                 parts.append(f"no step satisfied the rule in {lost} of {len(marks)} trials")
         parts += [_left_out(note) for note in said if note.objective == method.name]
         sentences.append(f"{method.title}: {'; '.join(parts) or 'no step'}.")
@@ -130,14 +130,14 @@ def _left_out(note: notes.Note) -> str:
 
 
 def _methods(mine: pd.DataFrame, summary: Summary) -> list[Method]:
-    present = set(mine["objective"])
+    present = set(mine["method"])
     return [method for method in layout.methods(mine, summary) if method.name in present]
 
 
 def _own(mine: pd.DataFrame, said: Sequence[notes.Note]) -> pd.DataFrame:
     """Take the runs that the rule chose in by its own statistic."""
     other = {(note.objective, trial) for note in said for trial in note.trials}
-    runs = zip(mine["objective"], mine["trial"], strict=True)
+    runs = zip(mine["method"], mine["problem"], strict=True)
     return mine[[run not in other for run in runs]]
 
 
@@ -165,11 +165,11 @@ def _draw(ax: Axes, runs: pd.DataFrame, fallen: tuple[int, ...], two_sided: bool
         low = -bound if two_sided else 0 * bound
         ax.fill_between(bound.index, low, bound, color="#bbbbbb", alpha=0.6, linewidth=0,
                         label="small enough for the rule")  # fmt: skip
-    lines = runs.pivot(index="step", columns="trial", values="value")
+    lines = runs.pivot(index="step", columns="problem", values="value")
     ax.plot(lines.index, lines.to_numpy(), color=COLOURS[0], linewidth=0.8, alpha=0.6)
     ax.plot([], [], color=COLOURS[0], linewidth=0.8, label="one trial")
     marks = runs[runs["chosen"]]
-    lost = marks["trial"].isin(fallen)
+    lost = marks["problem"].isin(fallen)
     ax.plot(marks["step"][~lost], marks["value"][~lost], "o", color=COLOURS[1],
             markeredgecolor="black", markersize=6, label=CHOSEN, zorder=3)  # fmt: skip
     if lost.any():

@@ -17,7 +17,7 @@ from invlearn.reports.layout import Method, Rule, Summary
 from invlearn.reports.notes import notes, numbered, unsatisfied
 
 MISSING = "–"
-KEYS = ["objective", "selection", "environment", "split", "metric"]
+KEYS = ["method", "selection", "environment", "split", "metric"]
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def aggregate(results: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     results : DataFrame
-        One row per (objective, trial, environment, split, metric, selection).
+        One row per (method, problem, environment, split, metric, selection).
 
     Returns
     -------
     DataFrame
-        One row per (objective, selection, environment, split, metric) with the
+        One row per (method, selection, environment, split, metric) with the
         columns mean, std and count; mean and std are NaN where count is 0.
     """
     finite = results.assign(value=results["value"].where(np.isfinite(results["value"])))
@@ -87,24 +87,24 @@ def wide(results: pd.DataFrame, *, selection: str, split: str, metric: str) -> p
     Returns
     -------
     DataFrame
-        Index: objectives; columns: environments, both in order of appearance.
+        Index: methods; columns: environments, both in order of appearance.
     """
     table = aggregate(results)
     chosen = table[
         (table["selection"] == selection) & (table["split"] == split) & (table["metric"] == metric)
     ]
-    wanted = ("objective", "environment", "mean", "std", "count")
+    wanted = ("method", "environment", "mean", "std", "count")
     columns = [chosen[name].tolist() for name in wanted]
     cells = {
-        (objective, environment): text(Stat(mean, std, count), metric)
-        for objective, environment, mean, std, count in zip(*columns, strict=True)
+        (method, environment): text(Stat(mean, std, count), metric)
+        for method, environment, mean, std, count in zip(*columns, strict=True)
     }
-    objectives = list(dict.fromkeys(chosen["objective"]))
+    methods = list(dict.fromkeys(chosen["method"]))
     environments = list(dict.fromkeys(chosen["environment"]))
-    body = [[cells.get((o, e), MISSING) for e in environments] for o in objectives]
+    body = [[cells.get((m, e), MISSING) for e in environments] for m in methods]
     return pd.DataFrame(
         body,
-        index=pd.Index(objectives, name="objective"),
+        index=pd.Index(methods, name="method"),
         columns=pd.Index(environments, name="environment"),
     )
 
@@ -135,7 +135,7 @@ def table(results: pd.DataFrame, summary: Summary, rule: Rule) -> Table:
     shown = layout.shown_environments(summary)
     rows = []
     for method in layout.methods(results, summary):
-        runs = mine[mine["objective"] == method.name]
+        runs = mine[mine["method"] == method.name]
         test = {name: _stat(runs[runs["split"] == "test"], [name]) for name in shown}
         train = _stat(runs[runs["split"] == "train"], training)
         rows.append(Row(method, train, tuple(test.values()), test[target]))
@@ -202,7 +202,7 @@ def _digits(value: float) -> str:
 
 def _stat(runs: pd.DataFrame, environments: list[str]) -> Stat:
     """Average over environments, then trials; a trial that lacks one of them is left out."""
-    per_trial = runs.groupby(["trial", "environment"])["value"].mean().unstack("environment")
+    per_trial = runs.groupby(["problem", "environment"])["value"].mean().unstack("environment")
     values = per_trial.reindex(columns=environments).to_numpy(dtype=float).mean(axis=1)
     values = values[np.isfinite(values)]
     if not len(values):

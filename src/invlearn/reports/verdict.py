@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from invlearn.diagnostics.held_out import Contender, Estimate, HeldOut
+from invlearn.diagnostics.held_out import Contender, HeldOut
 from invlearn.errors import EnvironmentsError
+from invlearn.results import Estimate
 
 MATTERS = 0.01
 """A difference below one point of accuracy, or one percent of an error, is none."""

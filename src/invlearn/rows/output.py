@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from invlearn.ground.files import write_whole
 from invlearn.ground.machine import Provenance
 from invlearn.reports.own_rows import OwnRows, write_own_rows
 from invlearn.reports.verdict import Verdict, verdict
+from invlearn.results import Overall
 from invlearn.rows.compare import RowsComparison, RowsRequest
 from invlearn.rows.fit import FitRequest
 
@@ -24,7 +29,7 @@ def write_comparison(
     source, answer = comparison.source, verdict(comparison.found)
     seconds = f"{comparison.seconds:.1f}"
     from_here = made | {"seed": str(request.seed), "seconds": seconds}
-    table = comparison.found.table()
+    table = comparison.found.table(problems(comparison.folds, request.seed))
     content = OwnRows(
         title=source.title,
         target=source.target_name,
@@ -50,6 +55,7 @@ def write_comparison(
         "task": source.target.task,
         "rows": source.sizes,
         "metric": comparison.found.metric.name,
+        "overall": [_plain(overall) for overall in comparison.found.overall()],
         "methods": [contender._asdict() for contender in comparison.found.contenders],
         "settings": comparison.settings,
         "columns": comparison.columns,
@@ -67,6 +73,28 @@ def write_comparison(
     write_whole(folder / "summary.json", text + "\n")
     write_own_rows(content, folder)
     return answer
+
+
+def problems(folds: Sequence[Sequence[str]], seed: int) -> dict[str, str]:
+    """Name the problem in which each environment was left out.
+
+    Examples
+    --------
+    >>> problems([["north"], ["south", "west"]], 0)["west"]
+    'without south and west, seed 0'
+    """
+    return {
+        name: f"without {' and '.join(left_out)}, seed {seed}"
+        for left_out in folds
+        for name in left_out
+    }
+
+
+def _plain(overall: Overall) -> dict[str, Any]:
+    """For JSON, which has no NaN."""
+    text = pd.Series(asdict(overall)).to_json()
+    plain: dict[str, Any] = json.loads(text)
+    return plain
 
 
 def next_command(
