@@ -1,4 +1,4 @@
-"""How a predictor does in each environment: accuracy, risk, dummy gradient."""
+"""How a predictor does in each environment, by every metric that is tracked along a run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from invlearn.environments import EvaluationSet
 from invlearn.features import Features
 from invlearn.losses import Loss
+from invlearn.metrics import METRICS
 from invlearn.models import MLP
 
 
@@ -58,9 +59,9 @@ def evaluate(model: nn.Module, sets: Sequence[EvaluationSet], loss: Loss) -> lis
     Returns
     -------
     list of Measurement
-        Metrics 'risk', 'dummy_gradient_norm' (Euclidean norm of the mean dummy gradient)
-        and, for a classification, 'accuracy' (a fraction). Weighted means over the
-        environment's rows, in double precision. On validation rows also what selection rules need:
+        The tracked `METRICS`: 'risk', 'dummy_gradient_norm' (Euclidean norm of the mean dummy
+        gradient) and, of classes, 'accuracy' (a fraction). Weighted means over the environment's
+        rows, in double precision. On validation rows also what selection rules need:
         'risk_standard_error' and 'constant_risk', the best constant predictor's risk.
 
     Examples
@@ -82,16 +83,14 @@ def measure(z_all: Tensor, data: EvaluationSet, loss: Loss) -> list[Measurement]
     for e, (name, rows, y) in enumerate(zip(data.names, data.rows, data.targets, strict=True)):
         z = z_all[rows]
         share = _shares(y, None if data.weights is None else data.weights[e])
-        losses = loss.value(z, y)
-        risk = share @ losses
         metrics: dict[str, Tensor] = {
-            "risk": risk,
-            "dummy_gradient_norm": (share @ loss.dummy_gradient(z, y)).norm(),
+            metric.name: metric.of_mean(share @ metric.of_rows(loss, z, y))
+            for metric in METRICS.values()
+            if metric.tracked and loss.kind in metric.kinds
         }
-        if loss.kind == "classes":
-            metrics["accuracy"] = 1 - share @ loss.errors(z, y)
         if data.split == "validation":
-            metrics["risk_standard_error"] = (share * (losses - risk)).norm()
+            losses = loss.value(z, y)
+            metrics["risk_standard_error"] = (share * (losses - share @ losses)).norm()
             constant = loss.constant_risk(y, None if data.weights is None else data.weights[e])
             metrics["constant_risk"] = z.new_tensor(constant)
         found += [(name, metric, value) for metric, value in metrics.items()]

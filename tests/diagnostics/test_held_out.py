@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from invlearn.diagnostics.held_out import METRICS, Contender, compare_errors
+from invlearn.diagnostics.held_out import Contender, compare_errors
+from invlearn.metrics import METRICS
 from invlearn.results import RESULT_COLUMNS
 
 THREE = [

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from invlearn.diagnostics.findings import Finding
-from invlearn.diagnostics.held_out import METRICS, Contender, HeldOut, compare_errors
+from invlearn.diagnostics.held_out import Contender, HeldOut, compare_errors
+from invlearn.metrics import METRICS
 from invlearn.reports.own_rows import OwnRows, render
 from invlearn.reports.verdict import verdict
 

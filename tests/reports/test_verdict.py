@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from invlearn import EnvironmentsError
-from invlearn.diagnostics.held_out import METRICS, Contender, compare_errors
+from invlearn.diagnostics.held_out import Contender, compare_errors
+from invlearn.metrics import METRICS
 from invlearn.reports.verdict import verdict
 
 FOUR = [

@@ -151,6 +151,11 @@ def test_more_rows_than_asked_are_drawn_from(three):
         ({"objectives": ("vrx",)}, UnknownNameError, "Did you mean 'vrex'"),
         ({"test_environment": "Brik"}, UnknownNameError, "Did you mean 'Birk'"),
         ({"metric": "AUC"}, UnknownNameError, "metric"),
+        (
+            {"metric": "RMSE"},
+            OptionError,
+            "accuracy or balanced accuracy for a classification, got",
+        ),
         ({"steps": 0}, OptionError, "steps of 1 or more"),
         ({"device": "cuda:9"}, OptionError, "device"),
     ],

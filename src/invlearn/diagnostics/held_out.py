@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,49 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from invlearn.diagnostics.intervals import normal_bound, resampled_means
+from invlearn.metrics import Metric
 from invlearn.results import RESULT_COLUMNS, Estimate, Overall
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What is compared, as a function of a mean over rows of their errors.
-
-    Attributes
-    ----------
-    name : 'accuracy', 'balanced accuracy' or 'RMSE'
-    higher_is_better : bool
-    of_mean : callable
-        From the (weighted) mean error, 0-1 or squared, to the metric.
-    """
-
-    name: str
-    higher_is_better: bool
-    of_mean: Callable[[Floats], Floats]
-
-    def show(self, value: float) -> str:
-        """The value as text: accuracies in percent, errors in the target's unit.
-
-        Examples
-        --------
-        >>> METRICS["accuracy"].show(0.8312), METRICS["RMSE"].show(1234.5)
-        ('83.1 %', '1,234')
-        """
-        if self.higher_is_better:
-            return f"{100 * value:.1f} %"
-        return f"{value:.3g}" if abs(value) < 1000 or abs(value) >= 1e9 else f"{value:,.0f}"
-
-
-def _right(mean: Floats) -> Floats:
-    return 1 - mean
-
-
-METRICS = {
-    "accuracy": Metric("accuracy", True, _right),
-    "balanced accuracy": Metric("balanced accuracy", True, _right),
-    "RMSE": Metric("RMSE", False, np.sqrt),
-}
 
 
 class Contender(NamedTuple):
@@ -132,7 +93,7 @@ class HeldOut:
         """
         e, m = self.environments.index(self.worst_environment(name)), self.number(name)
         low, high = _percentiles(self.draws[:, e, m], len(self.environments))
-        highest = 1.0 if self.metric.higher_is_better else np.inf
+        highest = 1.0 if self.metric.percent else np.inf
         return Estimate(float(self.values[e, m]), max(low, 0.0), min(high, highest))
 
     def mean(self, name: str) -> Estimate:
@@ -241,7 +202,7 @@ class HeldOut:
 
     def _one_row(self, e: int) -> float:
         """The least that is not known: whether one more row would have been right."""
-        return 1 / self.fewest[e] if self.metric.higher_is_better else 0.0
+        return 1 / self.fewest[e] if self.metric.percent else 0.0
 
 
 def compare_errors(
@@ -271,6 +232,7 @@ def compare_errors(
 
     Examples
     --------
+    >>> from invlearn.metrics import METRICS
     >>> two = [Contender("a", "A", "usual", ""), Contender("b", "B", "invariant", "")]
     >>> errors = {"north": np.array([[0.0, 1.0], [1.0, 1.0]]), "south": np.zeros((2, 2))}
     >>> found = compare_errors(errors, two, METRICS["accuracy"])

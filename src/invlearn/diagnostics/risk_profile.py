@@ -21,6 +21,7 @@ from invlearn.diagnostics.findings import (
 )
 from invlearn.diagnostics.intervals import interval, normal_bound, resampled_means, widest_gap
 from invlearn.losses import Loss
+from invlearn.metrics import METRICS, Metric, usual_metric
 
 POINTS = 0.05
 """A difference of accuracies that matters."""
@@ -61,46 +62,38 @@ def risk_profile(
     kept, without = usable(parts, loss)
     if not kept:
         return left_out(name, title, too_few(1, kept, without))
-    measure = _measure(loss)
+    metric = usual_metric(loss.kind)
+    shown = list(dict.fromkeys([METRICS["risk"], metric]))
     table, values, errors = [], [], []
     for rows in kept:
-        losses = rows.losses(loss).numpy()
-        columns = [losses]
-        if loss.kind == "classes":
-            columns.append(1 - loss.errors(rows.z, rows.y).double().numpy())
-        matrix = np.stack(columns, axis=1)
-        means = rows.shares.numpy() @ matrix
-        found = resampled_means(matrix, rows.shares.numpy(), draws, rng)
-        if loss.kind == "numbers":
-            # Of resampled squares a mean may come out as minus a rounding error.
-            means = np.append(means, np.sqrt(means[0]))
-            found = np.c_[found, np.sqrt(np.maximum(found[:, 0], 0))]
+        shares = rows.shares.numpy()
+        matrix = torch.stack([m.of_rows(loss, rows.z, rows.y).double() for m in shown], 1).numpy()
+        found = resampled_means(matrix, shares, draws, rng)
         row: dict[str, object] = {"environment": rows.name, "rows": len(rows)}
-        shown = ["risk"] if measure == "risk" else ["risk", measure]
-        for column, mean, drawn in zip(shown, means, found.T, strict=True):
-            span = interval(drawn)
-            row |= {column: mean, f"{column} low": span.low, f"{column} high": span.high}
+        for m, mean, drawn in zip(shown, shares @ matrix, found.T, strict=True):
+            value, span = m.of_mean(mean), interval(m.of_mean(drawn))
+            row |= {m.title: value, f"{m.title} low": span.low, f"{m.title} high": span.high}
         table.append(row)
-        values.append(float(means[-1]))
+        values.append(float(value))
         errors.append(span.standard_error)
     frame = pd.DataFrame(table)
     if len(kept) == 1:
-        only = f"{measure} {_shown(measure, values[0])} in {kept[0].label}"
+        only = f"{metric.title} {metric.show(values[0])} in {kept[0].label}"
         means_text = f"One environment only ({only}): nothing to compare.{without}"
         return Finding(name, title, means_text, "Add rows of other sources.", "note", frame)
     gap = widest_gap(np.array(values), np.array(errors))
     low, high = values[gap.lower], values[gap.higher]
-    matters = high - low > POINTS if loss.kind == "classes" else high > RATIO * low
+    matters = high - low > POINTS if metric.percent else high > RATIO * low
     spans = (
-        f"{measure} {_shown(measure, low)} in {kept[gap.lower].label} and "
-        f"{_shown(measure, high)} in {kept[gap.higher].label}"
+        f"{metric.title} {metric.show(low)} in {kept[gap.lower].label} and "
+        f"{metric.show(high)} in {kept[gap.higher].label}"
     )
     if gap.clear and matters:
         return Finding(
             name,
             title,
             f"The model does not do equally well everywhere: {spans}, a difference of "
-            f"{_difference(measure, gap.difference)} ± {_difference(measure, gap.margin)}, "
+            f"{_difference(metric, gap.difference)} ± {_difference(metric, gap.margin)}, "
             f"more than chance.{without}",
             "See below whether features change their meaning there; if none does, that "
             "environment is only harder.",
@@ -262,15 +255,5 @@ def _best_scale(rows: PredictedRows, loss: Loss) -> float:
     return float(minimize_scalar(risk, bounds=BEST_SCALES, method="bounded").x)
 
 
-def _measure(loss: Loss) -> str:
-    if loss.kind == "classes":
-        return "accuracy"
-    return "root mean squared error" if loss.kind == "numbers" else "risk"
-
-
-def _shown(measure: str, value: float) -> str:
-    return f"{100 * value:.1f} %" if measure == "accuracy" else f"{value:.3g}"
-
-
-def _difference(measure: str, value: float) -> str:
-    return f"{100 * value:.1f} points" if measure == "accuracy" else f"{value:.2g}"
+def _difference(metric: Metric, value: float) -> str:
+    return f"{100 * value:.1f} points" if metric.percent else f"{value:.2g}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from invlearn.experiments.recipes import Recipe
+from invlearn.metrics import METRICS
 from invlearn.outputs import Outputs
 from invlearn.results import ORACLE_SUFFIX, RESULT_COLUMNS, STATISTIC_COLUMNS
 from invlearn.selection import applicable, select
@@ -54,7 +55,7 @@ def select_all(
                 table.reset_index().assign(method=method, problem=problem, selection=label)
             )
     results = pd.concat(parts, ignore_index=True)
-    shown = results["metric"].isin(["accuracy", "risk", "dummy_gradient_norm"])
+    shown = results["metric"].isin(list(METRICS))
     return Selected(
         method,
         problem,

@@ -13,12 +13,13 @@ import torch
 from invlearn.diagnostics.diversity import diversity
 from invlearn.diagnostics.effects import feature_effects
 from invlearn.diagnostics.findings import Finding, environment_rows
-from invlearn.diagnostics.held_out import METRICS, Contender, HeldOut, compare_errors
+from invlearn.diagnostics.held_out import Contender, HeldOut, compare_errors
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.estimators.checks import location_and_scale
 from invlearn.learning.strength import environment_groups
 from invlearn.losses import get_loss
+from invlearn.metrics import METRICS, Metric, usual_metric
 from invlearn.rows.source import Source, loss_of
 
 RARE = 0.2
@@ -77,21 +78,22 @@ def folds_of(
     return environment_groups(names, MOST_FOLDS, seed)
 
 
-def metric_of(source: Source, wanted: str | None) -> str:
+def metric_of(source: Source, wanted: str | None) -> Metric:
     """The metric asked for, or the one that suits the target."""
-    if source.target.task == "regression":
-        if wanted not in (None, "RMSE"):
-            raise OptionError(
-                f"Expected the metric RMSE for a regression, got '{wanted}'. Leave it out."
-            )
-        return "RMSE"
+    kind = get_loss(loss_of(source.target)).kind
     if wanted is not None:
-        known = ("accuracy", "balanced accuracy")
-        if wanted not in known:
+        known = [m.name for m in METRICS.values() if m.of_predictions and kind in m.kinds]
+        if wanted in known:
+            return METRICS[wanted]
+        if wanted not in METRICS:
             raise unknown_name("metric", wanted, known)
-        return wanted
-    share = np.bincount(source.y).min() / len(source.y)
-    return "balanced accuracy" if share < RARE else "accuracy"
+        raise OptionError(
+            f"Expected the metric {' or '.join(known)} for a {source.target.task}, got "
+            f"'{wanted}'. Leave it out."
+        )
+    if kind == "classes" and np.bincount(source.y).min() / len(source.y) < RARE:
+        return METRICS["balanced accuracy"]
+    return usual_metric(kind)
 
 
 def measured(
@@ -99,7 +101,7 @@ def measured(
     folds: Sequence[Sequence[str]],
     methods: Sequence[Contender],
     predicted: Mapping[tuple[int, str], Floats],
-    metric: str,
+    metric: Metric,
     seed: int,
 ) -> HeldOut:
     """Every method in every environment left out, from predictions {(fold, method): [n]}."""
@@ -109,7 +111,8 @@ def measured(
         rows = source.of(left_out)
         guesses = np.stack([predicted[number, method.name] for method in methods], axis=1)
         truth: npt.NDArray[Any] = rows.y[:, None]
-        wrong = np.square(guesses - truth) if metric == "RMSE" else (guesses != truth) * 1.0
+        assert metric.of_predictions is not None
+        wrong = metric.of_predictions(guesses, truth)
         wrong[~np.isfinite(guesses)] = np.nan
         for name in left_out:
             here = rows.environments == name
@@ -118,8 +121,8 @@ def measured(
     return compare_errors(
         {name: errors[name] for name in sorted(errors)},
         methods,
-        METRICS[metric],
-        classes=classes if metric == "balanced accuracy" else None,
+        metric,
+        classes=classes if metric.by_class else None,
         seed=seed,
     )
 
