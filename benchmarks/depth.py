@@ -107,7 +107,9 @@ def run(
         theta, found = trainable(model), []
         for e in range(len(probe)):
             risk = Risk(model, loss, probe, e)
-            found.append(curvature(risk, names, theta, risk.gradient(theta)[1]))
+            gradient = risk.gradient(theta)[1]
+            along = {name: gradient[name] for name in names}
+            found.append(float(curvature(along, risk.hessian_product(theta, along))))
         rate = 1.0 if variant.objective.rate == "curvature" else variant.inner_lr
         products[step] = rate * sum(found) / len(found)
         if result.reason == "diverged":

@@ -7,7 +7,7 @@ import torch
 
 from invlearn.losses import get_loss
 from invlearn.objectives import OBJECTIVES
-from invlearn.training.engine import Batch, Engine
+from invlearn.training import Batch, Engine
 from invlearn.training.means import random_folds
 from reference import naive
 

@@ -21,7 +21,7 @@ from invlearn.objectives.iga import IGA
 from invlearn.objectives.irmv1 import IRMv1
 from invlearn.objectives.mmrex import MMREx, penalty_weight
 from invlearn.objectives.vrex import VREx
-from invlearn.training.engine import Batch, Engine
+from invlearn.training import Batch, Engine
 from invlearn.training.schedules import PUBLISHED, PenaltySchedule
 
 WEIGHTS = [0.3, 1.0, 40.0, 1e4]

@@ -10,9 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from invlearn.environments import Environments
 from invlearn.errors import OptionError
+from invlearn.losses import get_loss
 from invlearn.objectives.irmv1 import IRMv1
-from invlearn.training.means import environment_means, random_folds, seeded_generator
+from invlearn.training import Batch, Engine
+from invlearn.training.means import random_folds, seeded_generator, segment_sums
 
 
 def generator(seed=0):
@@ -29,6 +32,18 @@ def rows(dtype=torch.float64, n=60, segments=4):
         "second": torch.randn(n, 2, 2, generator=g, dtype=torch.float64).to(dtype),
     }
     return moments, segment, torch.rand(n, generator=g, dtype=torch.float64) + 0.1
+
+
+def environment_means(moments, segment, n_segments, weights=None):
+    """The engine's sums, divided by the sums of the weights."""
+    weights = torch.ones(len(segment)) if weights is None else weights
+    weights = weights.to(torch.float64)
+    mass = segment_sums(torch.ones_like(weights), segment, n_segments, weights)
+    means = {"mass": mass}
+    for name, values in moments.items():
+        sums = segment_sums(values, segment, n_segments, weights)
+        means[name] = sums / mass.reshape(-1, *[1] * (sums.ndim - 1))
+    return means
 
 
 # Means.
@@ -229,7 +244,12 @@ def test_trap_the_product_of_halves_can_be_negative():
 
 
 def test_trap_half_of_weightless_rows_is_refused():
-    with pytest.raises(OptionError, match="positive sum of row weights in every mean"):
-        environment_means(
-            {"risk": torch.ones(3)}, torch.tensor([0, 0, 1]), 2, torch.tensor([1.0, 1.0, 0.0])
-        )
+    x, w = torch.ones(3, 1), torch.tensor([1.0, 1.0, 0.0])
+    data = Environments.from_parts({"a": (x, x[:, 0], w), "b": (x, x[:, 0], w)})
+    fold = torch.tensor([0, 1, 0, 0, 0, 1])
+    engine = Engine(torch.nn.Linear(1, 1), get_loss("squared"), IRMv1(estimator="split"))
+    with pytest.raises(
+        OptionError,
+        match=r"positive sum of row weights in every mean of a step, got 0 in environment 'b'\. R",
+    ):
+        engine.step(Batch(data, fold), None)

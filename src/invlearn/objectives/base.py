@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -146,6 +146,15 @@ class Objective(ABC):
     def strengths(self, n_envs: int) -> tuple[float, ...]:
         """Candidates for the strength with so many environments, weak to strong."""
         return self.table_strengths
+
+    def check_parameters(self, names: Sequence[str]) -> None:
+        """Raise OptionError for a model whose trainable parameters, by name, do not suit."""
+        if not names:
+            raise OptionError("Expected a model with trainable parameters, got none.")
+
+    def gradients_held(self, n_envs: int) -> int | None:
+        """Gradients that a step holds beside its own; None: it draws what no stack can share."""
+        return 0
 
     def moments(self, loss: Loss, z: Tensor, y: Tensor, h: Any) -> dict[str, Tensor | Outer]:
         """Per-row quantities whose means the objective asks for; 'risk' is always there.

@@ -155,6 +155,13 @@ class MetaIRM(Objective):
             chosen += [(i, j) for j in others]
         return chosen
 
+    def check_parameters(self, names: Sequence[str]) -> None:
+        super().check_parameters(names)
+        self.adapted(names)
+
+    def gradients_held(self, n_envs: int) -> int | None:
+        return n_envs * (n_envs - 1) if self.pairs is None else None
+
     def adapted(self, names: Sequence[str]) -> list[str]:
         """Which of the parameters the inner steps change.
 

@@ -1,6 +1,7 @@
 """Training: the exact engine, schedules, settings and the loop."""
 
-from invlearn.training.engine import Batch, Engine
+from invlearn.training.engine import Engine
+from invlearn.training.runs import Batch
 from invlearn.training.schedules import PUBLISHED, PenaltySchedule
 from invlearn.training.settings import Settings
 from invlearn.training.stopping import Stopping

@@ -1,15 +1,10 @@
-"""An environment's risk as a function of the parameters: value, gradient, Hessian products.
-
-All are sums over rows, so they stream over micro-batches and hold one micro-batch's graph, or, on a
-tape, as many as its budget allows.
-"""
+"""A single run's risk: its graphs taped while they fit, its Hessian products by forward mode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,17 +13,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from invlearn.environments import Environments
-from invlearn.errors import OptionError
 from invlearn.features import ChannelImages, Features
 from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
-from invlearn.training.means import replayed
-
-T = TypeVar("T")
-
-Parameters = dict[str, Tensor]
-"""Parameters by name, and whatever has their shapes: gradients, directions."""
-
+from invlearn.training.means import empty, replayed
+from invlearn.training.risks import Parameters, SummedRisk, Tape, add, leaves_of, zeros
+from invlearn.training.streaming import graph_bytes
 
 _CHECKED_ROWS = 64
 """Rows on which the two ways to a Hessian product are compared."""
@@ -75,7 +65,7 @@ def add_gradient(model: nn.Module, gradient: Mapping[str, Tensor]) -> None:
 
 
 @dataclass(frozen=True)
-class Risk:
+class Risk(SummedRisk):
     """R_e(θ), the weighted mean loss over one environment's rows.
 
     Attributes
@@ -100,47 +90,25 @@ class Risk:
     def __post_init__(self) -> None:
         start, stop = self.rows.offsets[self.environment : self.environment + 2]
         if self.rows.weights is not None and not float(self.rows.weights[start:stop].sum()) > 0:
-            raise OptionError(
-                "Expected a positive sum of row weights in every mean of a step, got 0 in "
-                f"environment '{self.rows.names[self.environment]}'. Raise batch_size, or drop "
-                "rows of weight 0."
-            )
-
-    def value(self, parameters: Parameters) -> Tensor:
-        """R_e at these parameters: a scalar in float64, without a graph."""
-        total = torch.zeros((), dtype=torch.float64)
-        with torch.no_grad():
-            for part in self._parts():
-                total = total + self._share(part, self._outputs(part, parameters))
-        return total
-
-    def gradient(self, parameters: Parameters) -> tuple[Tensor, Parameters]:
-        """R_e and ∇R_e."""
-        total, sums = torch.zeros((), dtype=torch.float64), _zeros(parameters)
-        for part in self._parts():
-            leaves = _leaves(parameters)
-            risk = self._share(part, self._outputs(part, leaves))
-            total = total + risk.detach()
-            _add(sums, torch.autograd.grad(risk, [*leaves.values()], materialize_grads=True))
-        return total, sums
+            raise empty(self.rows.names[self.environment])
 
     def taped_gradient(self, parameters: Parameters, budget: float) -> tuple[Tensor, Tape]:
         """R_e and its gradient, with its graphs if all of them fit into so many bytes.
 
         A Hessian product from kept graphs needs no forward pass of its own.
         """
-        tape = Tape(self, parameters, _zeros(parameters))
+        tape = Tape(self, parameters, zeros(parameters))
         total = torch.zeros((), dtype=torch.float64)
         start, stop = self.rows.offsets[self.environment : self.environment + 2]
         row_bytes = _TAPE_ROW_BYTES.get(self.model)
         keep = budget > 0 and (row_bytes is None or row_bytes * (stop - start) <= budget)
-        for part in self._parts():
-            leaves = _leaves(parameters)
+        for part in self.parts():
+            leaves = leaves_of(parameters)
 
             def compute(
                 leaves: Parameters = leaves, part: slice = part, keep: bool = keep
             ) -> tuple[Tensor, tuple[Tensor, ...]]:
-                risk = self._share(part, self._outputs(part, leaves))
+                risk = self.share(part, leaves)
                 along = [*leaves.values()]
                 return risk.detach(), torch.autograd.grad(
                     risk, along, create_graph=keep, materialize_grads=True
@@ -156,13 +124,13 @@ class Risk:
             if keep:
                 tape.kept[part.start] = [*leaves.values()], gradient
             total = total + risk
-            _add(tape.gradient, tuple(g.detach() for g in gradient))
+            add(tape.gradient, tuple(g.detach() for g in gradient))
         return total, tape
 
-    def hessian_product(
-        self, parameters: Parameters, direction: Mapping[str, Tensor]
-    ) -> Parameters:
-        """H_e v, rows of all parameters; v may leave out parameters, whose part is then zero.
+    def product(
+        self, part: slice, parameters: Parameters, direction: Mapping[str, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """The part's share of H_e v, by the cheaper of the ways that serve.
 
         The gradient of the directional derivative Σ ⟨∇_z ℓ, ż⟩, whose ż comes from forward
         mode: no graph of gradients is built but over the outputs. Some operations have no
@@ -171,21 +139,12 @@ class Risk:
         the first product of a model is computed both ways, and where they differ, reverse mode
         is used twice from then on.
         """
-        sums = _zeros(parameters)
-        for part in self._parts():
-            _add(sums, self._product(part, parameters, direction))
-        return sums
-
-    def _product(
-        self, part: slice, parameters: Parameters, direction: Mapping[str, Tensor]
-    ) -> tuple[Tensor, ...]:
-        """The part's share of H_e v, by the cheaper of the ways that serve."""
         if self.model not in _FORWARD_SERVES:
             serves = self._forward_serves(part, parameters, direction)
             if serves is not None:
                 _FORWARD_SERVES[self.model] = serves
         forward = _FORWARD_SERVES.get(self.model, False)
-        product = self._forward_then_reverse if forward else self._reverse_twice
+        product = self._forward_then_reverse if forward else super().product
         return product(part, parameters, direction)
 
     def _forward_serves(
@@ -196,7 +155,7 @@ class Risk:
             got = self._forward_then_reverse(few, parameters, direction)
         except RuntimeError:
             return False
-        wanted = self._reverse_twice(few, parameters, direction)
+        wanted = super().product(few, parameters, direction)
         size = torch.stack([w.norm() for w in wanted]).norm()
         apart = torch.stack([(g - w).norm() for g, w in zip(got, wanted, strict=True)]).norm()
         if not bool(size > 0):
@@ -207,7 +166,7 @@ class Risk:
     def _forward_then_reverse(
         self, part: slice, parameters: Parameters, direction: Mapping[str, Tensor]
     ) -> tuple[Tensor, ...]:
-        leaves = _leaves(parameters)
+        leaves = leaves_of(parameters)
         # Left before it is differentiated, or every operation would carry tangents on.
         with forward_ad.dual_level():
             dual = {
@@ -215,24 +174,13 @@ class Risk:
             }
             z, z_dot = tangent_of(self._outputs(part, dual))
         if z_dot is None:
-            return tuple(_zeros(parameters).values())
-        (grad_z,) = torch.autograd.grad(self._share(part, z), z, create_graph=True)
+            return tuple(zeros(parameters).values())
+        (grad_z,) = torch.autograd.grad(self._mean(part, z), z, create_graph=True)
         slope = (grad_z * z_dot).sum()
         return torch.autograd.grad(slope, [*leaves.values()], materialize_grads=True)
 
-    def _reverse_twice(
-        self, part: slice, parameters: Parameters, direction: Mapping[str, Tensor]
-    ) -> tuple[Tensor, ...]:
-        leaves = _leaves(parameters)
-        risk = self._share(part, self._outputs(part, leaves))
-        along = [leaves[name] for name in direction]
-        gradient = torch.autograd.grad(risk, along, create_graph=True, materialize_grads=True)
-        slope = [(g * v).sum() for g, v in zip(gradient, direction.values(), strict=True)]
-        return torch.autograd.grad(
-            torch.stack(slope).sum(), [*leaves.values()], materialize_grads=True
-        )
-
-    def _parts(self) -> Iterator[slice]:
+    def parts(self) -> Iterator[slice]:
+        """The environment's rows, so many at a time."""
         start, stop = self.rows.offsets[self.environment : self.environment + 2]
         size = self.micro_batch or max(stop - start, 1)
         for a in range(start, stop, size):
@@ -243,7 +191,11 @@ class Risk:
         with nullcontext() if self.seed is None else replayed(self.seed + part.start):
             return call(self.model, parameters, x)
 
-    def _share(self, part: slice, z: Tensor) -> Tensor:
+    def share(self, part: slice, parameters: Parameters) -> Tensor:
+        """The part's share of the risk: a scalar in float64."""
+        return self._mean(part, self._outputs(part, parameters))
+
+    def _mean(self, part: slice, z: Tensor) -> Tensor:
         """The part's share of the risk, from its outputs."""
         losses = self.loss.value(z.to(torch.float64), self.rows.y[part])
         start, stop = self.rows.offsets[self.environment : self.environment + 2]
@@ -253,69 +205,5 @@ class Risk:
         return weights[part] @ losses / weights[start:stop].sum()
 
 
-@dataclass
-class Tape:
-    """A risk's gradient at some parameters, with its micro-batches' graphs or none.
-
-    kept: for the micro-batch that starts at a row, its leaves and its share of the gradient.
-    """
-
-    risk: Risk
-    parameters: Parameters
-    gradient: Parameters
-    kept: dict[int, tuple[list[Tensor], tuple[Tensor, ...]]] = field(default_factory=dict)
-
-    def hessian_product(self, direction: Mapping[str, Tensor]) -> Parameters:
-        """H_e v, as `Risk.hessian_product`."""
-        sums, names = _zeros(self.parameters), list(self.parameters)
-        for part in self.risk._parts():
-            if part.start not in self.kept:
-                _add(sums, self.risk._product(part, self.parameters, direction))
-                continue
-            leaves, gradient = self.kept[part.start]
-            # A share that does not depend on the parameters has no second derivative.
-            pairs = [
-                (g, direction[name])
-                for name, g in zip(names, gradient, strict=True)
-                if name in direction and g.requires_grad
-            ]
-            if pairs:
-                outputs, along = zip(*pairs, strict=True)
-                _add(
-                    sums,
-                    torch.autograd.grad(
-                        outputs, leaves, along, retain_graph=True, materialize_grads=True
-                    ),
-                )
-        return sums
-
-
-def graph_bytes(compute: Callable[[], T], own: Iterable[Tensor]) -> tuple[T, int]:
-    """What is computed, and the bytes that its graph holds beside tensors that are there anyway."""
-    seen: dict[int, int] = {tensor.untyped_storage().data_ptr(): 0 for tensor in own}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        seen.setdefault(storage.data_ptr(), storage.nbytes())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = compute()
-    return out, sum(seen.values())
-
-
 def _pixels(x: Features) -> Tensor:
     return x.pixels if isinstance(x, ChannelImages) else x
-
-
-def _leaves(parameters: Parameters) -> Parameters:
-    return {name: p.detach().requires_grad_() for name, p in parameters.items()}
-
-
-def _zeros(parameters: Parameters) -> Parameters:
-    return {name: torch.zeros_like(p) for name, p in parameters.items()}
-
-
-def _add(sums: Parameters, terms: tuple[Tensor, ...]) -> None:
-    for total, term in zip(sums.values(), terms, strict=True):
-        total += term

@@ -1,54 +1,38 @@
 """One exact step: means over rows, a small function of them, and its gradient back to the rows.
 
-The predictor runs over micro-batches of rows that stay in cache. Its outputs (a few numbers a
-row) are gathered and cut off from their graphs; on them the objective is evaluated whole and
-differentiated; the resulting weights go back through each micro-batch's graph. Value and
-gradient are those of the whole batch however it is cut, up to rounding.
+The predictor runs over micro-batches of rows that stay in cache; what the objective reads of them
+is summed, apart from their graphs. The objective is a function of the sums, differentiated there,
+and the derivative goes back through each micro-batch's graph. Value and gradient are those of the
+whole batch however it is cut, up to rounding.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from invlearn.environments import Environments
-from invlearn.errors import OptionError
-from invlearn.features import ChannelImages
+from invlearn.errors import DivergenceError, OptionError
 from invlearn.losses import Loss
 from invlearn.models import batch_norms
-from invlearn.objectives.base import GradientObjective, MeanObjective, Objective, State, Terms
-from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.objectives.base import Objective, State, Terms
 from invlearn.training.bilevel import meta_step
-from invlearn.training.derivatives import Risk, add_gradient, trainable
-from invlearn.training.means import environment_means
-from invlearn.training.streaming import Streamed
+from invlearn.training.classifier import classifier_of
+from invlearn.training.derivatives import add_gradient, trainable
+from invlearn.training.runs import Batch, OneRun
+from invlearn.training.steps import Made, gradient_step, mean_step
+
+STEPS: dict[str, Callable[..., Made]] = {
+    "means": mean_step,
+    "gradients": gradient_step,
+    "inner steps": meta_step,
+}
+"""How a step is made, by what its objective needs."""
 
 DEFAULT_MICRO_BATCH = 2500
 """Rows whose activations (a few hundred units wide) stay in a core's cache."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The rows of one step.
-
-    fold [n]: numbers their random parts, where an objective asks for some; seed: of all that
-    is drawn while the step is computed (DropGrad's noise, sampled pairs, dropout).
-    """
-
-    rows: Environments
-    fold: Tensor | None = None
-    seed: int = 0
-
-    def part(self, fold: int) -> Environments:
-        """The rows of one fold."""
-        assert self.fold is not None
-        bounds = zip(self.rows.offsets, self.rows.offsets[1:], strict=False)
-        return self.rows.take([torch.nonzero(self.fold[a:b] == fold)[:, 0] for a, b in bounds])
 
 
 class Engine:
@@ -66,12 +50,15 @@ class Engine:
     memory_budget : int, optional
         Bytes of activations to keep for the backward pass; micro-batches beyond it are
         recomputed. Default 2 GiB.
+    features : str, optional
+        The module whose inputs are the features that some objectives read; default: the linear
+        layer that holds the last trainable parameter.
 
     Raises
     ------
     OptionError
         Batch norm together with micro-batches, or with an objective that forwards the
-        environments one by one.
+        environments one by one; no layer to read features from.
     """
 
     def __init__(
@@ -82,6 +69,7 @@ class Engine:
         *,
         micro_batch: int | str | None = "auto",
         memory_budget: int = 2 << 30,
+        features: str = "",
     ) -> None:
         norms = batch_norms(model)
         if micro_batch == "auto":
@@ -98,8 +86,8 @@ class Engine:
                 "only some rows at a time. Use group or layer norm"
                 + ("." if apart else ", or micro_batch=None.")
             )
-        if objective.needs == "inner steps":  # Complains of a name that fits nothing.
-            cast(MetaIRM, objective).adapted(list(trainable(model)))
+        objective.check_parameters(list(trainable(model)))
+        self.classifier = classifier_of(model, features) if objective.reads_features else None
         self.model = model
         self.loss = loss
         self.objective = objective
@@ -129,92 +117,30 @@ class Engine:
         ------
         OptionError
             A batch without the folds that the objective asks for, or weights that sum to 0.
+        DivergenceError
+            An inner step of the objective left the finite numbers.
         """
         if batch.fold is None and self.objective.folds > 1:
             raise OptionError(
                 f"{self.objective.title} asks for {self.objective.folds} folds; the batch has none."
             )
-        objective: Any = self.objective.bound(numbers or {})
-        if objective.needs == "inner steps":
-            return self._meta_step(objective, batch, state)
-        if objective.needs == "gradients":
-            return self._gradient_step(objective, batch, state)
-        return self._mean_step(objective, batch, state)
-
-    def _mean_step(
-        self, objective: MeanObjective, batch: Batch, state: State
-    ) -> tuple[Terms, State]:
-        rows = batch.rows
-        streamed = self._forward(batch)
-        z = streamed.outputs.requires_grad_()
-        moments = objective.moments(self.loss, z.to(torch.float64), rows.y, None)
-        n_envs, folds = len(rows), objective.folds
-        segment = rows.index.to(z.device)
-        if folds > 1:
-            assert batch.fold is not None  # Looked at in `step`.
-            segment = segment * folds + batch.fold.to(z.device)
-        means = environment_means(moments, segment, n_envs * folds, rows.weights)
-        if folds > 1:
-            means = {name: m.reshape(n_envs, folds, *m.shape[1:]) for name, m in means.items()}
-        terms, state = objective.value(means, state)
-        (grad_z,) = torch.autograd.grad(terms.total, z)
-        # Looking at a device's number would wait for it; the trainer reads it later.
-        if z.device.type != "cpu" or bool(torch.isfinite(terms.total)):
-            streamed.backward(grad_z)
-        return Terms(*(term.detach() for term in terms)), state
-
-    def _forward(self, batch: Batch) -> Streamed:
-        x = batch.rows.x
-        streamed = Streamed(
-            lambda part: self.model(x[part]),
-            list(self._slices(0, batch.rows.n_rows)),
-            dim=0,
-            budget=math.inf if self.micro_batch is None else self.memory_budget,
-            row_bytes=self._row_bytes,
-            own=[x.pixels if isinstance(x, ChannelImages) else x, *self.model.parameters()],
-        )
-        self._row_bytes = streamed.row_bytes
-        return streamed
-
-    def _slices(self, start: int, stop: int) -> Iterator[slice]:
-        size = self.micro_batch or max(stop - start, 1)
-        for a in range(start, stop, size):
-            yield slice(a, min(a + size, stop))
-
-    def _gradient_step(
-        self, objective: GradientObjective, batch: Batch, state: State
-    ) -> tuple[Terms, State]:
-        theta = trainable(self.model)
-        risks = [self._risk(batch, e) for e in range(len(batch.rows))]
-        found = [risk.gradient(theta) for risk in risks]
-        stacked = {name: torch.stack([gradient[name] for _, gradient in found]) for name in theta}
-        values = torch.stack([value for value, _ in found])
-        scalars, state = objective.scalars({"risk": values}, state)
-        combination, state = objective.combine(scalars, stacked, state)
-        total = dict(combination.gradient)
-        if combination.directions is not None:
-            for e, risk in enumerate(risks):
-                direction = {name: v[e] for name, v in combination.directions.items()}
-                for name, product in risk.hessian_product(theta, direction).items():
-                    total[name] += product
-        add_gradient(self.model, total)
-        return Terms(*(term.detach() for term in combination.terms)), state
-
-    def _risk(self, batch: Batch, e: int) -> Risk:
-        return Risk(self.model, self.loss, batch.rows, e, self.micro_batch, batch.seed)
-
-    def _meta_step(self, objective: MetaIRM, batch: Batch, state: State) -> tuple[Terms, State]:
-        inner = outer = batch.rows
-        if objective.folds > 1:
-            inner, outer = (batch.part(fold) for fold in range(2))
-        return meta_step(
+        runs = OneRun(
             self.model,
             self.loss,
-            objective,
-            inner,
-            outer,
-            state,
-            seed=batch.seed,
+            batch,
+            self.objective.numbers | dict(numbers or {}),
+            folds=self.objective.folds,
             micro_batch=self.micro_batch,
             memory_budget=self.memory_budget,
+            row_bytes=self._row_bytes,
+            classifier=self.classifier,
         )
+        made = STEPS[self.objective.needs](runs, self.objective, state)
+        self._row_bytes = runs.row_bytes
+        if made.errors:
+            raise DivergenceError(made.errors[0])
+        total = made.terms.total
+        # Looking at a device's number would wait for it; the trainer reads it later.
+        if total.device.type != "cpu" or bool(torch.isfinite(total)):
+            add_gradient(self.model, made.gradient)
+        return made.terms, made.state

@@ -1,10 +1,9 @@
-"""Means over the rows of each environment, by segment sums in double precision."""
+"""Sums over the rows of each environment, in double precision, and what is drawn at random."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -49,57 +48,28 @@ def random_folds(sizes: tuple[int, ...], folds: int, generator: torch.Generator)
     return torch.cat(parts)
 
 
-def environment_means(
-    moments: Mapping[str, Any],
-    segment: Tensor,
-    n_segments: int,
-    weights: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """Weighted means Σ w·v / Σ w of per-row moments over segments, in float64.
+def segment_sums(rows: Tensor, segment: Tensor, n_segments: int, weights: Tensor) -> Tensor:
+    """Weighted sums Σ w·v [n_segments, ...] of per-row values [n, ...] over segments, in float64.
 
     Parameters
     ----------
-    moments : {name: Tensor [n, ...]}
+    rows : Tensor [n, ...]
     segment : Tensor [n], int64
-        Which mean each row belongs to.
+        Which sum each row belongs to.
     n_segments : int
-    weights : Tensor [n], optional
-
-    Returns
-    -------
-    dict
-        {name: Tensor [n_segments, ...]}, and the sums of the weights as 'mass'.
-
-    Raises
-    ------
-    OptionError
-        The weights of a segment sum to zero.
+    weights : Tensor [n], float64
     """
-    n = len(segment)
-    w = torch.ones(n, dtype=torch.float64, device=segment.device)
-    w = w if weights is None else weights.to(torch.float64)
-    mass = w.new_zeros(n_segments).index_add(0, segment, w)
-    check_mass(mass)
-    means = {"mass": mass}
-    for name, rows in moments.items():
-        values = rows.to(torch.float64)
-        shape = (n,) + (1,) * (values.ndim - 1)
-        sums = values.new_zeros(n_segments, *values.shape[1:])
-        sums = sums.index_add(0, segment, values * w.reshape(shape))
-        means[name] = sums / mass.reshape((n_segments,) + (1,) * (values.ndim - 1))
-    return means
+    values = rows.to(torch.float64)
+    weighted = values * weights.reshape(-1, *[1] * (values.ndim - 1))
+    return values.new_zeros(n_segments, *values.shape[1:]).index_add(0, segment, weighted)
 
 
-def check_mass(mass: Tensor) -> None:
-    """Raise OptionError for sums of row weights of which one is 0.
-
-    On a device the look would wait for it; the objective is NaN there, and training says so.
-    """
-    if mass.device.type == "cpu" and bool((mass <= 0).any()):
-        raise OptionError(
-            "Expected a positive sum of row weights in every mean of a step, got 0. "
-            "Raise batch_size, or drop rows of weight 0."
-        )
+def empty(environment: str) -> OptionError:
+    """The error for an environment whose row weights sum to zero."""
+    return OptionError(
+        "Expected a positive sum of row weights in every mean of a step, got 0 in environment "
+        f"'{environment}'. Raise batch_size, or drop rows of weight 0."
+    )
 
 
 def seeded_generator(*key: int) -> torch.Generator:

@@ -17,8 +17,9 @@ from invlearn.features import Features
 from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
 from invlearn.outputs import Outputs, SplitOutputs
-from invlearn.training.derivatives import Parameters, Risk, call, trainable
+from invlearn.training.derivatives import Risk, call, trainable
 from invlearn.training.means import seeded_generator
+from invlearn.training.risks import Parameters
 
 COLUMNS = ["environment", "split", "metric", "value", "step"]
 

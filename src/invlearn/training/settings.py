@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
 from invlearn.stored_rows import StoredRows
-from invlearn.training.engine import Batch
 from invlearn.training.means import random_folds, seeded_generator
+from invlearn.training.runs import Batch
 from invlearn.training.schedules import PenaltySchedule
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -57,6 +57,9 @@ class Settings:
         the parameters themselves; 0.95 averages over about 20 steps.
     evaluate_every : int
         Steps between evaluations; the first (step 0) and the last are always evaluated.
+    features : str
+        The module whose inputs are the features that some objectives read, by its name; empty for
+        the linear layer that holds the last trainable parameter.
     micro_batch : int, None or 'auto'
     memory_budget : int
         Bytes of kept activations; see `Engine`.
@@ -87,6 +90,7 @@ class Settings:
     lr_factor: Callable[[int], float] | None = None
     averaging: float = 0.0
     evaluate_every: int = 10
+    features: str = ""
     micro_batch: int | str | None = "auto"
     memory_budget: int = 2 << 30
     precision: str = "float32"

@@ -7,143 +7,25 @@ do not touch each other, so the gradient of a sum over them is every run's own.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from invlearn.features import ChannelImages, Features
 from invlearn.losses import Loss
-from invlearn.training.derivatives import Parameters, call, trainable
-from invlearn.training.engine import DEFAULT_MICRO_BATCH, Batch
-from invlearn.training.means import check_mass
-from invlearn.training.streaming import Streamed
+from invlearn.training.classifier import with_inputs
+from invlearn.training.derivatives import call, trainable
+from invlearn.training.engine import DEFAULT_MICRO_BATCH
+from invlearn.training.risks import Parameters, SummedRisk, leaves_of
+from invlearn.training.runs import Batch, Runs
+from invlearn.training.stacked_rows import StackedRows
+from invlearn.training.streaming import Outputs, Streamed
 
 _DEVICE_ROWS = 1 << 18
 """Rows of all runs together that are forwarded at a time on a device without a small cache."""
-
-
-@dataclass(frozen=True)
-class StackedRows:
-    """The rows of one step of R runs, in one layout.
-
-    Within an environment the rows lie by channel, in cells as large as the largest run's; a
-    smaller run's cell is filled up with rows of weight 0.
-
-    Attributes
-    ----------
-    x : Tensor [R, n, ...]
-        Features, or the pixels of `ChannelImages`.
-    channel : Tensor [n] or None
-        The images' channels, the same in every run.
-    y : Tensor [R, n, ...]
-    weights : Tensor [R, n], float64
-    fold : Tensor [R, n] or None
-    offsets : tuple of E + 1 int
-    mass : Tensor [R, E]
-        Sums of the weights.
-    """
-
-    x: Tensor
-    channel: Tensor | None
-    n_channels: int
-    y: Tensor
-    weights: Tensor
-    fold: Tensor | None
-    offsets: tuple[int, ...]
-    mass: Tensor
-
-    @classmethod
-    def of(cls, batches: Sequence[Batch]) -> StackedRows:
-        """Lay out the batches of as many runs, which have equally many environments."""
-        first = batches[0].rows
-        n_envs, k = len(first), _channels(first.x)
-        cells = [_cells(batch, k) for batch in batches]
-        counts = torch.stack([torch.bincount(c, minlength=n_envs * k) for c in cells])
-        room = counts.max(0).values
-        ends = room.cumsum(0)
-        n, device = int(ends[-1]), first.x.device
-        x, y, weights, fold = [], [], [], []
-        for batch, cell, count in zip(batches, cells, counts, strict=True):
-            order = cell.argsort(stable=True)
-            cell = cell[order]
-            within = torch.arange(len(cell)) - (count.cumsum(0) - count)[cell]
-            place = (ends - room)[cell] + within
-            index = torch.zeros(n, dtype=torch.int64).index_copy(0, place, order)
-            there = (
-                torch.zeros(n, dtype=torch.float64)
-                .index_fill(0, place, 1.0)
-                .to(device, non_blocking=True)
-            )
-            rows, index_there = batch.rows, index.to(device, non_blocking=True)
-            pixels = rows.x.pixels if isinstance(rows.x, ChannelImages) else rows.x
-            x.append(pixels[index_there])
-            y.append(rows.y[index_there])
-            if rows.weights is not None:
-                there = there * rows.weights[index_there]
-            weights.append(there)
-            if batch.fold is not None:
-                fold.append(batch.fold[index].to(device, non_blocking=True))
-        offsets = (0, *ends[k - 1 :: k].tolist())
-        stacked = torch.stack(weights)
-        channel = torch.repeat_interleave(torch.arange(n_envs * k) % k, room)
-        return cls(
-            torch.stack(x),
-            channel if isinstance(first.x, ChannelImages) else None,
-            k,
-            torch.stack(y),
-            stacked,
-            torch.stack(fold) if fold else None,
-            offsets,
-            _masses(stacked, offsets),
-        )
-
-    @property
-    def index(self) -> Tensor:
-        """Environment number of every row, int64 [n]."""
-        sizes = torch.tensor(self.offsets).diff()
-        index = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-        return index.to(self.x.device, non_blocking=True)
-
-    def features(self, x: Tensor, part: slice) -> Features:
-        """What a model is called with, from one run's share of `x`."""
-        if self.channel is None:
-            return x
-        return ChannelImages(x, self.channel[part], self.n_channels)
-
-    def select(self, keep: Tensor) -> StackedRows:
-        """The same rows with a weight of 0 for those not kept, [R, n]."""
-        weights = self.weights * keep
-        return StackedRows(
-            self.x,
-            self.channel,
-            self.n_channels,
-            self.y,
-            weights,
-            None,
-            self.offsets,
-            _masses(weights, self.offsets),
-        )
-
-
-def _masses(weights: Tensor, offsets: Sequence[int]) -> Tensor:
-    masses = torch.stack([weights[:, a:b].sum(1) for a, b in pairwise(offsets)], 1)
-    check_mass(masses)
-    return masses
-
-
-def _channels(x: Features) -> int:
-    return x.n_channels if isinstance(x, ChannelImages) else 1
-
-
-def _cells(batch: Batch, k: int) -> Tensor:
-    """Number of every row's cell: environment, then channel."""
-    cells = batch.rows.index * k
-    return cells + batch.rows.x.channel if isinstance(batch.rows.x, ChannelImages) else cells
 
 
 class Stack:
@@ -160,12 +42,19 @@ class Stack:
         Rows of one run that are forwarded at a time.
     memory_budget : int
         Bytes of activations to keep for the backward pass, of all runs together.
+    classifier : str or None
+        The module whose inputs are read as features.
     """
 
     def __init__(
-        self, models: Sequence[nn.Module], *, micro_batch: int | str | None, memory_budget: int
+        self,
+        models: Sequence[nn.Module],
+        *,
+        micro_batch: int | str | None,
+        memory_budget: int,
+        classifier: str | None = None,
     ) -> None:
-        self.models = list(models)
+        self.models, self.classifier = list(models), classifier
         self.parameters = stacked_parameters(models)
         for r, model in enumerate(models):
             for name, p in model.named_parameters():
@@ -176,12 +65,17 @@ class Stack:
             rows = max((DEFAULT_MICRO_BATCH if on_cpu else _DEVICE_ROWS) // len(models), 64)
         self.rows_at_a_time = rows
         self.memory_budget = memory_budget
-        self._row_bytes: float | None = None
+        self.row_bytes: float | None = None
 
     @classmethod
-    def borrowing(cls, models: Sequence[nn.Module]) -> Stack:
+    def borrowing(cls, models: Sequence[nn.Module], classifier: str | None) -> Stack:
         """A stack of copies of the models' parameters, which stay as they are: to try it."""
-        stack = cls([copy.deepcopy(models[0])], micro_batch=None, memory_budget=1 << 62)
+        stack = cls(
+            [copy.deepcopy(models[0])],
+            micro_batch=None,
+            memory_budget=1 << 62,
+            classifier=classifier,
+        )
         stack.parameters = stacked_parameters(models)
         return stack
 
@@ -191,33 +85,29 @@ class Stack:
             p.data = p.data.clone()
             p.grad = None
 
-    def outputs(self, parameters: Mapping[str, Tensor], rows: StackedRows, part: slice) -> Tensor:
-        """Outputs [R, m, k] of some of the rows."""
+    def outputs(
+        self,
+        parameters: Mapping[str, Tensor],
+        rows: StackedRows,
+        part: slice,
+        *,
+        features: bool = False,
+    ) -> Outputs:
+        """Outputs [R, m, k] of some of the rows, and their features [R, m, d] if asked for."""
+        model = self.models[0]
 
-        def one(theta: Parameters, x: Tensor) -> Tensor:
-            z = call(self.models[0], theta, rows.features(x, part))
-            return z[:, None] if z.ndim == 1 else z
+        def one(theta: Parameters, x: Tensor) -> Outputs:
+            z, *h = (
+                (call(model, theta, rows.features(x, part)),)
+                if not features or self.classifier is None
+                else with_inputs(
+                    model, self.classifier, lambda: call(model, theta, rows.features(x, part))
+                )
+            )
+            return (z[:, None] if z.ndim == 1 else z, *h)
 
-        z: Tensor = vmap(one)(dict(parameters), rows.x[:, part])
-        return z
-
-    def forward(self, parameters: Parameters, rows: StackedRows) -> Streamed:
-        """Outputs [R, n, k] of all rows, and the way back through them."""
-        streamed = Streamed(
-            lambda part: self.outputs(parameters, rows, part),
-            list(self.parts(0, rows.offsets[-1])),
-            dim=1,
-            budget=self.memory_budget,
-            row_bytes=self._row_bytes,
-            own=[rows.x, *parameters.values()],
-        )
-        self._row_bytes = streamed.row_bytes
-        return streamed
-
-    def parts(self, start: int, stop: int) -> Iterator[slice]:
-        """The rows, so many at a time."""
-        for a in range(start, stop, self.rows_at_a_time):
-            yield slice(a, min(a + self.rows_at_a_time, stop))
+        found: Outputs = vmap(one)(dict(parameters), rows.x[:, part])
+        return found
 
 
 def stacked_parameters(models: Sequence[nn.Module]) -> Parameters:
@@ -227,7 +117,7 @@ def stacked_parameters(models: Sequence[nn.Module]) -> Parameters:
 
 
 @dataclass(frozen=True)
-class StackedRisk:
+class StackedRisk(SummedRisk):
     """R_e(θ) of one environment in every run: `Risk` of [R] runs."""
 
     stack: Stack
@@ -235,54 +125,77 @@ class StackedRisk:
     rows: StackedRows
     environment: int
 
-    def gradient(self, parameters: Parameters) -> tuple[Tensor, Parameters]:
-        """R_e [R] and ∇R_e {name: [R, ...]}."""
-        total: Any = 0
-        sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        for part in self._parts():
-            leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-            risk = self._share(part, leaves)
-            total = total + risk.detach()
-            found = torch.autograd.grad(risk.sum(), [*leaves.values()], materialize_grads=True)
-            for name, g in zip(sums, found, strict=True):
-                sums[name] += g
-        return total, sums
-
-    def hessian_product(
-        self, parameters: Parameters, direction: Mapping[str, Tensor]
-    ) -> Parameters:
-        """H_e v, by reverse mode twice in each micro-batch."""
-        sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        for part in self._parts():
-            leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-            along = [leaves[name] for name in direction]
-            risk = self._share(part, leaves).sum()
-            gradient = torch.autograd.grad(risk, along, create_graph=True, materialize_grads=True)
-            slope = sum_of((g * v).sum() for g, v in zip(gradient, direction.values(), strict=True))
-            found = torch.autograd.grad(slope, [*leaves.values()], materialize_grads=True)
-            for name, g in zip(sums, found, strict=True):
-                sums[name] += g
-        return sums
-
-    def _parts(self) -> Iterator[slice]:
+    def parts(self) -> Iterator[slice]:
+        """The environment's rows, so many at a time."""
         start, stop = self.rows.offsets[self.environment : self.environment + 2]
-        return self.stack.parts(start, stop)
+        for a in range(start, stop, self.stack.rows_at_a_time):
+            yield slice(a, min(a + self.stack.rows_at_a_time, stop))
 
-    def _share(self, part: slice, parameters: Parameters) -> Tensor:
+    def share(self, part: slice, parameters: Parameters) -> Tensor:
+        """The part's share of the risks [R]."""
         rows = self.rows
-        z = self.stack.outputs(parameters, rows, part)
-        losses = self.loss.value(*flat(z, rows.y[:, part])).reshape(z.shape[:2])
+        (z,) = self.stack.outputs(parameters, rows, part)
+        y = rows.y[:, part].flatten(0, 1)
+        losses = self.loss.value(z.to(torch.float64).flatten(0, 1), y).reshape(z.shape[:2])
         return (rows.weights[:, part] * losses).sum(1) / rows.mass[:, self.environment]
 
 
-def flat(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs (in float64) and targets of all runs' rows, one after another."""
-    return z.to(torch.float64).flatten(0, 1), y.flatten(0, 1)
+class ManyRuns(Runs):
+    """The runs of a stack, and the rows of their step."""
 
+    def __init__(
+        self,
+        stack: Stack,
+        loss: Loss,
+        rows: StackedRows,
+        batches: Sequence[Batch],
+        own: Sequence[Mapping[str, float]],
+        *,
+        folds: int,
+    ) -> None:
+        self.stack, self.rows, self.loss, self.folds = stack, rows, loss, folds
+        self.batches, self.own, self.shape = batches, own, (len(batches),)
+        device = rows.x.device
+        self.numbers = {
+            name: torch.tensor([o[name] for o in own], dtype=torch.float64).to(
+                device, non_blocking=True
+            )
+            for name in own[0]
+        }
+        self.offsets, self.y, self.index = rows.offsets, rows.y, rows.index
+        self.weights, self.fold = rows.weights, rows.fold
+        self.leaves = leaves_of(stack.parameters)
+        self._sides: dict[int, StackedRows] = {}
 
-def sum_of(terms: Iterator[Tensor]) -> Tensor:
-    """Sum of one or more tensors."""
-    total = next(terms)
-    for term in terms:
-        total = total + term
-    return total
+    def each(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The function mapped over the runs."""
+        dims = tuple(None if argument is None else 0 for argument in arguments)
+        return vmap(function, in_dims=dims)(*arguments)
+
+    def forward(
+        self, look: Callable[[slice, Outputs], None], *, features: bool, apart: bool
+    ) -> Streamed:
+        """Forward all rows of every run."""
+        stack = self.stack
+        streamed = Streamed(
+            lambda part: stack.outputs(self.leaves, self.rows, part, features=features),
+            list(self.parts(stack.rows_at_a_time, apart)),
+            look,
+            budget=stack.memory_budget,
+            row_bytes=stack.row_bytes,
+            own=[self.rows.x, *self.leaves.values()],
+        )
+        stack.row_bytes = streamed.row_bytes
+        return streamed
+
+    def risk(self, e: int, fold: int | None = None, draw: int = 0) -> StackedRisk:
+        """R_e of every run; no random layers are stacked."""
+        if fold is not None and fold not in self._sides:
+            assert self.rows.fold is not None
+            self._sides[fold] = self.rows.select(self.rows.fold == fold)
+        rows = self.rows if fold is None else self._sides[fold]
+        return StackedRisk(self.stack, self.loss, rows, e)
+
+    def holds(self, gradients: int) -> bool:
+        """Always: only runs whose gradients fit are stacked."""
+        return True

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from invlearn.errors import DivergenceError
 from invlearn.objectives.base import Terms
-from invlearn.training.derivatives import Parameters, trainable
+from invlearn.training.derivatives import trainable
+from invlearn.training.risks import Parameters
 from invlearn.training.stack import Stack
 from invlearn.training.stacked_engine import StackedEngine
 from invlearn.training.trainer import Trainer, Update
@@ -100,6 +101,7 @@ class StackedTrainers:
             [trainer.model for trainer in trainers],
             micro_batch=first.settings.micro_batch,
             memory_budget=first.settings.memory_budget,
+            classifier=first.engine.classifier,
         )
         self.adam = StackedAdam(trainers, self.stack.parameters)
         self.engine = StackedEngine(self.stack, first.loss, first.objective)
@@ -139,8 +141,8 @@ class StackedTrainers:
         terms = zip(*(term.unbind() for term in made.terms), strict=True)
         out: list[Terms | DivergenceError] = []
         for r, (trainer, own) in enumerate(zip(self.trainers, terms, strict=True)):
-            if made.states is not None:
-                trainer.state = made.states[r]
+            if made.state is not None:
+                trainer.state = made.state[r]
             error = made.errors.get(r)
             out.append(Terms(*own) if error is None else DivergenceError(error))
         return out

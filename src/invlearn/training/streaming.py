@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from invlearn.training.derivatives import graph_bytes
 from invlearn.training.means import random_states, restored
+
+T = TypeVar("T")
+
+Outputs = tuple[Tensor, ...]
+"""What a forward pass gives for some rows: the model's outputs, and features if asked for."""
 
 
 class Streamed:
-    """Outputs for rows that are forwarded some at a time, and the way back through them.
+    """A forward pass over rows, some at a time, and the way back through it.
 
     Parameters
     ----------
@@ -20,8 +25,8 @@ class Streamed:
         ``forward(part)``: outputs for a slice of the rows, with their graph.
     parts : sequence of slice
         The micro-batches, in order.
-    dim : int
-        Along which dimension of the outputs the rows lie.
+    look : callable
+        ``look(part, outputs)`` with every part's outputs, cut off from their graph.
     budget : float
         Bytes of graphs to keep.
     row_bytes : float or None
@@ -31,53 +36,78 @@ class Streamed:
 
     Attributes
     ----------
-    outputs : Tensor
-        Of all rows, cut off from their graphs.
     row_bytes : float
     """
 
     def __init__(
         self,
-        forward: Callable[[slice], Tensor],
+        forward: Callable[[slice], Outputs],
         parts: Sequence[slice],
+        look: Callable[[slice, Outputs], None],
         *,
-        dim: int,
         budget: float,
         row_bytes: float | None,
         own: Iterable[Tensor],
     ) -> None:
-        self.forward, self.parts, self.dim = forward, parts, dim
-        self.graphs: list[Tensor | None] = []
+        self.forward, self.parts = forward, parts
+        self.graphs: list[Outputs | None] = []
         self.states: dict[int, list[Tensor]] = {}  # Of the random numbers drawn inside the model.
         for part in parts:
-            n, z = part.stop - part.start, None
+            n, out = part.stop - part.start, None
             if row_bytes is None:
-                z, held = graph_bytes(lambda part=part: forward(part), own)  # type: ignore[misc]
+                out, held = graph_bytes(lambda part=part: forward(part), own)  # type: ignore[misc]
                 row_bytes = held / n
             budget -= row_bytes * n
-            if z is None and budget >= 0:
-                z = forward(part)
-            self.graphs.append(z)
-            if z is None:
+            if out is None and budget >= 0:
+                out = forward(part)
+            self.graphs.append(out)
+            if out is None:
                 self.states[part.start] = random_states()
                 with torch.no_grad():
-                    z = forward(part)
-            if len(self.graphs) == 1:
-                # In one place from the start: small outputs between freed blocks break them up.
-                shape = list(z.shape)
-                shape[dim] = parts[-1].stop
-                self.outputs = z.new_empty(shape)
-            self._of(self.outputs, part).copy_(z.detach())
+                    out = forward(part)
+            look(part, tuple(tensor.detach() for tensor in out))
         self.row_bytes = row_bytes
 
-    def backward(self, gradient: Tensor) -> None:
-        """Send the outputs' gradient back to the leaves' `.grad`."""
-        for i, part in enumerate(self.parts):
-            graph, self.graphs[i] = self.graphs[i], None
+    def gradients(
+        self,
+        leaves: Sequence[Tensor],
+        cotangents: Callable[[slice, Outputs], Mapping[int, Outputs]],
+        count: int,
+    ) -> list[list[Tensor | None]]:
+        """Gradients in the leaves of so many scalars, summed over the parts; once.
+
+        ``cotangents(part, outputs)`` gives those scalars' derivatives in a part's outputs that
+        are not zero. None stands for a leaf that has no part in the outputs.
+        """
+        sums: list[list[Tensor | None]] = [[None] * len(leaves) for _ in range(count)]
+        for n, part in enumerate(self.parts):
+            graph, self.graphs[n] = self.graphs[n], None
             if graph is None:
                 with restored(self.states[part.start]):
                     graph = self.forward(part)
-            torch.autograd.backward(graph, self._of(gradient, part))
+            along = cotangents(part, graph)
+            for k, (m, cotangent) in enumerate(along.items(), 1):
+                pairs = [(g, c) for g, c in zip(graph, cotangent, strict=True) if g.requires_grad]
+                outputs, vectors = zip(*pairs, strict=True)
+                found = torch.autograd.grad(
+                    outputs, leaves, vectors, retain_graph=k < len(along), allow_unused=True
+                )
+                for i, g in enumerate(found):
+                    before = sums[m][i]
+                    if g is not None:  # Cloned: two leaves may be given one and the same tensor.
+                        sums[m][i] = g.clone() if before is None else before.add_(g)
+        return sums
 
-    def _of(self, tensor: Tensor, part: slice) -> Tensor:
-        return tensor.narrow(self.dim, part.start, part.stop - part.start)
+
+def graph_bytes(compute: Callable[[], T], own: Iterable[Tensor]) -> tuple[T, int]:
+    """What is computed, and the bytes that its graph holds beside tensors that are there anyway."""
+    seen: dict[int, int] = {tensor.untyped_storage().data_ptr(): 0 for tensor in own}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen.setdefault(storage.data_ptr(), storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = compute()
+    return out, sum(seen.values())

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import cast
 
 import torch
 
@@ -14,10 +13,10 @@ from invlearn.errors import DivergenceError, unknown_name
 from invlearn.features import ChannelImages
 from invlearn.models import batch_norms
 from invlearn.objectives.base import Terms
-from invlearn.objectives.meta_irm import MetaIRM
-from invlearn.training.engine import Batch
-from invlearn.training.stack import Stack, StackedRows
+from invlearn.training.runs import Batch
+from invlearn.training.stack import Stack
 from invlearn.training.stacked_engine import StackedEngine
+from invlearn.training.stacked_rows import StackedRows
 from invlearn.training.stacked_update import ADAM_OPTIONS, StackedTrainers
 from invlearn.training.trainer import Run, Trainer, Update
 
@@ -145,7 +144,7 @@ def likeness(trainer: Trainer) -> Hashable | None:
         or batch_norms(model)
         or any(True for _ in model.buffers())
         or not all(p.requires_grad for _, p in parameters)
-        or (objective.needs == "inner steps" and not _pairs_fit(trainer, cast(MetaIRM, objective)))
+        or not _gradients_fit(trainer)
     ):
         return None
     key = (
@@ -159,6 +158,7 @@ def likeness(trainer: Trainer) -> Hashable | None:
         settings.memory_budget,
         settings.averaging > 0,
         settings.precision,
+        trainer.engine.classifier,
         len(trainer.environments),
         type(x),
         x.n_channels if isinstance(x, ChannelImages) else 1,
@@ -173,11 +173,11 @@ def likeness(trainer: Trainer) -> Hashable | None:
     return key
 
 
-def _pairs_fit(trainer: Trainer, objective: MetaIRM) -> bool:
-    """Whether a stack may hold the gradient of every pair: all pairs, within the budget."""
-    n = len(trainer.environments)
+def _gradients_fit(trainer: Trainer) -> bool:
+    """Whether a stack may hold what the objective holds of gradients, within the budget."""
+    held = trainer.objective.gradients_held(len(trainer.environments))
     size = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
-    return objective.pairs is None and n * (n - 1) * size * 16 <= trainer.settings.memory_budget
+    return held is not None and held * size * 16 <= trainer.settings.memory_budget
 
 
 def fitting(trainers: Sequence[Trainer]) -> list[bool]:
@@ -189,7 +189,8 @@ def fitting(trainers: Sequence[Trainer]) -> list[bool]:
     """
     first = trainers[0]
     few = [_few(trainer) for trainer in trainers]
-    stack = Stack.borrowing([trainer.model for trainer in trainers])
+    models = [trainer.model for trainer in trainers]
+    stack = Stack.borrowing(models, first.engine.classifier)
     try:
         rows = StackedRows.of(few)
         StackedEngine(stack, first.loss, first.objective).step(
@@ -198,7 +199,7 @@ def fitting(trainers: Sequence[Trainer]) -> list[bool]:
             [trainer.objective.numbers for trainer in trainers],
         )
         with torch.no_grad():
-            z = stack.outputs(stack.parameters, rows, slice(0, rows.offsets[-1]))
+            (z,) = stack.outputs(stack.parameters, rows, slice(0, rows.offsets[-1]))
         out = first.model(few[0].rows.x).sum()
         used = torch.autograd.grad(out, [*first.model.parameters()], allow_unused=True)
     except (RuntimeError, ValueError, TypeError):

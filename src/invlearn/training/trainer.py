@@ -27,9 +27,10 @@ from invlearn.objectives.base import Objective, Terms
 from invlearn.outputs import Outputs
 from invlearn.selection import Choice
 from invlearn.training.checks import check_rows, collapse
-from invlearn.training.engine import Batch, Engine
+from invlearn.training.engine import Engine
 from invlearn.training.means import replayed, seeded_generator
 from invlearn.training.recorder import Recorder
+from invlearn.training.runs import Batch
 from invlearn.training.settings import Settings, draw_batch
 from invlearn.training.stopping import Stopper, Stopping
 
@@ -160,8 +161,6 @@ class Trainer:
         self.loss = get_loss(loss)
         self.settings = settings or Settings()
         self.seed = seed
-        if not any(p.requires_grad for p in model.parameters()):
-            raise OptionError("Expected a model with trainable parameters, got none.")
         environments.require(self.objective.min_environments, self.objective.title)
         self.stopper = None if stopping is None else Stopper(stopping)
         if stopping is not None and stopping.get().reads_outputs:
@@ -179,6 +178,7 @@ class Trainer:
             self.objective,
             micro_batch=self.settings.micro_batch,
             memory_budget=self.settings.memory_budget,
+            features=self.settings.features,
         )
         check_rows(model, self.loss, self.objective, environments, evaluations)
         parameter = next(p for p in model.parameters() if p.requires_grad)
