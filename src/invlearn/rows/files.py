@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,14 +19,8 @@ from invlearn.rows.inputs import ImageInputs, TableInputs
 from invlearn.rows.model import RowsModel
 from invlearn.rows.source import Source, read_rows
 from invlearn.rows.streamed import streams
-from invlearn.tables import ParquetTable, read_table
+from invlearn.tables import WRITERS, ParquetTable, read_table
 from invlearn.tables.kinds import label
-
-WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
-    ".csv": lambda frame, path: frame.to_csv(path, index=False),
-    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
-    ".feather": lambda frame, path: frame.to_feather(path),
-}
 
 BATCH_BYTES = 64 << 20
 """Of a table that is predicted in batches, what is loaded at once."""

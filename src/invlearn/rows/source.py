@@ -14,12 +14,10 @@ import pandas as pd
 from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.images import is_image_folder, read_images
 from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
-from invlearn.tables import Encoder, ParquetTable, Target, column, read_table
+from invlearn.tables import Encoder, ParquetTable, Target, can_stream, column, read_table
 from invlearn.tables.kinds import as_labels
 
 Array = npt.NDArray[Any]
-
-PARQUET = (".parquet", ".pq")
 
 FEWEST_ROWS = 10
 """An environment of fewer rows says too little of itself to be measured in."""
@@ -146,7 +144,7 @@ def read_rows(
             "--target ill --environment hospital."
         )
     note = ""
-    if most_rows is not None and path.suffix.lower() in PARQUET and path.is_file():
+    if most_rows is not None and can_stream(path):
         table = ParquetTable(path)
         if table.n_rows > most_rows:
             frame = table.sample(most_rows, seed).reset_index(drop=True)

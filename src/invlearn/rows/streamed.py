@@ -19,7 +19,7 @@ from invlearn.estimators.checks import location_and_scale
 from invlearn.rows.inputs import TableInputs
 from invlearn.rows.source import FEWEST_ROWS, Source, environment_names, from_frame, set_aside
 from invlearn.stored_rows import RowStore, StoredRows
-from invlearn.tables import Encoder, ParquetTable, Target
+from invlearn.tables import Encoder, ParquetTable, Target, can_stream
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -95,9 +95,7 @@ def streams(path: str | Path) -> bool:
         A Parquet file that cannot be read.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".parquet", ".pq") or not path.is_file():
-        return False
-    return ParquetTable(path).estimated_bytes > STREAMED_BEYOND
+    return can_stream(path) and ParquetTable(path).estimated_bytes > STREAMED_BEYOND
 
 
 def stream_parquet(

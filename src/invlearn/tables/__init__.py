@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from invlearn.tables.columns import Encoder
 from invlearn.tables.files import column, read_table
-from invlearn.tables.parquet import ParquetTable
+from invlearn.tables.formats import WRITERS
+from invlearn.tables.parquet import ParquetTable, can_stream
 from invlearn.tables.targets import Target
 
-__all__ = ["Encoder", "ParquetTable", "Target", "column", "read_table"]
+__all__ = [
+    "WRITERS",
+    "Encoder",
+    "ParquetTable",
+    "Target",
+    "can_stream",
+    "column",
+    "read_table",
+]

@@ -1,13 +1,9 @@
-"""What a file is by its first bytes, whatever its name says."""
+"""What a file that is no table of ours is by its first bytes, whatever its name says."""
 
 from __future__ import annotations
 
 _SIGNATURES = (
-    (b"PAR1", "Parquet"),
-    (b"ARROW1", "Feather"),
-    (b"\xff\xff\xff\xff", "Feather"),  # An Arrow stream: .arrow files without a footer.
     (b"FEA1", "Feather version 1"),
-    (b"\x1f\x8b", "gzip"),
     (b"PK\x03\x04", "an Excel workbook or zip archive"),
     (b"PK\x05\x06", "an empty zip archive"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
@@ -48,13 +44,13 @@ _MARKUP = (
 _TAR_MARK = slice(257, 262)
 
 
-def kind_of_bytes(start: bytes) -> str | None:
-    r"""What a file holds, recognized by its first 512 bytes; None for plain text and the unknown.
+def other_kind(start: bytes) -> str | None:
+    r"""What else than a table a file holds, by its first 512 bytes; None where that is unknown.
 
     Examples
     --------
-    >>> kind_of_bytes(b"PAR1\x15\x04"), kind_of_bytes(b"\n<HTML><body>"), kind_of_bytes(b"a,b\n1,2")
-    ('Parquet', 'an HTML page', None)
+    >>> other_kind(b"\n<HTML><body>"), other_kind(b"a,b\n1,2")
+    ('an HTML page', None)
     """
     for signature, kind in _SIGNATURES:
         # 'ORC' and 'BZh' could also begin the header of a table of text.

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from invlearn.errors import DataFileError
-from invlearn.tables.contents import kind_of_bytes
 from invlearn.tables.messages import listed, one_line, quoted, quoted_path
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -222,12 +221,6 @@ def _text(path: Path) -> Iterator[Any]:
 def _bytes(path: Path) -> Iterator[Any]:
     if path.suffix.lower() == ".gz":
         with gzip.open(path, "rb") as compressed:
-            kind = kind_of_bytes(compressed.peek(512)[:512])
-            if kind:
-                raise DataFileError(
-                    f"Expected delimited text in {quoted_path(path)}, its compressed content is "
-                    f"{kind}. Compress a CSV file."
-                )
             yield compressed
     else:
         with path.open("rb") as plain:

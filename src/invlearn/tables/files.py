@@ -8,24 +8,8 @@ from typing import Any
 import pandas as pd
 
 from invlearn.errors import DataFileError
-from invlearn.tables.arrow import read_arrow
-from invlearn.tables.contents import kind_of_bytes
-from invlearn.tables.delimited import read_delimited
+from invlearn.tables.formats import FORMATS, Format, format_of, kind_of_bytes
 from invlearn.tables.messages import one_line, quoted, quoted_path, unknown_columns
-
-_KINDS = {
-    ".csv": "CSV",
-    ".tsv": "CSV",
-    ".txt": "CSV",
-    ".csv.gz": "gzip",
-    ".tsv.gz": "gzip",
-    ".txt.gz": "gzip",
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-    ".feather": "Feather",
-    ".arrow": "Feather",
-}
-_ENDING_OF = {"gzip": ".csv.gz", "Parquet": ".parquet", "Feather": ".feather"}
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -61,8 +45,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     {'age': [31], 'color': ['red']}
     """
     path = Path(path)
-    kind = checked_kind(path)
-    return read_delimited(path) if kind in ("CSV", "gzip") else read_arrow(path, kind)
+    return checked_format(path).read(path)
 
 
 def column(frame: pd.DataFrame, name: str, purpose: str) -> pd.Series[Any]:
@@ -91,8 +74,8 @@ def column(frame: pd.DataFrame, name: str, purpose: str) -> pd.Series[Any]:
     return frame.iloc[:, names.index(name)]
 
 
-def checked_kind(path: Path) -> str:
-    """'CSV', 'gzip', 'Parquet' or 'Feather', once the file's bytes agree with its ending.
+def checked_format(path: Path) -> Format:
+    """The format of a file, once its bytes agree with its ending.
 
     Raises
     ------
@@ -123,39 +106,35 @@ def checked_kind(path: Path) -> str:
             f"Could not open {quoted_path(path)}: {one_line(error)}. "
             "Check the path and its permissions."
         ) from error
-    expected = _kind_by_ending(path)
+    expected = format_of(path)
+    if expected is None:
+        endings = ", ".join(ending for form in FORMATS for ending in form.endings)
+        raise DataFileError(
+            f"Expected a file ending in {endings}, got {quoted(path.name)}. "
+            "Save the table as CSV or Parquet."
+        )
     if not start:
         raise DataFileError(
             f"Expected a table in {quoted_path(path)}, the file is empty. Write or copy it again."
         )
     found = kind_of_bytes(start)
-    if found is None and expected != "CSV":
+    if found is None and expected.signatures:
         raise DataFileError(
-            f"Expected {expected} in {quoted_path(path)} as its ending says, its first bytes are "
-            "another format's. Give the file the ending of what it holds, or write it again."
+            f"Expected {expected.name} in {quoted_path(path)} as its ending says, its first bytes "
+            "are another format's. Give the file the ending of what it holds, or write it again."
         )
-    if found is not None and found != expected:
+    if found is not None and found != expected.name:
         raise DataFileError(
-            f"Expected {expected} in {quoted_path(path)} as its ending says, it is {found}. "
+            f"Expected {expected.name} in {quoted_path(path)} as its ending says, it is {found}. "
             f"{_remedy(found)}"
         )
     return expected
 
 
-def _kind_by_ending(path: Path) -> str:
-    name = path.name.lower()
-    for ending, kind in _KINDS.items():
-        if name.endswith(ending):
-            return kind
-    raise DataFileError(
-        f"Expected a file ending in {', '.join(_KINDS)}, got {quoted(path.name)}. "
-        "Save the table as CSV or Parquet."
-    )
-
-
 def _remedy(found: str) -> str:
-    if found in _ENDING_OF:
-        return f"Rename it to end in {_ENDING_OF[found]}."
+    for form in FORMATS:
+        if form.name == found:
+            return f"Rename it to end in {form.endings[0]}."
     if found == "Feather version 1":
         return "Write it again with a pandas or pyarrow of 2020 or later."
     if found.endswith("text"):

@@ -14,11 +14,24 @@ import pyarrow.parquet as pq
 
 from invlearn.errors import DataFileError, OptionError
 from invlearn.tables.arrow import check_schema, named_columns, to_frame, unreadable
-from invlearn.tables.files import checked_kind
+from invlearn.tables.files import checked_format
+from invlearn.tables.formats import format_of
 from invlearn.tables.messages import quoted_path, unknown_columns
 
 _BATCH_ROWS = 65_536
 _MEASURED_ROWS = 4_096
+
+
+def can_stream(path: Path) -> bool:
+    """Whether a path is a file that `ParquetTable` reads, by its ending.
+
+    Examples
+    --------
+    >>> can_stream(Path("none.parquet"))
+    False
+    """
+    found = format_of(path)
+    return found is not None and found.streams and path.is_file()
 
 
 class ParquetTable:
@@ -47,10 +60,10 @@ class ParquetTable:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        kind = checked_kind(self.path)
-        if kind != "Parquet":
+        found = checked_format(self.path)
+        if not found.streams:
             raise DataFileError(
-                f"Expected a Parquet file, {quoted_path(self.path)} holds {kind}. "
+                f"Expected a Parquet file, {quoted_path(self.path)} holds {found.name}. "
                 "Write it as Parquet."
             )
         with self._open() as file:
