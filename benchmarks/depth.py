@@ -27,14 +27,13 @@ import torch
 from invlearn.datasets import load
 from invlearn.datasets.base import Benchmark
 from invlearn.errors import CollapseWarning, DivergenceWarning
-from invlearn.experiments.methods import get_method
 from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.references import trial_reference
-from invlearn.experiments.trials import trial_seed
 from invlearn.features import width
 from invlearn.ground.machine import provenance
 from invlearn.learning import evaluation_sets
 from invlearn.losses import get_loss
+from invlearn.methods import get_network, trial_seed
 from invlearn.models import MLP
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.selection import lowest_worst_group
@@ -148,7 +147,7 @@ def main() -> None:
     for trial in range(args.seeds):
         seed = trial_seed(11, trial)
         benchmark = load(args.dataset, seed=seed)
-        erm = get_recipe(args.dataset, oracle=False).plan(get_method("erm"))
+        erm = get_recipe(args.dataset, oracle=False).plan(get_network("erm"))
         reference = trial_reference(erm, benchmark, seed)
         for variant in VARIANTS:
             row = run(variant, benchmark, reference, seed, args.steps)

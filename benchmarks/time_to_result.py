@@ -41,14 +41,13 @@ from common import source_of, timed, write
 from invlearn.datasets import load
 from invlearn.datasets.base import Benchmark
 from invlearn.environments import EvaluationSet
-from invlearn.experiments.methods import get_method
 from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.references import Reference, trial_reference
-from invlearn.experiments.trials import trial_seed
 from invlearn.features import width
 from invlearn.ground.machine import run_all
 from invlearn.learning import make_trainer
 from invlearn.losses import get_loss
+from invlearn.methods import get_network, trial_seed
 from invlearn.models import MLP
 from invlearn.outputs import Outputs
 from invlearn.selection import get_rule
@@ -70,7 +69,7 @@ Trial = dict[str, Any]
 
 def reference_of(benchmark: Benchmark, seed: int) -> Reference:
     """The rule's reference ERM, the same for both sides."""
-    return trial_reference(get_recipe(DATASET, RECIPE).plan(get_method("erm")), benchmark, seed)
+    return trial_reference(get_recipe(DATASET, RECIPE).plan(get_network("erm")), benchmark, seed)
 
 
 def measured(benchmark: Benchmark, *, dense: bool) -> list[EvaluationSet]:
@@ -96,7 +95,7 @@ def result(seed: int, seconds: float, curves: pd.DataFrame, outputs: Outputs) ->
 def train_ours(seed: int, steps: int | None) -> Trial:
     """One trial by this library, on data of its own."""
     benchmark = load(DATASET, seed=seed)
-    plan = get_recipe(DATASET, RECIPE).plan(get_method(METHOD), steps=steps)
+    plan = get_recipe(DATASET, RECIPE).plan(get_network(METHOD), steps=steps)
     start = time.perf_counter()
     reference = reference_of(benchmark, seed)
     stopping = Stopping(RULES[0], patience=plan.settings.steps, reference=reference)

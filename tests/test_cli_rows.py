@@ -96,7 +96,7 @@ MISTAKES = {
     "no model": (["predict", "nowhere", "h.csv", "--output", "p.csv"], "nowhere"),
     "ending": (["example", "hospitals", "--output", "h.xls"], "file ending '.xls'"),
     "example": (["example", "hospital", "--output", "i.csv"], "Did you mean 'hospitals'"),
-    "for a benchmark": (["compare", "h.csv", *NAMES, "--trials", "3"], "got --trials"),
+    "for a benchmark": (["compare", "h.csv", *NAMES, "--recipe", "x"], "got --recipe"),
     "for rows": (["compare", "colored-digits", "--target", "y"], "got --target"),
     "task": (["compare", "h.csv", *NAMES, "--task", "regression"], "number"),
     "environment": (["compare", "h.csv", *NAMES, "--test-environment", "Elmo"], "'Elm'"),

@@ -10,21 +10,22 @@ import pandas as pd
 import pytest
 import torch
 
+from invlearn.compare.runner import Kept, Task, Work, run_unit
+from invlearn.compare.store import Store
 from invlearn.datasets import load
+from invlearn.datasets.base import without_shortcut
 from invlearn.errors import EnvironmentsError, InvlearnError, OptionError, UnknownNameError
 from invlearn.experiments import compare as module
 from invlearn.experiments import references
 from invlearn.experiments.compare import Request, compare
-from invlearn.experiments.jobs import Job, run_jobs
-from invlearn.experiments.methods import METHODS, get_method
 from invlearn.experiments.recipes import Recipe, describe_plan, get_recipe
 from invlearn.experiments.request import describe_rule
 from invlearn.experiments.selecting import select_all
-from invlearn.experiments.store import Store
-from invlearn.experiments.trials import without_shortcut
+from invlearn.experiments.trials import Trials
 from invlearn.learning import evaluation_sets, train
 from invlearn.learning.plan import Layers
 from invlearn.learning.reference import reference_within
+from invlearn.methods import Usual, get_method, get_network, known_methods
 from invlearn.objectives import get_objective
 from invlearn.reports import layout
 from invlearn.results import ORACLE_SUFFIX, RESULT_COLUMNS
@@ -125,7 +126,8 @@ def test_interrupted_comparison_resumes_to_the_same_results(done, tmp_path):
     folder = tmp_path / "out"
 
     def stop(finished, total, what):
-        raise KeyboardInterrupt
+        if finished:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         compare(TINY, folder, jobs=1, progress=stop)
@@ -144,7 +146,7 @@ def test_interrupted_comparison_resumes_to_the_same_results(done, tmp_path):
     resumed = compare(
         TINY, folder, jobs=1, resume=True, progress=lambda n, total, _: seen.append((n, total))
     )
-    assert seen == [(n, 6) for n in range(2, 7)]
+    assert seen == [(n, 6) for n in range(1, 7)]
     assert [w["message"] for w in resumed.summary["warnings"]].count("from before") == 1
     assert not work.exists()
     same(resumed, done)
@@ -231,6 +233,12 @@ def made_up(oracle):
     )
 
 
+def planned(dataset, *names, steps=None):
+    recipe = get_recipe(dataset)
+    methods = {name: get_network(name) for name in names}
+    return {n: replace(m, plan=recipe.plan(m, steps=steps)) for n, m in methods.items()}
+
+
 def selected(curves, recipe):
     runs = curves.groupby(["method", "problem"], sort=False)
     return [select_all(run, None, recipe, "p_e=0.9") for _, run in runs]
@@ -267,14 +275,18 @@ def test_trap_the_irm_papers_recipe_is_an_oracle():
 def test_rules_that_fell_back_are_listed_with_their_trials(done):
     curves = done.curves.copy()
     curves.loc[curves["metric"] == "constant_risk", "value"] = 0.0  # Nothing can beat it.
-    unsatisfied = module._by_method(selected(curves, made_up(False)), "unsatisfied")
+    found = [
+        Kept(Task(one.method, f"{one.problem:03d}"), {}, {"unsatisfied": one.unsatisfied})
+        for one in selected(curves, made_up(False))
+    ]
+    unsatisfied = module._by_method(found, "unsatisfied")
     assert unsatisfied == [
         {"selection": "risks-agree", "method": name, "trials": [0, 1]} for name in TINY.methods
     ]
 
 
 def test_plan_takes_a_methods_own_settings_over_the_common_ones():
-    plan = made_up(False).plan(get_method("irmv1"))
+    plan = made_up(False).plan(get_network("irmv1"))
     assert plan.objective == get_objective("irmv1-split", penalty_weight=5.0)
     assert plan.objective.penalty_weight == 5.0
     assert plan.network == Layers((8, 8))
@@ -283,21 +295,23 @@ def test_plan_takes_a_methods_own_settings_over_the_common_ones():
 
 
 def test_plan_of_a_method_the_recipe_does_not_name_is_the_common_one():
-    plan = made_up(False).plan(get_method("vrex"))
+    plan = made_up(False).plan(get_network("vrex"))
     assert plan.objective == get_objective("vrex")
     assert plan.network == Layers((4,))
     assert (plan.settings.steps, plan.settings.lr) == (7, 0.1)
 
 
 def test_steps_and_hyperparameters_of_the_request_win():
-    plan = made_up(False).plan(get_method("irmv1"), steps=2, hyper={"penalty_weight": 9.0})
+    plan = made_up(False).plan(get_network("irmv1"), steps=2, hyper={"penalty_weight": 9.0})
     assert (plan.settings.steps, plan.objective.penalty_weight) == (2, 9.0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [name for name, method in known_methods().items() if not isinstance(method, Usual)]
+)
 @pytest.mark.parametrize(("dataset", "name"), [("colored-digits", None), ("colored-mnist", None)])
 def test_every_methods_plan_is_valid_and_plain_data(dataset, name, method):
-    plan = get_recipe(dataset, name).plan(get_method(method))
+    plan = get_recipe(dataset, name).plan(get_network(method))
     json.dumps(describe_plan(plan))
 
 
@@ -342,7 +356,7 @@ def test_methods_of_a_trial_share_their_reference():
     shared = references.shared_reference(*asked, False)
     assert references.shared_reference(*asked, False) is shared
     benchmark = load(TINY.dataset, seed=5, **dict(options))
-    plan = get_recipe(TINY.dataset, "default").plan(get_method("erm"), steps=12)
+    plan = get_recipe(TINY.dataset, "default").plan(get_network("erm"), steps=12)
     for removed, data in ((False, benchmark), (True, without_shortcut(benchmark))):
         expected = references.trial_reference(plan, data, 5)
         found = references.shared_reference(*asked, removed)
@@ -353,7 +367,7 @@ def test_methods_of_a_trial_share_their_reference():
 
 def test_the_reference_within_a_whole_run_is_that_of_the_run_half_as_long():
     benchmark = load(TINY.dataset, seed=5, **SMALL)
-    plan = get_recipe(TINY.dataset, "default").plan(get_method("erm"), steps=40)
+    plan = get_recipe(TINY.dataset, "default").plan(get_network("erm"), steps=40)
     sets = evaluation_sets(benchmark.train, benchmark.validation)
     run = train(plan, benchmark.train, benchmark.loss, 1, 5, evaluations=sets, keep_outputs=True)
     found = reference_within(plan, plan, run.outputs)
@@ -368,45 +382,66 @@ def test_the_reference_within_a_whole_run_is_that_of_the_run_half_as_long():
 def test_a_process_takes_the_reference_that_another_left(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.begin({})
-    jobs = [
-        Job(TINY.dataset, tuple(SMALL.items()), "default", method, 0, 7, 40)
-        for method in ("erm", "irmv1")
-    ]
-    run_jobs(jobs[:1], store)
+    trials = Trials(TINY.dataset, tuple(SMALL.items()), "default", 7, 40)
+    work = Work(trials, planned(TINY.dataset, "erm", "irmv1", steps=40), store)
+    run_unit(work, [Task("erm", "000")])
     references.shared_reference.cache_clear()
     monkeypatch.setattr(references, "trial_reference", None)  # Nothing is trained again.
-    (left,) = run_jobs(jobs[1:], store)
+    (left,) = run_unit(work, [Task("irmv1", "000")])
     monkeypatch.undo()
-    (alone,) = run_jobs(jobs[1:])
-    pd.testing.assert_frame_equal(left.selected.results, alone.selected.results)
+    (alone,) = run_unit(replace(work, store=None), [Task("irmv1", "000")])
+    pd.testing.assert_frame_equal(left.tables["results"], alone.tables["results"])
+
+
+def arranged(dataset, names, trials, processes):
+    benchmark = load(dataset, seed=0)
+    tasks = [Task(name, f"{trial:03d}") for trial in range(trials) for name in names]
+    methods = {"linear": get_method("linear")} | planned(dataset, *(set(names) - {"linear"}))
+    return module.arrange(tasks, methods=methods, benchmark=benchmark, processes=processes)
 
 
 def test_units_begin_with_what_leaves_references_and_then_with_the_long_ones():
-    methods = ("irmv1", "erm", "meta-irm")
-    benchmark = load("colored-digits", seed=0)
-    recipe = get_recipe("colored-digits")
-    plans = {name: recipe.plan(get_method(name)) for name in methods}
-    jobs = [Job("colored-digits", (), "default", m, t, 0) for t in range(2) for m in methods]
-    units = module.arrange(jobs, plans, benchmark, 2)
-    assert [(u.method, u.trial) for unit in units for u in unit] == [
-        (name, trial) for name in ("erm", "meta-irm", "irmv1") for trial in range(2)
+    units = arranged("colored-digits", ("irmv1", "erm", "meta-irm"), 2, 2)
+    assert [task for unit in units for task in unit] == [
+        (name, f"{trial:03d}") for name in ("erm", "meta-irm", "irmv1") for trial in range(2)
     ]
 
 
 @pytest.mark.parametrize(("processes", "sizes"), [(1, [5]), (2, [3, 2]), (8, [1] * 5)])
 def test_small_runs_are_trained_together(processes, sizes):
-    benchmark = load("linear-sem", seed=0)
-    plans = {"vrex": get_recipe("linear-sem").plan(get_method("vrex"))}
-    jobs = [Job("linear-sem", (), "default", "vrex", trial, 0) for trial in range(5)]
-    assert [len(unit) for unit in module.arrange(jobs, plans, benchmark, processes)] == sizes
+    assert [len(unit) for unit in arranged("linear-sem", ["vrex"], 5, processes)] == sizes
 
 
-def test_runs_trained_together_agree_with_those_trained_alone(monkeypatch):
-    jobs = [Job("linear-sem", (), "default", "vrex", trial, 0, 60) for trial in range(3)]
-    together = run_jobs(jobs)
-    alone = [outcome for job in jobs for outcome in run_jobs([job])]
+def test_a_model_without_steps_comes_last_and_alone():
+    units = arranged("linear-sem", ["linear", "vrex"], 2, 1)
+    assert [[task.method for task in unit] for unit in units] == [
+        ["vrex"] * 2,
+        ["linear"],
+        ["linear"],
+    ]
+
+
+def test_runs_trained_together_agree_with_those_trained_alone():
+    work = Work(Trials("linear-sem", (), "default", 0, 60), planned("linear-sem", "vrex", steps=60))
+    tasks = [Task("vrex", f"{trial:03d}") for trial in range(3)]
+    together = run_unit(work, tasks)
+    alone = [outcome for task in tasks for outcome in run_unit(work, [task])]
     for one, other in zip(together, alone, strict=True):
-        pd.testing.assert_frame_equal(one.curves, other.curves, rtol=1e-4, atol=1e-4)
+        pd.testing.assert_frame_equal(
+            one.tables["curves"], other.tables["curves"], rtol=1e-4, atol=1e-4
+        )
+
+
+def test_what_one_would_use_anyway_takes_part_on_a_table(tmp_path):
+    request = Request("linear-sem", ("erm", "linear", "boosting"), trials=2, steps=4)
+    made = compare(request, tmp_path / "out", jobs=1)
+    chosen = made.results.groupby("method")["selection"].unique()
+    assert set(chosen["linear"]) == set(chosen["boosting"]) == set(chosen["erm"])
+    page = (made.folder / "report.html").read_text()
+    assert "Gradient boosting" in page
+    with pytest.raises(OptionError, match="rows of a table for 'linear', got images"):
+        compare(replace(TINY, methods=("erm", "linear")), tmp_path / "other", jobs=1)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path):

@@ -12,12 +12,12 @@ import pytest
 from invlearn.errors import InvlearnError
 from invlearn.experiments import references
 from invlearn.experiments import search as module
-from invlearn.experiments.methods import get_method
 from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.search import search
 from invlearn.experiments.search_scores import SCORES, best
 from invlearn.experiments.search_space import SETTINGS_SPACE, draw_plans, search_space
 from invlearn.learning import reference
+from invlearn.methods import get_network
 
 TINY = {"rows_per_environment": 200, "validation_rows": 100, "test_rows": 50}
 
@@ -64,7 +64,7 @@ def test_search_writes_its_runs_and_the_best(tmp_path):
 
 
 def test_draws_cover_every_range():
-    plan = get_recipe("colored-digits").plan(get_method("irmv1"))
+    plan = get_recipe("colored-digits").plan(get_network("irmv1"))
     space = search_space(plan.objective)
     drawn = [values for _, values in draw_plans(plan, 10, 3, space)]
     for name, span in {**SETTINGS_SPACE, **plan.objective.space}.items():
@@ -113,7 +113,7 @@ def test_worst_group_takes_the_draw_with_the_lowest_mean_score_in_all_its_trials
 
 
 def test_ranges_by_hand_replace_those_of_the_space():
-    plan = get_recipe("colored-digits").plan(get_method("meta-irm"))
+    plan = get_recipe("colored-digits").plan(get_network("meta-irm"))
     space = search_space(plan.objective, {"inner_lr": (1.1, 1.2)})
     drawn = [v["inner_lr"] for _, v in draw_plans(plan, 5, 0, space)]
     assert 1.1 <= min(drawn) <= max(drawn) <= 1.2

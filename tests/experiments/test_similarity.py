@@ -7,21 +7,23 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from invlearn.compare.runner import Task, Work, run_unit
 from invlearn.datasets import load
 from invlearn.errors import OptionError
 from invlearn.evaluation import evaluate
 from invlearn.experiments import similarity
 from invlearn.experiments.compare import Request, compare
-from invlearn.experiments.jobs import Job, run_jobs
-from invlearn.experiments.methods import get_method
 from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.similarity import Chosen, measure_similarity
-from invlearn.experiments.trials import trial_seed
+from invlearn.experiments.trials import Trials
 from invlearn.learning import evaluation_sets
 from invlearn.losses import get_loss
+from invlearn.methods import get_network, trial_seed
 
 SIZES = (("rows_per_environment", 300), ("test_rows", 300), ("validation_rows", 300))
-JOB = Job("colored-digits", SIZES, "default", "meta-irm", 0, 3, 20)
+TRIALS = Trials("colored-digits", SIZES, "default", 3, 20)
+META = get_network("meta-irm")
+META = replace(META, plan=get_recipe("colored-digits").plan(META, steps=20))
 
 
 def test_retrained_model_is_the_chosen_one(monkeypatch):
@@ -30,8 +32,8 @@ def test_retrained_model_is_the_chosen_one(monkeypatch):
     monkeypatch.setattr(
         similarity, "train", lambda *a, **k: kept.append(train(*a, **k)) or kept[-1]
     )
-    (outcome,) = run_jobs([JOB])
-    measure_similarity(Chosen(JOB, 10))
+    (outcome,) = run_unit(Work(TRIALS, {"meta-irm": META}), [Task("meta-irm", "000")])
+    measure_similarity(TRIALS, Chosen(META, "000", 10))
 
     benchmark = load("colored-digits", seed=trial_seed(3, 0), **dict(SIZES))
     found = evaluate(
@@ -39,14 +41,14 @@ def test_retrained_model_is_the_chosen_one(monkeypatch):
         evaluation_sets(benchmark.train, benchmark.validation),
         get_loss(benchmark.loss),
     )
-    was = outcome.curves[outcome.curves["step"] == 10]
+    was = outcome.tables["curves"].query("step == 10")
     for m in found:
         row = was[(was["environment"] == m.environment) & (was["split"] == m.split)]
         assert float(row.loc[row["metric"] == m.metric, "value"].iloc[0]) == m.value
 
 
 def test_similarity_has_both_kinds_for_meta_irm():
-    table = measure_similarity(Chosen(JOB, 5))
+    table = measure_similarity(TRIALS, Chosen(META, "000", 5))
     assert set(table["kind"]) == {"inner-step", "representation"}
     inner = table[table["kind"] == "inner-step"]
     assert set(inner["environment"]) == {"p_e=0.1", "p_e=0.2"}
@@ -92,7 +94,8 @@ def test_resume_runs_again_what_lost_its_outputs(tmp_path):
     lost = []
 
     def stop(done, total, what):
-        raise KeyboardInterrupt
+        if done:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         compare(request, tmp_path / "out", jobs=1, progress=stop)
@@ -106,9 +109,9 @@ def test_resume_runs_again_what_lost_its_outputs(tmp_path):
 
 def test_ablation_takes_meta_irms_settings_and_its_own_part():
     recipe = get_recipe("colored-digits")
-    whole = recipe.plan(get_method("meta-irm"))
-    ablated = recipe.plan(get_method("meta-irm-no-std"))
+    whole = recipe.plan(get_network("meta-irm"))
+    ablated = recipe.plan(get_network("meta-irm-no-std"))
     assert ablated.settings == whole.settings
     assert ablated.objective == replace(whole.objective, std_weight=0.0)
-    assert recipe.plan(get_method("meta-irm-first-order")).objective.first_order
-    assert recipe.plan(get_method("meta-irm-same-environment")).objective.same_environment
+    assert recipe.plan(get_network("meta-irm-first-order")).objective.first_order
+    assert recipe.plan(get_network("meta-irm-same-environment")).objective.same_environment

@@ -8,15 +8,16 @@ import pandas as pd
 import pytest
 
 from invlearn import EnvironmentsError, OptionError, OutputError, UnknownNameError
-from invlearn.ground.files import check_free
+from invlearn.compare.store import Store
+from invlearn.methods import Network, trial_seed
 from invlearn.reports.verdict import Verdict
 from invlearn.results import RESULT_COLUMNS
-from invlearn.rows import compare
 from invlearn.rows.compare import RowsRequest, compare_rows
 from invlearn.rows.example import hospitals
 from invlearn.rows.measure import folds_of
-from invlearn.rows.output import FILES, next_command, write_comparison
+from invlearn.rows.output import next_command, write_comparison
 from invlearn.rows.source import from_frame
+from invlearn.tables import Encoder
 
 QUICK = RowsRequest(("erm-pooled", "vrex"), steps=15)
 
@@ -180,22 +181,78 @@ def test_a_class_that_only_a_set_aside_environment_had_is_gone(three):
 
 
 def test_a_diverged_training_is_no_result(three, monkeypatch):
-    def diverging(name, task, **options):
-        model = estimator(name, task, **options)
-        fit = model.fit
+    fit = Network.fit
 
-        def fitted(X, y, **rest):
-            fit(X, y, **rest)
-            model.stop_reason_ = "diverged" if name == "vrex" else "finished"
-            return model
+    def diverging(method, problems, done):
+        failed = method.name == "vrex"
+        fit(method, problems, lambda problem, found: done(problem, replace(found, failed=failed)))
 
-        model.fit = fitted
-        return model
-
-    estimator = compare.estimator
-    monkeypatch.setattr(compare, "estimator", diverging)
+    monkeypatch.setattr(Network, "fit", diverging)
     found = compare_rows(rows_of(three), QUICK, jobs=1).found
     assert found.failed() == {"vrex": ["Arden", "Birk", "Farhill"]}
+
+
+def same(one, other):
+    assert (one.found.values == other.found.values).all()
+    assert (one.found.draws == other.found.draws).all()
+    assert one.settings == other.settings
+    assert one.notes == other.notes
+
+
+def test_processes_give_what_one_gives(compared, three):
+    same(compare_rows(rows_of(three), QUICK, jobs=2), compared)
+
+
+def test_an_interrupted_comparison_resumes_to_the_same_results(compared, three, tmp_path):
+    def stop(finished, total, what):
+        if finished == 5:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "out"
+    store = Store.check(folder, resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        compare_rows(rows_of(three), QUICK, store=store, jobs=1, progress=stop)
+    (work,) = folder.iterdir()
+    assert len(list(work.glob("*.run.json"))) == 5
+    again = Store.check(folder, resume=True)
+    for rows, request in ((three, replace(QUICK, steps=16)), (three[1:], QUICK)):
+        with pytest.raises(OutputError, match="unfinished runs of another comparison"):
+            compare_rows(rows_of(rows), request, store=again, jobs=1)
+    seen = []
+    resumed = compare_rows(
+        rows_of(three), QUICK, store=again, jobs=1, progress=lambda n, total, _: seen.append(n)
+    )
+    assert seen == list(range(5, 13))
+    same(resumed, compared)
+
+
+def test_errors_are_averaged_over_trainings(three):
+    both = compare_rows(rows_of(three), replace(QUICK, trials=2), jobs=1)
+    alone = [compare_rows(rows_of(three), replace(QUICK, seed=seed), jobs=1)
+             for seed in (0, trial_seed(0, 1))]  # fmt: skip
+    for environment in both.found.environments:
+        values = [one.found.cell(environment, "vrex").value for one in alone]
+        assert both.found.cell(environment, "vrex").value == pytest.approx(np.mean(values))
+    said = both.settings["vrex"]["penalty weight"].split("; ")
+    assert said[0] == "100 (default), 100 (default) without Arden"
+
+
+def test_a_fold_is_encoded_once_for_all_methods(three, monkeypatch):
+    learnt, encoded = [], []
+    fit, transform = Encoder.fit, Encoder.transform
+    monkeypatch.setattr(Encoder, "fit", lambda *a: learnt.append(1) or fit(*a))
+    monkeypatch.setattr(Encoder, "transform", lambda *a: encoded.append(1) or transform(*a))
+    compare_rows(rows_of(three), replace(QUICK, trials=2), jobs=1)
+    assert len(learnt) == 3 + 1  # All rows together, for the findings.
+    assert len(encoded) == 2 * 3 + 1  # Those inside, and those left out.
+
+
+def test_a_method_made_of_an_objective_takes_part(three):
+    request = replace(QUICK, objectives=("meta-irm-no-std",))
+    compared = compare_rows(rows_of(three), request, jobs=1)
+    assert compared.found.contenders[-1].name == "meta-irm-no-std"
+    with pytest.raises(OptionError, match="'erm-grayscale', which needs features without"):
+        compare_rows(rows_of(three), replace(QUICK, objectives=("vrex", "erm-grayscale")), jobs=1)
 
 
 def test_two_environments_are_too_few(frame):
@@ -229,7 +286,7 @@ def test_what_is_written(compared, tmp_path):
     with pytest.raises(
         OutputError, match=r"already holds results \(results\.csv, summary\.json, report\.html"
     ):
-        check_free(folder, FILES)
+        Store.check(folder, resume=False)
 
 
 def test_the_way_on_fits_what_was_measured(compared, three, tmp_path):

@@ -12,10 +12,10 @@ from rich.table import Table
 from invlearn.cli.common import app, bar, command, names, pairs, reported
 from invlearn.datasets import DATASETS
 from invlearn.errors import OptionError
-from invlearn.experiments.methods import METHODS
 from invlearn.experiments.search import search as run_search
 from invlearn.experiments.search_scores import SCORES, best
 from invlearn.ground.machine import cores, keep_freed_memory
+from invlearn.methods import Network, known_methods
 
 
 @app.command()
@@ -92,8 +92,9 @@ def datasets() -> None:
 def objectives() -> None:
     """List the methods that 'compare' knows."""
     table = Table("method", "what it does", "defaults", "source")
-    for name, method in METHODS.items():
-        shown = ", ".join(f"{k}={v:g}" for k, v in method.objective.numbers.items()) or "-"
+    for name, method in known_methods().items():
+        defaults = method.objective.numbers if isinstance(method, Network) else {}
+        shown = ", ".join(f"{k}={v:g}" for k, v in defaults.items()) or "-"
         table.add_row(name, method.summary, shown, method.source)
     Console().print(table)
 

@@ -13,23 +13,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from invlearn.cli.common import app, bar, command, names, pairs, reported, widths
+from invlearn.compare.store import Store
 from invlearn.datasets import DATASETS
 from invlearn.diagnostics.held_out import HeldOut
 from invlearn.errors import OptionError
 from invlearn.experiments.compare import DEFAULT_METHODS, Request
 from invlearn.experiments.compare import compare as run_compare
-from invlearn.ground.files import check_free
 from invlearn.ground.machine import keep_freed_memory, provenance
 from invlearn.reports.tables import console as print_tables
-from invlearn.rows.compare import RowsRequest, compare_rows
-from invlearn.rows.contenders import DEFAULT as DEFAULT_OBJECTIVES
-from invlearn.rows.output import FILES, write_comparison
+from invlearn.rows.compare import DEFAULT_OBJECTIVES, RowsRequest, compare_rows
+from invlearn.rows.output import write_comparison
 from invlearn.rows.source import read_rows
 
 DATASET, ROWS = "Benchmarks only", "Your own rows only"
 DATASET_ONLY = (
-    "trials", "recipe", "data", "hyper", "leave_one_out", "keep_outputs", "similarity", "resume",
-    "precision",
+    "recipe", "data", "hyper", "leave_one_out", "keep_outputs", "similarity", "precision",
 )  # fmt: skip
 ROWS_ONLY = (
     "target", "environment", "test_environment", "task", "metric", "drop", "hidden", "max_rows",
@@ -81,8 +79,12 @@ def compare(
         str | None, typer.Option(help="Comma-separated methods: see 'invlearn objectives'.")
     ] = None,
     trials: Annotated[
-        int, typer.Option(help="Runs per method, each with its own data.", rich_help_panel=DATASET)
-    ] = 3,
+        int | None,
+        typer.Option(
+            help="Runs per method: on a benchmark 3, each with its own data; on your own rows 1, "
+            "or with as many seeds."
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**31 - 1, help="Seed of the whole comparison.")
     ] = 0,
@@ -130,9 +132,7 @@ def compare(
     ] = 0,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Go on with the unfinished runs in --out.", rich_help_panel=DATASET
-        ),
+        typer.Option("--resume", help="Go on with the unfinished runs in --out."),
     ] = False,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
     precision: Annotated[
@@ -147,9 +147,7 @@ def compare(
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     stem = Path(name).stem if own else name
     folder = out if out is not None else Path(f"invlearn-{stem}-{stamp}")
-    kept = "Nothing was written."
-    if not own:
-        kept = f"Finished runs are kept in '{folder}': repeat the command with --resume."
+    kept = f"Finished runs are kept in '{folder}': repeat the command with --resume."
     with reported(status, kept), bar(status) as progress:
         _refuse(context, DATASET_ONLY if own else ROWS_ONLY, name, own)
         keep_freed_memory()
@@ -161,11 +159,12 @@ def compare(
                 widths(hidden),
                 RowsRequest.steps if steps is None else steps,
                 max_rows,
+                RowsRequest.trials if trials is None else trials,
                 seed,
                 device,
             )
             made = provenance(command())
-            check_free(folder, FILES)
+            store = Store.check(folder, resume=resume)
             source = read_rows(
                 name,
                 target=target,
@@ -175,13 +174,14 @@ def compare(
                 most_rows=max_rows,
                 seed=seed,
             )
-            found = compare_rows(source, rows_request, jobs=jobs, progress=progress)
+            found = compare_rows(source, rows_request, store=store, jobs=jobs, progress=progress)
             answer = write_comparison(found, rows_request, Path(name), folder, made)
+            store.finish()
         else:
             request = Request(
                 name,
                 names(objectives) if objectives is not None else DEFAULT_METHODS,
-                trials,
+                Request.trials if trials is None else trials,
                 seed,
                 recipe,
                 pairs("--data", data),

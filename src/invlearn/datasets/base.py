@@ -10,6 +10,9 @@ from invlearn.features import Features
 
 OptionValue = str | int | float | bool
 
+DatasetOptions = tuple[tuple[str, OptionValue], ...]
+"""Sorted by name, so that equal ones are equal."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -53,6 +56,20 @@ class Benchmark:
             validation=None if self.validation is None else self.validation.to(device),
             test=self.test.to(device),
         )
+
+
+def without_shortcut(benchmark: Benchmark) -> Benchmark:
+    """The benchmark over features that cannot hold the shortcut."""
+    view = benchmark.without_shortcut
+    if view is None:
+        raise ValueError(f"{benchmark.name} has no features without the shortcut")
+    validation = benchmark.validation
+    return replace(
+        benchmark,
+        train=benchmark.train.with_features(view(benchmark.train.x)),
+        validation=None if validation is None else validation.with_features(view(validation.x)),
+        test=benchmark.test.with_features(view(benchmark.test.x)),
+    )
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from invlearn.compare.runner import Kept, Task, Work, run
+from invlearn.compare.store import Store
 from invlearn.datasets import DATASETS, load
 from invlearn.datasets.base import Benchmark
 from invlearn.errors import OptionError, unknown_name
-from invlearn.experiments.jobs import Job, Outcome, load_outcome, run_jobs
-from invlearn.experiments.methods import Method, get_method
-from invlearn.experiments.recipes import Recipe, describe_plan, get_recipe
+from invlearn.experiments.recipes import Recipe, get_recipe
 from invlearn.experiments.request import (
     DEFAULT_METHODS,
     Request,
@@ -26,13 +26,13 @@ from invlearn.experiments.request import (
     describe_rule,
     overrides,
 )
-from invlearn.experiments.selecting import Selected
 from invlearn.experiments.similarity import Chosen, measure_similarity
-from invlearn.experiments.store import Store
-from invlearn.experiments.trials import trial_seed
+from invlearn.experiments.trials import Trials
 from invlearn.features import width
 from invlearn.ground.machine import check_device, cores, provenance, run_all
 from invlearn.learning import Plan
+from invlearn.methods import Method, Network, Problem, Usual, get_method, trial_seed
+from invlearn.objectives import OBJECTIVES
 from invlearn.reports import write_report
 from invlearn.selection import RULES
 from invlearn.training.together import small_step
@@ -105,59 +105,43 @@ def compare(
     processes = cores() if jobs is None else jobs
     if processes < 1:
         raise OptionError(f"Expected one or more runs at a time, got jobs={processes}.")
-    plans = {m.name: _plan(recipe, m, request) for m in methods}
-    todo = [
-        Job(
-            request.dataset,
-            tuple(sorted(request.dataset_options.items())),
-            recipe.name,
-            method.name,
-            trial,
-            request.seed,
-            request.steps,
-            tuple(sorted(request.hyper.get(method.name, {}).items())),
-            request.leave_one_out,
-            request.keep_outputs,
-            request.device,
-            request.precision,
-        )
-        for trial in range(request.trials)
-        for method in methods
-    ]
-    record = {
-        "plans": {n: describe_plan(p) for n, p in plans.items()},
-        "jobs": [vars(j) for j in todo],
-    }
-    store = Store.check(out, record, resume=resume)
-    store.begin(record)
-    kept = {job.key: load_outcome(store, job) for job in todo}
-    finished = resumed = sum(found is not None for found in kept.values())
-
-    def done(outcomes: list[Outcome]) -> None:
-        nonlocal finished
-        for outcome in outcomes:
-            kept[outcome.job.key] = replace(outcome, outputs=None)
-            finished += 1
-            progress(finished, len(todo), f"{outcome.job.method}, trial {outcome.job.trial}")
-
-    missing = [job for job in todo if kept[job.key] is None]
-    units = arrange(missing, plans, benchmark, processes)
+    plans = {name: describe_method(method) for name, method in methods.items()}
+    store = Store.check(out, resume=resume)
+    store.begin({"plans": plans, "request": asdict(request)})
+    trials = Trials(
+        request.dataset,
+        tuple(sorted(request.dataset_options.items())),
+        recipe.name,
+        request.seed,
+        request.steps,
+        request.device,
+        request.precision,
+        request.keep_outputs,
+    )
+    tasks = [Task(name, f"{t:03d}") for t in range(request.trials) for name in methods]
     workers = processes if request.device == "cpu" else 1
-    run_all(partial(run_jobs, store=store), units, processes=workers, done=done)
-    runs = [found for job in todo if (found := kept[job.key]) is not None]
-    curves = pd.concat([run.curves for run in runs], ignore_index=True)
+    found, resumed = run(
+        Work(trials, methods, store),
+        tasks,
+        processes=workers,
+        progress=progress,
+        arrange=partial(arrange, methods=methods, benchmark=benchmark, processes=processes),
+    )
+    runs = list(found.values())
+    curves, results, statistics = (
+        pd.concat([kept.tables[name] for kept in runs], ignore_index=True)
+        for name in ("curves", "results", "statistics")
+    )
     messages = [
-        {"method": run.job.method, "problem": run.job.trial, "message": text}
-        for run in runs
-        for text in run.messages
+        {"method": kept.task.method, "problem": int(kept.task.problem), "message": text}
+        for kept in runs
+        for text in kept.messages
     ]
-    selected = [run.selected for run in runs]
-    results = pd.concat([found.results for found in selected], ignore_index=True)
-    statistics = pd.concat([found.statistics for found in selected], ignore_index=True)
-    rules = [rule for rule in RULES.values() if any(rule.name in found.rules for found in selected)]
+    applied = {name for kept in runs for name in kept.facts["rules"]}
+    rules = [rule for name, rule in RULES.items() if name in applied]
     summary = {
         "dataset": describe_dataset(request, benchmark),
-        "methods": [describe_method(m, plans[m.name]) for m in methods],
+        "methods": list(plans.values()),
         "selections": [describe_rule(rule) for rule in rules],
         "recipe": {
             "name": recipe.name,
@@ -174,14 +158,14 @@ def compare(
             "jobs": workers,
             "threads": 1,
             "seconds": round(time.monotonic() - clock, 1),
-            "seconds_of_all_runs": round(sum(run.seconds for run in runs), 1),
+            "seconds_of_all_runs": round(sum(kept.seconds for kept in runs), 1),
             "runs_resumed": resumed,
         },
         "warnings": messages,
-        "unsatisfied": _by_method(selected, "unsatisfied"),
-        "notes": _by_method(selected, "notes"),
+        "unsatisfied": _by_method(runs, "unsatisfied"),
+        "notes": _by_method(runs, "notes"),
     }
-    similarity = _similarity(request, results, todo, processes, progress)
+    similarity = _similarity(request, trials, methods, results, processes, progress)
     write_report(results, curves, summary, out, statistics, similarity)
     if similarity is not None:
         store.write("similarity.csv", similarity.to_csv(index=False, float_format="%.8g"))
@@ -193,7 +177,7 @@ def compare(
     return Comparison(results, curves, summary, out)
 
 
-def _resolve(request: Request) -> tuple[Recipe, list[Method], Benchmark]:
+def _resolve(request: Request) -> tuple[Recipe, dict[str, Method], Benchmark]:
     """Everything the request names, looked up; every complaint comes from here."""
     if request.trials < 1:
         raise OptionError(f"Expected at least one trial, got {request.trials}.")
@@ -214,57 +198,69 @@ def _resolve(request: Request) -> tuple[Recipe, list[Method], Benchmark]:
         raise OptionError("Expected at least one method, got none. Try --objectives erm,irmv1.")
     if request.dataset not in DATASETS:
         raise unknown_name("dataset", request.dataset, DATASETS)
-    methods = [get_method(name) for name in dict.fromkeys(request.methods)]
+    methods = {name: get_method(name) for name in request.methods}
     for name in request.hyper:
-        if name not in {m.name for m in methods}:
-            raise unknown_name("method in a hyperparameter", name, [m.name for m in methods])
+        if name not in methods:
+            raise unknown_name("method in a hyperparameter", name, methods)
     for name in request.dataset_options:
         known = DATASETS[request.dataset].options
         if name not in known:
             raise unknown_name(f"option of {request.dataset}", name, known)
     recipe = get_recipe(request.dataset, request.recipe)
-    benchmark = load(request.dataset, seed=trial_seed(request.seed, 0), **request.dataset_options)
-    for method in methods:
-        left = len(benchmark.train) - (1 if request.leave_one_out else 0)
-        needed = method.objective.min_environments
-        if left < needed:
-            benchmark.train.require(
-                needed + (1 if request.leave_one_out else 0),
-                method.title + (" with an environment left out" if request.leave_one_out else ""),
-            )
-        if method.reference and benchmark.without_shortcut is None:
-            raise OptionError(
-                f"'{method.name}' needs features without the shortcut; {benchmark.name} with "
-                "these options has none. Leave it out of --objectives."
-            )
-    return recipe, methods, benchmark
+    seed = trial_seed(request.seed, 0)
+    problem = Problem("", seed, load(request.dataset, seed=seed, **request.dataset_options))
+    for name, method in methods.items():
+        if isinstance(method, Usual):
+            method.table(problem)
+        if isinstance(method, Network):
+            methods[name] = _planned(method, recipe, request)
+            _check_environments(method, request, problem.data)
+    return recipe, methods, problem.data
+
+
+def _planned(method: Network, recipe: Recipe, request: Request) -> Network:
+    plan = recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
+    plan = plan.on(request.device, request.precision)
+    return replace(method, plan=plan, leave_one_out=request.leave_one_out)
+
+
+def _check_environments(method: Network, request: Request, benchmark: Benchmark) -> None:
+    left_out = 1 if request.leave_one_out else 0
+    needed = method.objective.min_environments
+    if len(benchmark.train) - left_out < needed:
+        purpose = method.title + (" with an environment left out" if left_out else "")
+        benchmark.train.require(needed + left_out, purpose)
+    if method.kind == "reference" and benchmark.without_shortcut is None:
+        raise OptionError(
+            f"'{method.name}' needs features without the shortcut; {benchmark.name} with "
+            "these options has none. Leave it out of --objectives."
+        )
 
 
 def arrange(
-    jobs: Sequence[Job], plans: Mapping[str, Plan], benchmark: Benchmark, processes: int
-) -> list[tuple[Job, ...]]:
-    """Jobs in the units that are run as one, the units in the order in which they begin.
+    tasks: Sequence[Task], *, methods: Mapping[str, Method], benchmark: Benchmark, processes: int
+) -> list[tuple[Task, ...]]:
+    """Tasks in the units that are run as one, the units in the order in which they begin.
 
     First those that leave references for others; then long ones, so that the cores end together.
     Small runs of one method, and all of one method's on a GPU, are one unit, or one a process.
     """
-    units: list[tuple[Job, ...]] = []
-    for name in dict.fromkeys(job.method for job in jobs):
-        own, plan = [job for job in jobs if job.method == name], plans[name]
-        size = 1
-        parameters = count_parameters(plan, benchmark)
-        if own[0].device != "cpu":
-            size = TOGETHER
-        elif small_step(benchmark.train.sizes, plan.settings.batch_size, parameters):
-            size = min(-(-len(own) // processes), TOGETHER)
-        units += [tuple(own[a : a + size]) for a in range(0, len(own), size)]
-
-    def order(unit: tuple[Job, ...]) -> tuple[bool, float]:
-        plan = plans[unit[0].method]
-        length = len(unit) * plan.settings.steps * count_parameters(plan, benchmark)
-        return get_method(unit[0].method).objective != get_method("erm").objective, -length
-
-    return sorted(units, key=order)
+    units: list[tuple[tuple[bool, float], tuple[Task, ...]]] = []
+    for name in dict.fromkeys(task.method for task in tasks):
+        own, method = [task for task in tasks if task.method == name], methods[name]
+        size, length, leaves = 1, 0, False
+        if isinstance(method, Network):
+            plan = method.planned
+            parameters = count_parameters(plan, benchmark)
+            length = plan.settings.steps * parameters
+            leaves = method.objective == OBJECTIVES["erm"]
+            if plan.device != "cpu":
+                size = TOGETHER
+            elif small_step(benchmark.train.sizes, plan.settings.batch_size, parameters):
+                size = min(-(-len(own) // processes), TOGETHER)
+        parts = [tuple(own[a : a + size]) for a in range(0, len(own), size)]
+        units += [((not leaves, -len(part) * length), part) for part in parts]
+    return [part for _, part in sorted(units, key=lambda unit: unit[0])]
 
 
 def count_parameters(plan: Plan, benchmark: Benchmark) -> int:
@@ -273,15 +269,11 @@ def count_parameters(plan: Plan, benchmark: Benchmark) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _plan(recipe: Recipe, method: Method, request: Request) -> Plan:
-    plan = recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
-    return plan.on(request.device, request.precision)
-
-
 def _similarity(
     request: Request,
+    trials: Trials,
+    methods: Mapping[str, Method],
     results: pd.DataFrame,
-    jobs: Sequence[Job],
     processes: int,
     progress: Callable[[int, int, str], None],
 ) -> pd.DataFrame | None:
@@ -291,9 +283,10 @@ def _similarity(
     first = results["selection"].iloc[0]  # The headline rule's come first.
     steps = results[results["selection"] == first].groupby(["method", "problem"])["step"].first()
     chosen = [
-        Chosen(job, int(steps[job.method, job.trial]))
-        for job in jobs
-        if job.trial < request.similarity and not get_method(job.method).reference
+        Chosen(method, f"{trial:03d}", int(steps[method.name, trial]))
+        for trial in range(min(request.similarity, request.trials))
+        for method in methods.values()
+        if isinstance(method, Network) and method.kind != "reference"
     ]
     if not chosen:
         return None
@@ -303,16 +296,16 @@ def _similarity(
         tables.append(table)
         progress(len(tables), len(chosen), "comparing representations")
 
-    run_all(measure_similarity, chosen, processes=processes, done=done)
+    run_all(partial(measure_similarity, trials), chosen, processes=processes, done=done)
     return pd.concat(tables).sort_values(["method", "problem", "kind"], kind="stable")
 
 
-def _by_method(selected: Sequence[Selected], what: str) -> list[dict[str, Any]]:
+def _by_method(runs: Sequence[Kept], what: str) -> list[dict[str, Any]]:
     """Runs whose rule has something to say: trials by selection, method and text."""
     found: dict[tuple[str, str, str], list[int]] = {}
-    for one in selected:
-        for label, text in getattr(one, what).items():
-            found.setdefault((label, one.method, text), []).append(one.problem)
+    for kept in runs:
+        for label, text in kept.facts[what].items():
+            found.setdefault((label, kept.task.method, text), []).append(int(kept.task.problem))
     return [
         {"selection": label, "method": method, "trials": trials} | ({"note": text} if text else {})
         for (label, method, text), trials in found.items()

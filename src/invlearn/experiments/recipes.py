@@ -10,8 +10,8 @@ from importlib.resources import files
 from typing import Any, cast
 
 from invlearn.errors import OptionError, unknown_name
-from invlearn.experiments.methods import Method
 from invlearn.learning.plan import Layers, Plan
+from invlearn.methods import Network
 from invlearn.training import PenaltySchedule, Settings
 
 
@@ -60,7 +60,7 @@ class Recipe:
 
     def plan(
         self,
-        method: Method,
+        method: Network,
         *,
         steps: int | None = None,
         hyper: Mapping[str, float] | None = None,

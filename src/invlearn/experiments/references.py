@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 from invlearn.datasets import load
-from invlearn.datasets.base import Benchmark
-from invlearn.experiments.methods import get_method
+from invlearn.datasets.base import Benchmark, DatasetOptions, without_shortcut
 from invlearn.experiments.recipes import get_recipe
-from invlearn.experiments.trials import DatasetOptions, without_shortcut
 from invlearn.learning import Plan, evaluation_sets
 from invlearn.learning.reference import Reference, reference_outputs
+from invlearn.methods import get_network
 
 
 def trial_reference(plan: Plan, benchmark: Benchmark, seed: int) -> Reference:
@@ -40,5 +39,5 @@ def shared_reference(
     benchmark = load(dataset, seed=seed, **dict(dataset_options))
     if shortcut_removed:
         benchmark = without_shortcut(benchmark)
-    erm = get_recipe(dataset, recipe).plan(get_method("erm"), steps=steps)
+    erm = get_recipe(dataset, recipe).plan(get_network("erm"), steps=steps)
     return trial_reference(erm.on(device, precision), benchmark.to(device), seed)

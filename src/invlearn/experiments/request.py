@@ -9,9 +9,8 @@ from typing import Any
 
 from invlearn.datasets import DATASETS
 from invlearn.datasets.base import Benchmark, OptionValue
-from invlearn.experiments.methods import Method
 from invlearn.experiments.recipes import describe_plan
-from invlearn.learning import Plan
+from invlearn.methods import Method, Network
 from invlearn.selection import Rule
 
 DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex", "meta-irm")
@@ -109,15 +108,17 @@ def describe_dataset(request: Request, benchmark: Benchmark) -> dict[str, Any]:
     }
 
 
-def describe_method(method: Method, plan: Plan) -> dict[str, Any]:
+def describe_method(method: Method) -> dict[str, Any]:
     """A method and its plan, for the summary."""
     return {
         "name": method.name,
         "title": method.title,
         "summary": method.summary,
         "source": method.source,
-        "reference": method.reference,
-        "hyperparameters": describe_plan(plan),
+        "reference": method.kind == "reference",
+        "hyperparameters": describe_plan(method.planned)
+        if isinstance(method, Network)
+        else {"settings": "scikit-learn's defaults"},
     }
 
 

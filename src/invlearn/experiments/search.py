@@ -14,19 +14,18 @@ from typing import Any
 
 import pandas as pd
 
+from invlearn.compare.store import Store
 from invlearn.datasets import load
-from invlearn.datasets.base import Benchmark, OptionValue
+from invlearn.datasets.base import Benchmark, DatasetOptions, OptionValue
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
-from invlearn.experiments.methods import Method, get_method
 from invlearn.experiments.recipes import describe_plan, get_recipe
 from invlearn.experiments.references import shared_reference
 from invlearn.experiments.search_scores import SCORES, best, late_risks, worst_group_score
 from invlearn.experiments.search_space import draw_plans, search_space
-from invlearn.experiments.store import Store
-from invlearn.experiments.trials import DatasetOptions, trial_seed
 from invlearn.ground.machine import provenance, run_all
 from invlearn.learning import Plan, evaluation_sets, train
+from invlearn.methods import Network, get_network, trial_seed
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def search(
     asked = [dataset, list(methods), draws, trials, seed, base.name, options, score, by_hand]
     described = {name: describe_plan(plan) for name, plan in plans.items()}
     record = {"search": asked, "plans": described}
-    store = Store.check(out, record, resume=resume)
+    store = Store.check(out, resume=resume)
     store.begin(record)
     table = _run(todo, store, jobs, progress)
     summary = {
@@ -173,10 +172,10 @@ def _run(
     return pd.DataFrame(rows).sort_values(["method", "draw", "trial"]).reset_index(drop=True)
 
 
-def _searchable(names: Sequence[str]) -> list[Method]:
-    methods = [get_method(name) for name in dict.fromkeys(names)]
+def _searchable(names: Sequence[str]) -> list[Network]:
+    methods = [get_network(name) for name in dict.fromkeys(names)]
     for method in methods:
-        if method.reference:
+        if method.kind == "reference":
             raise OptionError(
                 f"'{method.name}' is a reference whose features lack the shortcut; there is "
                 "nothing to search. Leave it out of --objectives."

@@ -20,8 +20,8 @@ from typing import Any, cast
 import pandas as pd
 from torch import Tensor
 
-from invlearn.experiments.methods import get_method
 from invlearn.experiments.search_space import search_space
+from invlearn.methods import get_network
 from invlearn.selection import lowest_worst_group
 from invlearn.training import Run
 
@@ -59,7 +59,7 @@ def late_risks(run: Run, steps: int) -> dict[str, Any]:
 def best(table: pd.DataFrame, method: str, score: str) -> dict[str, float]:
     """The values of a method's best draw, and what it scored; empty if none can be scored."""
     own = table[table["method"] == method]
-    space = search_space(get_method(method).objective)
+    space = search_space(get_network(method).objective)
     if score == "worst-group":
         # A draw with a trial that has no score has none.
         means = own.groupby("draw")["score"].agg(lambda column: column.mean(skipna=False))

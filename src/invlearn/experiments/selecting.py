@@ -31,16 +31,24 @@ class Selected:
 
 
 def select_all(
-    curves: pd.DataFrame, outputs: Outputs | None, recipe: Recipe, target: str
+    curves: pd.DataFrame,
+    outputs: Outputs | None,
+    recipe: Recipe,
+    target: str,
+    *,
+    stepless: bool = False,
 ) -> Selected:
-    """Apply every rule that can read the run."""
+    """Apply every rule that can read the run; what has no steps is what each of them chooses."""
     method, problem = str(curves["method"].iloc[0]), int(curves["problem"].iloc[0])
     parts, statistics = [], []
     unsatisfied: dict[str, str] = {}
     notes: dict[str, str] = {}
-    rules = applicable(curves, outputs=outputs is not None)
+    rules = applicable(curves, outputs=stepless or outputs is not None)
     for rule in rules:
         label = rule.name + (ORACLE_SUFFIX if recipe.oracle else "")
+        if stepless:
+            parts.append(curves.assign(selection=label))
+            continue
         chosen, choice = select(curves, rule, target, label, outputs)
         parts.append(chosen)
         if not choice.satisfied:

@@ -7,24 +7,20 @@ is trained again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from invlearn.datasets import load
+from invlearn.compare.runner import Problems
 from invlearn.datasets.base import Benchmark
 from invlearn.diagnostics import activations, pwcca, representation
 from invlearn.environments import Environments
 from invlearn.errors import OptionError
-from invlearn.experiments.jobs import Job
-from invlearn.experiments.methods import get_method
-from invlearn.experiments.recipes import get_recipe
-from invlearn.experiments.trials import trial_seed
 from invlearn.learning import train
 from invlearn.losses import get_loss
+from invlearn.methods import Network
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training.bilevel import adapt
 from invlearn.training.derivatives import Risk, trainable
@@ -33,15 +29,15 @@ ROWS = 5000
 """Rows that are compared at most; a few hundred units need a few thousand."""
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(NamedTuple):
     """A run and the step that a rule chose in it."""
 
-    job: Job
+    method: Network
+    problem: str
     step: int
 
 
-def measure_similarity(chosen: Chosen) -> pd.DataFrame:
+def measure_similarity(problems: Problems, chosen: Chosen) -> pd.DataFrame:
     """Train a run again up to its chosen step, and compare the model's representations.
 
     Returns
@@ -53,25 +49,22 @@ def measure_similarity(chosen: Chosen) -> pd.DataFrame:
         the first test environment against that in each other; row by row the same images.
         Where PWCCA says nothing (a constant layer, fewer rows than units), the value is NaN.
     """
-    job = chosen.job
-    seed = trial_seed(job.seed, job.trial)
-    benchmark = load(job.dataset, seed=seed, **dict(job.dataset_options))
-    recipe = get_recipe(job.dataset, job.recipe)
-    plan = recipe.plan(get_method(job.method), steps=job.steps, hyper=dict(job.hyper))
+    problem, plan = problems.make(chosen.problem), chosen.method.planned
+    benchmark = problem.data
     run = train(
-        plan.on("cpu", job.precision),
+        plan,
         benchmark.train,
         benchmark.loss,
         benchmark.n_outputs,
-        seed,
+        problem.seed,
         until=chosen.step,
     )
     rows, objective = [*_representations(run.model, benchmark)], cast(MetaIRM, plan.objective)
     if plan.objective.needs == "inner steps" and benchmark.validation is not None:
         rows += _inner_steps(run.model, benchmark, benchmark.validation, objective)
     table = pd.DataFrame(rows, columns=["kind", "layer", "environment", "value"])
-    table.insert(0, "method", job.method)
-    table.insert(1, "problem", job.trial)
+    table.insert(0, "method", chosen.method.name)
+    table.insert(1, "problem", int(problem.key))
     return table
 
 

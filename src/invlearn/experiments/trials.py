@@ -1,30 +1,103 @@
-"""A trial of a benchmark: its seed, and its data without the shortcut."""
+"""A benchmark's trials: draws of its data, each a problem, and what is kept of a run on one."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
-import numpy as np
+from invlearn.compare.runner import Kept, Task
+from invlearn.compare.store import Store
+from invlearn.datasets import load
+from invlearn.datasets.base import DatasetOptions
+from invlearn.experiments.recipes import Recipe, get_recipe
+from invlearn.experiments.references import shared_reference
+from invlearn.experiments.selecting import select_all
+from invlearn.learning.reference import Reference, reference_within
+from invlearn.methods import Method, Network, Outcome, Problem, get_network, trial_seed
+from invlearn.outputs import Outputs
 
-from invlearn.datasets.base import Benchmark
 
-DatasetOptions = tuple[tuple[str, str | int | float | bool], ...]
+@dataclass(frozen=True)
+class Trials:
+    """Where a benchmark's problems come from.
 
+    Attributes
+    ----------
+    dataset, options, recipe
+        By name.
+    seed : int
+        Of the comparison.
+    steps : int or None
+        Instead of the recipe's.
+    device, precision : str
+        Of the references.
+    keep_outputs : bool
+    """
 
-def trial_seed(seed: int, trial: int) -> int:
-    """Seed of a trial's data, coloring, initial weights and batches."""
-    return int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
+    dataset: str
+    options: DatasetOptions
+    recipe: str
+    seed: int
+    steps: int | None = None
+    device: str = "cpu"
+    precision: str = "float32"
+    keep_outputs: bool = False
 
+    def make(self, key: str) -> Problem:
+        """Draw a trial's data."""
+        seed = trial_seed(self.seed, int(key))
+        return Problem(key, seed, load(self.dataset, seed=seed, **dict(self.options)))
 
-def without_shortcut(benchmark: Benchmark) -> Benchmark:
-    """The benchmark over features that cannot hold the shortcut."""
-    view = benchmark.without_shortcut
-    if view is None:
-        raise ValueError(f"{benchmark.name} has no features without the shortcut")
-    validation = benchmark.validation
-    return replace(
-        benchmark,
-        train=benchmark.train.with_features(view(benchmark.train.x)),
-        validation=None if validation is None else validation.with_features(view(validation.x)),
-        test=benchmark.test.with_features(view(benchmark.test.x)),
-    )
+    def keep(self, problem: Problem, method: Method, outcome: Outcome, store: Store | None) -> Kept:
+        """Apply every rule to the run; its outputs are kept only if asked for."""
+        outputs, recipe = outcome.outputs, get_recipe(self.dataset, self.recipe)
+        if outputs is not None and isinstance(method, Network):
+            reference = self._reference(problem, method, outputs, recipe, store)
+            outputs = outputs.with_reference(reference)
+        curves = outcome.curves.copy()
+        curves.insert(0, "method", method.name)
+        curves.insert(1, "problem", int(problem.key))
+        selected = select_all(
+            curves, outputs, recipe, problem.data.target, stepless=not isinstance(method, Network)
+        )
+        return Kept(
+            Task(method.name, problem.key),
+            {"curves": curves, "results": selected.results, "statistics": selected.statistics},
+            {
+                "rules": selected.rules,
+                "unsatisfied": selected.unsatisfied,
+                "notes": selected.notes,
+            },
+            outputs if self.keep_outputs else None,
+        )
+
+    def _reference(
+        self,
+        problem: Problem,
+        method: Network,
+        outputs: Outputs,
+        recipe: Recipe,
+        store: Store | None,
+    ) -> Reference:
+        """The trial's reference: from this run, from another process, or trained."""
+        removed = method.kind == "reference"
+        key = f"reference-{problem.key}" + ("-without-shortcut" if removed else "")
+        erm = recipe.plan(get_network("erm"), steps=self.steps).on(self.device, self.precision)
+        found = reference_within(erm, method.planned, outputs)
+        if found is None and store is not None:
+            found = store.load_reference(key)
+            if found is not None:
+                return found
+        if found is None:
+            found = shared_reference(
+                self.dataset,
+                self.options,
+                self.recipe,
+                self.steps,
+                problem.seed,
+                removed,
+                self.device,
+                self.precision,
+            )
+        if store is not None:
+            store.save_reference(key, found)
+        return found

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -38,7 +38,8 @@ def run_all(
 ) -> None:
     """Call the function on every item, each on one thread, over so many processes.
 
-    `done` gets each result as it ends, in any order.
+    `done` gets each result as it ends, in any order. The function, with what it holds, is sent to
+    each process once.
     On Ctrl-C the runs under way are dropped and KeyboardInterrupt goes on to the caller.
     """
     if processes <= 1 or len(items) <= 1:
@@ -52,10 +53,12 @@ def run_all(
         return
     context = multiprocessing.get_context("spawn")
     workers = min(processes, len(items))
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_worker) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_worker, initargs=(function,)
+    ) as pool:
         try:
             # No name for the list: a future holds its result for as long as it is referred to.
-            for future in as_completed([pool.submit(function, item) for item in items]):
+            for future in as_completed([pool.submit(_call, item) for item in items]):
                 done(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -64,7 +67,16 @@ def run_all(
             raise
 
 
-def _worker() -> None:
+_FUNCTION: list[Callable[[Any], Any]] = []
+"""Of this process, if it is a worker."""
+
+
+def _call(item: Any) -> Any:
+    return _FUNCTION[0](item)
+
+
+def _worker(function: Callable[[Any], Any]) -> None:
+    _FUNCTION.append(function)
     torch.set_num_threads(1)
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

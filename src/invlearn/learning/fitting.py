@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import nn
 
-from invlearn.environments import Environments
+from invlearn.environments import Environments, EvaluationSet
 from invlearn.ground.machine import check_device
 from invlearn.learning.plan import Plan
 from invlearn.learning.reference import reference_outputs
@@ -17,7 +18,7 @@ from invlearn.learning.strength import choose_strength
 from invlearn.losses import Loss
 from invlearn.objectives.base import Objective
 from invlearn.selection import get_rule
-from invlearn.training import Run, Stopping
+from invlearn.training import Run, Stopping, Trainer
 from invlearn.training.settings import drawn_positions
 
 MEASURED_ROWS = 50_000
@@ -93,6 +94,38 @@ def fit(
     >>> fit(plan, rows, get_loss("logistic"), 1, seed=0).run.steps
     20
     """
+    found = ready(plan, rows, loss, n_outputs, seed=seed, validation=validation, start=start)
+    run = found.trainer.run(progress=progress)
+    run.model.eval()
+    return Fitted(run.model, found.trainer.objective, run, found.scores, found.environments)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A trainer of prepared rows; scores, environments as in `Fitted`."""
+
+    trainer: Trainer
+    scores: pd.DataFrame
+    environments: dict[str, int]
+
+
+def ready(
+    plan: Plan,
+    rows: Environments,
+    loss: Loss,
+    n_outputs: int,
+    *,
+    seed: int,
+    validation: Environments | None = None,
+    start: nn.Module | None = None,
+    tests: Sequence[EvaluationSet] = (),
+    keep_outputs: bool = False,
+) -> Ready:
+    """All of `fit` but the training, so that several may be trained at once.
+
+    With `tests`, the training and validation rows and these are measured along the run; no
+    choice reads them. `keep_outputs` is `make_trainer`'s.
+    """
     check_device(plan.device)
     if plan.preparation is not None:
         rows = plan.preparation.prepare(rows, plan, loss, n_outputs, seed)
@@ -118,19 +151,20 @@ def fit(
                 plan, rows, loss, n_outputs, seed, evaluations=evaluations, share=1.0
             )
         stopping = Stopping(rule, patience=how.patience, reference=reference)
+    elif tests:
+        evaluations = evaluation_sets(rows.to(plan.device), validation)
     trainer = make_trainer(
         plan,
         rows.to(plan.device),
         loss,
         n_outputs,
         seed,
-        evaluations=evaluations,
+        evaluations=[*evaluations, *tests],
+        keep_outputs=keep_outputs,
         stopping=stopping,
         start=start,
     )
-    run = trainer.run(progress=progress)
-    run.model.eval()
-    return Fitted(run.model, trainer.objective, run, scores, environments)
+    return Ready(trainer, scores, environments)
 
 
 def _measured(rows: Environments) -> Environments:

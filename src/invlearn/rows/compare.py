@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from invlearn.compare.runner import Kept, Task, Work, run
+from invlearn.compare.store import Store
 from invlearn.diagnostics.findings import Finding
 from invlearn.diagnostics.held_out import Contender, HeldOut
 from invlearn.errors import EnvironmentsError, OptionError
-from invlearn.ground.machine import check_device, cores, run_all
-from invlearn.objectives import get_objective
-from invlearn.rows.contenders import DEFAULT, POOLED, contenders, estimator
+from invlearn.ground.machine import check_device, cores
+from invlearn.learning import standard_plan
+from invlearn.learning.plan import Drawn
+from invlearn.methods import Method, Network, get_method, trial_seed
 from invlearn.rows.fit import FitRequest
-from invlearn.rows.inputs import Make
+from invlearn.rows.folds import Folds
+from invlearn.rows.inputs import Inputs, Make
 from invlearn.rows.measure import data_findings, fewer, folds_of, measured, metric_of
 from invlearn.rows.source import Source, set_aside
 
 Floats = npt.NDArray[np.float64]
+
+DEFAULT_OBJECTIVES = ("erm-pooled", "irmv1", "vrex", "meta-irm")
 
 
 @dataclass(frozen=True)
@@ -41,29 +46,26 @@ class RowsRequest:
     steps : int
     max_rows : int
         More than these are drawn from, each environment in proportion.
+    trials : int
+        Trainings of each method on each fold, with seeds of their own; errors are averaged.
     seed : int
     device : str
     """
 
-    objectives: Sequence[str] = DEFAULT
+    objectives: Sequence[str] = DEFAULT_OBJECTIVES
     test_environment: str | None = None
     metric: str | None = None
     hidden: tuple[int, ...] = FitRequest.hidden
     steps: int = FitRequest.steps
     max_rows: int = 100_000
+    trials: int = 1
     seed: int = 0
     device: str = "cpu"
 
-
-@dataclass(frozen=True)
-class Trained:
-    """What one method did on one fold: predictions for the rows left out (NaN if it diverged)."""
-
-    fold: int
-    method: str
-    predicted: Floats
-    setting: str
-    warnings: tuple[str, ...]
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the trainings; the first is `seed` itself, with which a model is fitted too."""
+        return (self.seed, *(trial_seed(self.seed, trial) for trial in range(1, self.trials)))
 
 
 @dataclass(frozen=True)
@@ -95,23 +97,11 @@ class RowsComparison:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Job:
-    fold: int
-    method: str
-    task: str
-    make: Make
-    x: npt.NDArray[np.float32]
-    y: npt.NDArray[np.float64] | npt.NDArray[np.int64]
-    environments: npt.NDArray[np.str_]
-    left_out: npt.NDArray[np.float32]
-    request: RowsRequest = field(repr=False)
-
-
 def compare_rows(
     source: Source,
     request: RowsRequest,
     *,
+    store: Store | None = None,
     jobs: int | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> RowsComparison:
@@ -124,6 +114,8 @@ def compare_rows(
     ----------
     source : Source
     request : RowsRequest
+    store : Store, optional
+        Where finished trainings are kept, and are looked for.
     jobs : int, optional
         Trainings at a time; default one per core.
     progress : callable
@@ -137,138 +129,140 @@ def compare_rows(
         Options outside their domain, misspelt names.
     """
     started = time.monotonic()
-    check_device(request.device)
-    if jobs is not None and jobs < 1:
-        raise OptionError(f"Expected jobs of 1 or more, got {jobs}.")
-    if request.steps < 1 or request.max_rows < 100:
-        raise OptionError(
-            f"Expected steps of 1 or more and max_rows of 100 or more, got {request.steps} and "
-            f"{request.max_rows}."
-        )
-    task, images = source.target.task, source.pixels is not None
-    methods = contenders(request.objectives, task, images=images)
-    if all(method.kind == "usual" for method in methods):
-        raise OptionError(
-            "Expected at least one objective besides ERM to compare with it, got "
-            f"{', '.join(request.objectives) or 'none'}. For instance vrex."
-        )
+    _check(request, jobs)
+    task = source.target.task
     drawn = fewer(source, request.max_rows, request.seed)
     source = set_aside(drawn)
-    folds = folds_of(source, drawn, request.test_environment, request.seed)
+    left_out = folds_of(source, drawn, request.test_environment, request.seed)
     metric = metric_of(source, request.metric)
-    work = []
-    for number, left_out in enumerate(folds):
-        inside = source.of([name for name in source.names if name not in left_out])
-        if task == "classification" and len(np.unique(inside.y)) < 2:
+    for names in left_out:
+        rest = ~np.isin(source.environments, list(names))
+        if task == "classification" and len(np.unique(source.y[rest])) < 2:
             raise EnvironmentsError(
-                f"Expected two classes without {_some(left_out)}, got one. Merge environments, or "
+                f"Expected two classes without {_some(names)}, got one. Merge environments, or "
                 "leave out others with --test-environment."
             )
-        inputs = inside.learn_inputs()
-        make = Make(inputs.network(request.hidden, 1))
-        x, tested = inside.matrix(inputs), source.of(left_out).matrix(inputs)
-        work += [
-            _Job(number, method.name, task, make, x, inside.y, inside.environments, tested, request)
-            for method in methods
-        ]
-    # The longest first, so that no core waits for one of them at the end.
-    work.sort(key=lambda job: job.method != "meta-irm")
-    done: list[Trained] = []
-
-    def ended(trained: Trained) -> None:
-        done.append(trained)
-        title = next(m.title for m in methods if m.name == trained.method)
-        progress(len(done), len(work), title)
-
-    progress(0, len(work), "training")
-    run_all(_train, work, processes=cores() if jobs is None else jobs, done=ended)
-    predicted = {(trained.fold, trained.method): trained.predicted for trained in done}
+    folds, inputs = Folds.learn(source, left_out, request.seeds), source.learn_inputs()
+    methods = _methods(request, source, folds.inputs[0])
+    if store is not None:
+        store.begin({"rows": folds.checksum, "request": asdict(request)})
+    # Fold by fold, so that each is encoded once; in it the longest first, so that no core waits
+    # for one of them at the end.
+    order = sorted(methods, key=lambda name: name != "meta-irm")
+    kept, _ = run(
+        Work(folds, methods, store),
+        [Task(name, key) for key in folds.keys for name in order],
+        processes=cores() if jobs is None else jobs,
+        progress=progress,
+    )
+    predicted: dict[tuple[int, str], list[Floats]] = {}
+    for one in kept.values():
+        place = folds.parts(one.task.problem)[0], one.task.method
+        predicted.setdefault(place, []).append(one.tables["predicted"]["predicted"].to_numpy(float))
+    competitors = tuple(Contender(m.name, m.title, m.kind, m.summary) for m in methods.values())
     return RowsComparison(
         source,
-        tuple(map(tuple, folds)),
-        measured(source, folds, methods, predicted, metric, request.seed),
-        data_findings(source, request.seed),
-        _settings(methods, done, folds, request),
-        (*source.notes, *_said(done, methods)),
-        source.learn_inputs().columns,
+        folds.left_out,
+        measured(source, left_out, competitors, predicted, metric, request.seed),
+        data_findings(source, inputs, request.seed),
+        _settings(methods, kept.values(), folds, request),
+        (*source.notes, *_said(kept.values(), methods)),
+        inputs.columns,
         time.monotonic() - started,
     )
 
 
-def _train(job: _Job) -> Trained:
-    """Fit one method without a fold and predict it."""
-    request = job.request
-    several = len(np.unique(job.environments)) >= 3
-    model = estimator(
-        job.method,
-        job.task,
-        make=job.make,
-        steps=request.steps,
-        seed=request.seed,
-        auto=several,
-        device=request.device,
-    )
-    network = job.method not in ("linear", "boosting")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        if network:
-            model.fit(job.x, job.y, environments=job.environments)
-        else:
-            model.fit(job.x, job.y)
-    setting = ""
-    if network and get_objective(job.method).strength:
-        weight = model.penalty_weight_
-        chosen = "" if several else " (default)"
-        setting = f"{weight:g}{chosen}" if weight else "0 (ERM)"
-    said = tuple(dict.fromkeys(str(w.message).rstrip(".") for w in caught))
-    predicted = np.asarray(model.predict(job.left_out), dtype=np.float64)
-    if network and model.stop_reason_ == "interrupted":
-        raise KeyboardInterrupt
-    if network and model.stop_reason_ == "diverged":
-        predicted[:] = np.nan
-    return Trained(job.fold, job.method, predicted, setting, said)
+def _check(request: RowsRequest, jobs: int | None) -> None:
+    check_device(request.device)
+    if jobs is not None and jobs < 1:
+        raise OptionError(f"Expected jobs of 1 or more, got {jobs}.")
+    if request.steps < 1 or request.max_rows < 100 or request.trials < 1:
+        raise OptionError(
+            f"Expected steps of 1 or more, trials of 1 or more and max_rows of 100 or more, got "
+            f"{request.steps}, {request.trials} and {request.max_rows}."
+        )
+    for name in request.objectives:
+        get_method(name)  # Before the work of encoding.
+
+
+def _methods(request: RowsRequest, source: Source, inputs: Inputs) -> dict[str, Method]:
+    """What one would use anyway, then networks trained with each objective.
+
+    Boosting is left out for images, whose pixels are no columns.
+    """
+    classifies = source.target.task == "classification"
+    linear = "Logistic regression" if classifies else "Ridge regression"
+    usual = ["linear"] if source.frame is None else ["linear", "boosting"]
+    methods = {name: get_method(name) for name in (*usual, *request.objectives)}
+    methods["linear"] = replace(methods["linear"], title=linear)
+    if all(method.kind == "usual" for method in methods.values()):
+        raise OptionError(
+            "Expected at least one objective besides ERM to compare with it, got "
+            f"{', '.join(request.objectives) or 'none'}. For instance vrex."
+        )
+    classes = len(source.target.classes)
+    network = Drawn(Make(inputs.network(request.hidden, classes if classes > 2 else 1)))
+    for name, method in methods.items():
+        if method.kind == "reference":
+            raise OptionError(
+                f"Expected methods for rows of your own, got '{name}', which needs features "
+                "without the shortcut. Leave it out of --objectives."
+            )
+        if isinstance(method, Network):
+            given = method.objective.strength in method.hyper
+            plan = standard_plan(
+                method.objective,
+                network,
+                strength=None if given else "auto",
+                numbers=method.hyper,
+                steps=request.steps,
+                device=request.device,
+            )
+            methods[name] = replace(method, plan=plan)
+    return methods
 
 
 def _settings(
-    methods: Sequence[Contender],
-    done: Sequence[Trained],
-    folds: Sequence[Sequence[str]],
+    methods: Mapping[str, Method],
+    kept: Collection[Kept],
+    folds: Folds,
     request: RowsRequest,
 ) -> dict[str, dict[str, str]]:
     out: dict[str, dict[str, str]] = {}
-    for method in methods:
-        if method.name in ("linear", "boosting"):
+    for method in methods.values():
+        if not isinstance(method, Network):
             out[method.name] = {"settings": "scikit-learn's defaults"}
             continue
         out[method.name] = {
             "hidden layers": ", ".join(map(str, request.hidden)) or "none",
             "steps": str(request.steps),
         }
-        if method.name in POOLED:
-            continue
-        objective = get_objective(method.name)
-        if objective.strength:
-            chosen = {
-                trained.fold: trained.setting for trained in done if trained.method == method.name
-            }
-            out[method.name][objective.strength.replace("_", " ")] = "; ".join(
-                f"{chosen[number]} without {_some(left_out)}"
-                for number, left_out in enumerate(folds)
+        if strength := method.objective.strength:
+            chosen: dict[int, list[str]] = {}
+            for one in kept:
+                if one.task.method == method.name:
+                    fold = folds.parts(one.task.problem)[0]
+                    default = len(folds.source.names) - len(folds.left_out[fold]) < 3
+                    weight = one.facts["chosen"][strength]
+                    text = f"{weight:g}{' (default)' if default else ''}" if weight else "0 (ERM)"
+                    chosen.setdefault(fold, []).append(text)
+            out[method.name][strength.replace("_", " ")] = "; ".join(
+                f"{', '.join(chosen[number])} without {_some(left_out)}"
+                for number, left_out in enumerate(folds.left_out)
             )
     return out
 
 
-def _said(done: Sequence[Trained], methods: Sequence[Contender]) -> list[str]:
+def _said(kept: Collection[Kept], methods: Mapping[str, Method]) -> list[str]:
     """Warnings of the trainings, each once with how often it came."""
     count: dict[tuple[str, str], int] = {}
-    titles = {method.name: method.title for method in methods}
-    for trained in done:
-        for message in trained.warnings:
-            # What differs from fold to fold is numbers; one example is enough.
-            key = (trained.method, message.split(":")[0])
+    for one in kept:
+        # What differs from fold to fold is numbers; one example is enough.
+        for message in dict.fromkeys(text.rstrip(".").split(":")[0] for text in one.messages):
+            key = (one.task.method, message)
             count[key] = count.get(key, 0) + 1
     return [
-        f"{titles[method]}, {n} of the trainings: {message}."
+        f"{methods[method].title}, {n} of the trainings: {message}."
         for (method, message), n in count.items()
     ]
 

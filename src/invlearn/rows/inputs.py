@@ -132,5 +132,8 @@ class Make:
     spec: NetworkSpec
 
     def __call__(self, n_features: int, n_outputs: int, generator: torch.Generator) -> nn.Module:
-        """A network with fresh weights."""
-        return build(self.spec.model_copy(update={"n_outputs": n_outputs}), generator)
+        """A network with fresh weights; a perceptron has the width of the rows."""
+        update = {"n_outputs": n_outputs}
+        if isinstance(self.spec, MLPSpec):
+            update["n_features"] = n_features
+        return build(self.spec.model_copy(update=update), generator)

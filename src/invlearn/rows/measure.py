@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from invlearn.estimators.checks import location_and_scale
 from invlearn.learning.strength import environment_groups
 from invlearn.losses import get_loss
 from invlearn.metrics import METRICS, Metric, usual_metric
+from invlearn.rows.inputs import Inputs
 from invlearn.rows.source import Source, loss_of
 
 RARE = 0.2
@@ -100,20 +100,28 @@ def measured(
     source: Source,
     folds: Sequence[Sequence[str]],
     methods: Sequence[Contender],
-    predicted: Mapping[tuple[int, str], Floats],
+    predicted: Mapping[tuple[int, str], Sequence[Floats]],
     metric: Metric,
     seed: int,
 ) -> HeldOut:
-    """Every method in every environment left out, from predictions {(fold, method): [n]}."""
+    """Every method in every environment left out.
+
+    Parameters
+    ----------
+    predicted : {(fold, method): list of array [n]}
+        Predictions for the fold's rows, sorted by environment, after each training. Errors are
+        averaged over trainings; an error of one that failed is NaN.
+    """
     errors: dict[str, Floats] = {}
     classes: dict[str, npt.NDArray[np.int64]] = {}
     for number, left_out in enumerate(folds):
         rows = source.of(left_out)
-        guesses = np.stack([predicted[number, method.name] for method in methods], axis=1)
-        truth: npt.NDArray[Any] = rows.y[:, None]
+        rows = rows.take(np.argsort(rows.environments, kind="stable"))
+        guesses = np.stack([np.stack(predicted[number, method.name]) for method in methods])
         assert metric.of_predictions is not None
-        wrong = metric.of_predictions(guesses, truth)
+        wrong = metric.of_predictions(guesses, rows.y)
         wrong[~np.isfinite(guesses)] = np.nan
+        wrong = wrong.mean(1).T
         for name in left_out:
             here = rows.environments == name
             errors[name] = wrong[here]
@@ -127,11 +135,10 @@ def measured(
     )
 
 
-def data_findings(source: Source, seed: int) -> tuple[Finding, ...]:
-    """What the rows themselves say, of all environments together."""
+def data_findings(source: Source, inputs: Inputs, seed: int) -> tuple[Finding, ...]:
+    """What the rows themselves say, of all environments together; `inputs` as learnt from them."""
     if source.frame is None:
         return ()
-    inputs = source.learn_inputs()
     y, loss = source.y, get_loss(loss_of(source.target))
     if source.target.task == "regression":
         location, scale = location_and_scale(y, np.ones(len(y)))

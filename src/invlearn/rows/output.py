@@ -19,8 +19,6 @@ from invlearn.results import Overall
 from invlearn.rows.compare import RowsComparison, RowsRequest
 from invlearn.rows.fit import FitRequest
 
-FILES = ("results.csv", "summary.json", "report.html")
-
 
 def write_comparison(
     comparison: RowsComparison, request: RowsRequest, path: Path, folder: Path, made: Provenance
@@ -29,7 +27,7 @@ def write_comparison(
     source, answer = comparison.source, verdict(comparison.found)
     seconds = f"{comparison.seconds:.1f}"
     from_here = made | {"seed": str(request.seed), "seconds": seconds}
-    table = comparison.found.table(problems(comparison.folds, request.seed))
+    table = comparison.found.table(problems(comparison.folds, request.seeds))
     content = OwnRows(
         title=source.title,
         target=source.target_name,
@@ -75,18 +73,17 @@ def write_comparison(
     return answer
 
 
-def problems(folds: Sequence[Sequence[str]], seed: int) -> dict[str, str]:
+def problems(folds: Sequence[Sequence[str]], seeds: Sequence[int]) -> dict[str, str]:
     """Name the problem in which each environment was left out.
 
     Examples
     --------
-    >>> problems([["north"], ["south", "west"]], 0)["west"]
+    >>> problems([["north"], ["south", "west"]], [0])["west"]
     'without south and west, seed 0'
     """
+    by = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     return {
-        name: f"without {' and '.join(left_out)}, seed {seed}"
-        for left_out in folds
-        for name in left_out
+        name: f"without {' and '.join(left_out)}, {by}" for left_out in folds for name in left_out
     }
 
 

@@ -46,28 +46,22 @@ class Store:
     folder: Path
 
     @classmethod
-    def check(cls, folder: Path, plan: Mapping[str, Any], *, resume: bool) -> Store:
+    def check(cls, folder: Path, *, resume: bool) -> Store:
         """Look whether the folder can be used, and change nothing.
 
         Raises
         ------
         OutputError
-            It is a file, cannot be written, holds results, or holds other unfinished runs.
+            It is a file, cannot be written, holds results, or unfinished runs that are not resumed.
         """
         store = cls(folder)
         unfinished = store._plan.exists()
         check_free(folder, () if unfinished else _RESULTS)
-        if unfinished:
-            if not resume:
-                raise OutputError(
-                    f"'{folder}' holds the unfinished runs of a comparison. Add --resume to go "
-                    "on with it, or pass another --out."
-                )
-            if _read(store._plan) != _plain(plan):
-                raise OutputError(
-                    f"'{folder}' holds the unfinished runs of another comparison. Repeat its "
-                    "command exactly with --resume, or pass another --out."
-                )
+        if unfinished and not resume:
+            raise OutputError(
+                f"'{folder}' holds the unfinished runs of a comparison. Add --resume to go on with "
+                "it, or choose another folder."
+            )
         return store
 
     @property
@@ -85,7 +79,20 @@ class Store:
         return self._work / f"{key}.run.json"
 
     def begin(self, plan: Mapping[str, Any]) -> None:
-        """Make the folder and say what is being run."""
+        """Make the folder and say what is being run.
+
+        Raises
+        ------
+        OutputError
+            It holds the unfinished runs of another plan.
+        """
+        if self._plan.exists():
+            if _read(self._plan) != _plain(plan):
+                raise OutputError(
+                    f"'{self.folder}' holds the unfinished runs of another comparison. Repeat its "
+                    "command exactly with --resume, or choose another folder."
+                )
+            return
         text = json.dumps(_plain(plan), indent=1)
         self._work.mkdir(parents=True, exist_ok=True)
         self.write(f"{_WORK}/plan.json", text)

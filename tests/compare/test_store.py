@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
+from invlearn.compare.store import Store
 from invlearn.errors import OutputError
-from invlearn.experiments.store import Store
 
 PLAN = {"plans": {"erm": {"hidden": (3, 3)}}, "jobs": [{"trial": 0}]}
 
@@ -23,13 +23,13 @@ def held(folder):
 
 @pytest.mark.parametrize("parts", [(), ("new",), ("deep", "down", "below")])
 def test_check_accepts_a_free_folder_and_writes_nothing(parts, tmp_path):
-    Store.check(tmp_path.joinpath(*parts), PLAN, resume=False)
+    Store.check(tmp_path.joinpath(*parts), resume=False)
     assert held(tmp_path) == []
 
 
 def test_folder_with_other_files_is_accepted(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    Store.check(tmp_path, PLAN, resume=False)
+    Store.check(tmp_path, resume=False)
 
 
 def test_file_instead_of_a_folder_is_refused(tmp_path):
@@ -38,7 +38,7 @@ def test_file_instead_of_a_folder_is_refused(tmp_path):
     with pytest.raises(
         OutputError, match=r"Expected a folder, '.*taken' is a file\. Choose another"
     ):
-        Store.check(path, PLAN, resume=False)
+        Store.check(path, resume=False)
     assert path.read_text() == "mine"
 
 
@@ -47,7 +47,7 @@ def test_folder_below_a_file_is_refused(tmp_path):
     with pytest.raises(
         OutputError, match=r"Cannot write to '.*below': '.*taken' is not a writable folder\. Choose"
     ):
-        Store.check(tmp_path / "taken" / "deep" / "below", PLAN, resume=False)
+        Store.check(tmp_path / "taken" / "deep" / "below", resume=False)
 
 
 def test_folder_without_write_permission_is_refused(tmp_path):
@@ -56,7 +56,7 @@ def test_folder_without_write_permission_is_refused(tmp_path):
     if os.access(closed, os.W_OK):
         pytest.skip("this user may write everywhere")
     with pytest.raises(OutputError, match=r"'.*closed' is not a writable folder.* permissions"):
-        Store.check(closed / "new", PLAN, resume=False)
+        Store.check(closed / "new", resume=False)
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -66,31 +66,33 @@ def test_existing_results_are_never_overwritten(name, resume, tmp_path):
     with pytest.raises(
         OutputError, match=rf"already holds results \({name}\); they are never overwritten\. Choose"
     ):
-        Store.check(tmp_path, PLAN, resume=resume)
+        Store.check(tmp_path, resume=resume)
     assert (tmp_path / name).read_text() == "precious"
 
 
 def test_unfinished_runs_need_resume(tmp_path):
-    Store.check(tmp_path, PLAN, resume=False).begin(PLAN)
+    Store.check(tmp_path, resume=False).begin(PLAN)
     with pytest.raises(OutputError, match=r"holds the unfinished runs of a comparison\. Add --res"):
-        Store.check(tmp_path, PLAN, resume=False)
-    Store.check(tmp_path, PLAN, resume=True)
+        Store.check(tmp_path, resume=False)
+    Store.check(tmp_path, resume=True)
 
 
 def test_unfinished_runs_of_another_plan_are_refused(tmp_path):
-    Store.check(tmp_path, PLAN, resume=False).begin(PLAN)
+    Store.check(tmp_path, resume=False).begin(PLAN)
     other = {**PLAN, "jobs": [{"trial": 1}]}
+    store = Store.check(tmp_path, resume=True)
+    store.begin(PLAN)
     with pytest.raises(
         OutputError, match=r"unfinished runs of another comparison\. Repeat its command exactly"
     ):
-        Store.check(tmp_path, other, resume=True)
+        store.begin(other)
     assert json.loads((tmp_path / ".invlearn-unfinished" / "plan.json").read_text())["jobs"] == [
         {"trial": 0}
     ]
 
 
 def test_resuming_what_was_never_begun_begins_it(tmp_path):
-    store = Store.check(tmp_path / "new", PLAN, resume=True)
+    store = Store.check(tmp_path / "new", resume=True)
     store.begin(PLAN)
     assert store.load_run("erm-000") is None
 
@@ -110,11 +112,11 @@ def table():
 
 
 def test_runs_come_back_bit_for_bit(tmp_path):
-    store = Store.check(tmp_path / "out", PLAN, resume=False)
+    store = Store.check(tmp_path / "out", resume=False)
     store.begin(PLAN)
     empty, facts = table().iloc[:0], {"messages": ["a warning, “quoted”"], "seconds": 1 / 3}
     store.save_run("erm-000", {"curves": table(), "none": empty}, facts)
-    again = Store.check(tmp_path / "out", PLAN, resume=True)
+    again = Store.check(tmp_path / "out", resume=True)
     tables, found = again.load_run("erm-000")
     curves = tables["curves"]
     pd.testing.assert_frame_equal(curves, table(), check_exact=True)
@@ -126,7 +128,7 @@ def test_runs_come_back_bit_for_bit(tmp_path):
 
 
 def test_finish_drops_the_unfinished_and_nothing_else(tmp_path):
-    store = Store.check(tmp_path, PLAN, resume=False)
+    store = Store.check(tmp_path, resume=False)
     store.begin(PLAN)
     store.save_run("erm-000", {"curves": table()}, {})
     store.write("results.csv", "a")
@@ -136,9 +138,9 @@ def test_finish_drops_the_unfinished_and_nothing_else(tmp_path):
 
 def test_interruption_while_the_results_are_written_can_be_resumed(tmp_path):
     plan = {"what": 1}
-    Store.check(tmp_path, plan, resume=False).begin(plan)
+    Store.check(tmp_path, resume=False).begin(plan)
     (tmp_path / "report.html").write_text("half of the results")
-    Store.check(tmp_path, plan, resume=True)
+    Store.check(tmp_path, resume=True)
 
 
 def test_finish_copes_with_what_a_killed_write_left(tmp_path):
@@ -153,14 +155,14 @@ def test_other_files_of_the_folder_are_left_alone(tmp_path):
     mine = tmp_path / "runs" / "mine.txt"
     mine.parent.mkdir()
     mine.write_text("mine")
-    store = Store.check(tmp_path, PLAN, resume=False)
+    store = Store.check(tmp_path, resume=False)
     store.begin(PLAN)
     store.finish()
     assert mine.read_text() == "mine"
 
 
 def test_damaged_run_is_named(tmp_path):
-    store = Store.check(tmp_path, PLAN, resume=False)
+    store = Store.check(tmp_path, resume=False)
     store.begin(PLAN)
     store.save_run("erm-000", {"curves": table()}, {})
     (tmp_path / ".invlearn-unfinished" / "erm-000.run.json").write_text("{")
@@ -169,7 +171,7 @@ def test_damaged_run_is_named(tmp_path):
 
 
 def test_references_come_back_for_other_processes(tmp_path):
-    store = Store.check(tmp_path, PLAN, resume=False)
+    store = Store.check(tmp_path, resume=False)
     store.begin(PLAN)
     assert store.load_reference("reference-000") is None
     reference = {"train": torch.randn(5, 1).half(), "validation": torch.randn(3, 2)}

@@ -1,0 +1,113 @@
+"""A network trained by an objective, as a plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import pandas as pd
+
+from invlearn.datasets.base import without_shortcut
+from invlearn.environments import EvaluationSet
+from invlearn.evaluation import outputs
+from invlearn.learning import Plan, make_trainer, train_all
+from invlearn.learning.fitting import ready
+from invlearn.losses import get_loss
+from invlearn.methods.base import Done, Method, Outcome, Problem
+from invlearn.objectives import OBJECTIVES
+from invlearn.objectives.base import Objective
+from invlearn.training import Run, Trainer
+
+
+@dataclass(frozen=True)
+class Network(Method):
+    """A method that trains a network.
+
+    Attributes
+    ----------
+    objective : Objective
+    like : str
+        The method whose settings in a recipe it takes, if it has none of its own.
+    hyper : mapping
+        Hyperparameters that make it what it is, over the recipe's.
+    plan : Plan or None
+        Given by the comparison, as `planned`.
+    leave_one_out : bool
+        Also train without each training environment in turn, and measure it in that one: split
+        'held-out' of the curves.
+    """
+
+    objective: Objective = OBJECTIVES["erm"]
+    like: str = ""
+    hyper: Mapping[str, float] = field(default_factory=dict)
+    plan: Plan | None = None
+    leave_one_out: bool = False
+
+    @property
+    def planned(self) -> Plan:
+        """The plan; ValueError if the comparison gave none."""
+        if self.plan is None:
+            raise ValueError(f"Method '{self.name}' was given no plan.")
+        return self.plan
+
+    def fit(self, problems: Sequence[Problem], done: Done) -> None:
+        """Train a network for each problem; see `Method.fit`."""
+        trainers: list[Trainer] = []
+        owner: list[int] = []
+        chosen = []
+        for number, problem in enumerate(problems):
+            own, numbers = self._trainers(problem)
+            trainers += own
+            owner += [number] * len(own)
+            chosen.append(numbers)
+        runs: dict[int, Run] = {}
+
+        def ended(i: int, run: Run) -> None:
+            runs[i] = run
+            mine = [k for k, number in enumerate(owner) if number == owner[i]]
+            if run.reason != "interrupted" and all(k in runs for k in mine):
+                problem = problems[owner[i]]
+                found = [runs.pop(k) for k in mine]
+                done(problem, _outcome(problem, found, chosen[owner[i]]))
+
+        train_all(trainers, done=ended)
+
+    def _trainers(self, problem: Problem) -> tuple[list[Trainer], dict[str, float]]:
+        """Those of its own run and of those with an environment left out; numbers chosen."""
+        plan = self.planned
+        data = without_shortcut(problem.data) if self.kind == "reference" else problem.data
+        data = data.to(plan.device)
+        loss, train = get_loss(data.loss), data.train
+        if plan.choose_strength and len(train) < 3:
+            # None can be left out to choose by.
+            plan = replace(plan, choose_strength=False, auto=plan.auto | {"strength"})
+        first = ready(
+            plan, train, loss, data.n_outputs, seed=problem.seed, validation=data.validation,
+            tests=[data.test], keep_outputs=True,
+        )  # fmt: skip
+        numbers = first.trainer.objective.numbers
+        name = plan.objective.strength
+        chosen = {name: numbers.get(name, 0.0)} if name else {}
+        trainers = [first.trainer]
+        for name in train.names if self.leave_one_out else ():
+            rest = train.select([other for other in train.names if other != name])
+            held = EvaluationSet.from_environments(train.select([name]), "held-out")
+            trainers.append(
+                make_trainer(plan, rest, loss, data.n_outputs, problem.seed, evaluations=[held])
+            )
+        return trainers, chosen
+
+
+def _outcome(problem: Problem, runs: Sequence[Run], chosen: Mapping[str, float]) -> Outcome:
+    messages = runs[0].messages
+    for name, left in zip(problem.data.train.names, runs[1:], strict=False):
+        messages += tuple(f"without {name}: {text}" for text in left.messages)
+    return Outcome(
+        pd.concat([run.curves for run in runs], ignore_index=True),
+        partial(outputs, runs[0].model),
+        runs[0].outputs,
+        chosen,
+        messages,
+        runs[0].reason == "diverged",
+    )
