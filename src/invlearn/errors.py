@@ -46,6 +46,10 @@ class DivergenceWarning(UserWarning):
     """A run left the finite numbers and was stopped."""
 
 
+class StackingWarning(RuntimeWarning):
+    """Runs that could be made at once are made in turn: slower, with the same results."""
+
+
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UnknownNameError:
     """Build the error for a misspelt name, with the nearest known one.
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.errors import DivergenceWarning, OptionError, UnknownNameError
+from invlearn.errors import DivergenceWarning, OptionError, StackingWarning, UnknownNameError
 from invlearn.features import ChannelImages
 from invlearn.losses import Custom
 from invlearn.models import MLP
@@ -384,8 +384,17 @@ def test_an_objective_that_branches_on_a_number_is_trained_in_turn(rows, model):
     def runs():
         return make_runs(Branching(), rows, model)
 
-    assert not any(fitting(runs()))
-    assert_equal_runs(train_together(runs(), arrangement="stacked"), [t.run() for t in runs()])
+    text = (
+        r"^V-REx is trained one run after another, because torch\.func\.vmap cannot map it over "
+        r"several: vmap: It looks like you're attempting to use a Tensor in some data-dependent "
+        r"control flow\..* Write it with operations on tensors alone, torch\.where"
+    )
+    with pytest.warns(StackingWarning, match=text):
+        assert not any(fitting(runs()))
+    with pytest.warns(StackingWarning) as caught:
+        together = train_together(runs(), arrangement="stacked")
+    assert [w.category for w in caught].count(StackingWarning) == 1
+    assert_equal_runs(together, [t.run() for t in runs()])
 
 
 def test_rows_whose_weights_sum_to_nothing_are_named(rows, model):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import torch
 
-from invlearn.errors import DivergenceError, unknown_name
+from invlearn.errors import DivergenceError, StackingWarning, unknown_name
 from invlearn.features import ChannelImages
 from invlearn.models import batch_norms
 from invlearn.objectives.base import Terms
@@ -45,8 +46,8 @@ def train_together(
     and stopping may differ. A run that has ended leaves the stack. Not stacked but trained in turn
     are models with buffers, batch norm, frozen or unused parameters or random layers, other
     optimizers than Adam or other options of it than betas, eps and weight_decay, objectives that
-    `torch.func.vmap` cannot map, and meta-IRM with drawn pairs or with more pairs than the memory
-    budget holds gradients of. Results agree with those of single runs to rounding.
+    `torch.func.vmap` cannot map (a StackingWarning says so), and meta-IRM with drawn pairs or with
+    more pairs than the memory budget holds gradients of. Results agree with those of single runs to rounding.
 
     Parameters
     ----------
@@ -183,9 +184,10 @@ def _gradients_fit(trainer: Trainer) -> bool:
 def fitting(trainers: Sequence[Trainer]) -> list[bool]:
     """Which of some alike runs a stack serves, found out by a step on a few rows of each.
 
-    It serves none if their model or objective cannot be mapped over runs (random layers, a branch
-    on a number), or if a parameter has no part in the outputs, which Adam would leave alone in a
-    single run. It does not serve a run whose model gives other outputs than the stack's.
+    It serves none if their model cannot be mapped over runs (random layers), if a parameter has no
+    part in the outputs, which Adam would leave alone in a single run, or, with a StackingWarning, if
+    their objective cannot be mapped (a branch on a number). It does not serve a run whose model
+    gives other outputs than the stack's.
     """
     first = trainers[0]
     few = [_few(trainer) for trainer in trainers]
@@ -193,18 +195,13 @@ def fitting(trainers: Sequence[Trainer]) -> list[bool]:
     stack = Stack.borrowing(models, first.engine.classifier)
     try:
         rows = StackedRows.of(few)
-        StackedEngine(stack, first.loss, first.objective).step(
-            few,
-            [trainer.state for trainer in trainers],
-            [trainer.objective.numbers for trainer in trainers],
-        )
         with torch.no_grad():
             (z,) = stack.outputs(stack.parameters, rows, slice(0, rows.offsets[-1]))
         out = first.model(few[0].rows.x).sum()
         used = torch.autograd.grad(out, [*first.model.parameters()], allow_unused=True)
     except (RuntimeError, ValueError, TypeError):
         return [False] * len(trainers)
-    if any(g is None for g in used):
+    if any(g is None for g in used) or not _mappable(trainers, stack, few):
         return [False] * len(trainers)
     fit = []
     for own, batch, trainer in zip(z, few, trainers, strict=True):
@@ -213,6 +210,24 @@ def fitting(trainers: Sequence[Trainer]) -> list[bool]:
         own = own[: len(expected)].reshape(expected.shape)
         fit.append(torch.allclose(own, expected, rtol=1e-3, atol=1e-4))
     return fit
+
+
+def _mappable(trainers: Sequence[Trainer], stack: Stack, few: Sequence[Batch]) -> bool:
+    """Whether the objective can be mapped over runs; a StackingWarning says why not."""
+    objective = trainers[0].objective
+    states, numbers = zip(*((t.state, t.objective.numbers) for t in trainers), strict=True)
+    try:
+        StackedEngine(stack, trainers[0].loss, objective).step(few, states, numbers)
+    except (RuntimeError, ValueError, TypeError) as error:
+        warnings.warn(
+            f"{objective.title} is trained one run after another, because torch.func.vmap cannot "
+            f"map it over several: {str(error).strip().splitlines()[0]} Write it with operations "
+            "on tensors alone, torch.where in place of a branch on a number.",
+            StackingWarning,
+            stacklevel=4,
+        )
+        return False
+    return True
 
 
 def _few(trainer: Trainer) -> Batch:
