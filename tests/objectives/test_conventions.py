@@ -460,3 +460,10 @@ def test_convention_brings_its_own_estimator(convention, folds):
 def test_published_schedules_set_in_where_the_codes_do():
     steps = {name: schedule.start for name, schedule in PUBLISHED.items()}
     assert steps == {"irm-paper": 190, "rex-paper": 100, "domainbed": 500}
+
+
+def test_a_penalty_has_one_default_that_of_standardized_rows():
+    penalties = [o for o in OBJECTIVES.values() if o.strength == "penalty_weight"]
+    assert len(penalties) >= 5
+    for objective in penalties:
+        assert objective.penalty_weight == objective.strengths(3)[0], objective.title

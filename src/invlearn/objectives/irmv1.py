@@ -20,7 +20,10 @@ class IRMv1(MeanObjective):
     Parameters
     ----------
     penalty_weight : float
-        λ, in units of 1 / risk.
+        λ, in units of 1 / risk. The default is the weakest of `table_strengths`: on standardized
+        rows risks are of order 1 and dummy gradients, once something is learnt, of order 0.1, so
+        100 weighs them alike. The published 10⁴ to 10⁵ belong with their schedules, weight 1
+        before the anneal step and a rescaled loss after it (`PUBLISHED` and the recipes).
     estimator : 'full' or 'split', optional
         Default: the convention's own, 'split' for 'irm-appendix-d' and 'domainbed', else 'full'.
         'full' squares the mean dummy gradient of the step's rows: exact on all rows, biased
@@ -44,7 +47,7 @@ class IRMv1(MeanObjective):
     tensor(11.)
     """
 
-    penalty_weight: float = number(1e4, Range(1e2, 1e5, log=True))
+    penalty_weight: float = number(100.0, Range(1e2, 1e5, log=True))
     estimator: str = ""
     convention: str = "mean"
     title: ClassVar[str] = "IRMv1"

@@ -18,7 +18,10 @@ class VREx(MeanObjective):
     Parameters
     ----------
     penalty_weight : float
-        β, in units of 1 / risk.
+        β, in units of 1 / risk. The default is the weakest of `table_strengths`: on standardized
+        rows risks are of order 1 and their differences of order 0.1, so 100 weighs them alike.
+        The published 10⁴ belongs with its schedule, weight 1 before step 100 and a rescaled loss
+        after it (``PUBLISHED["rex-paper"]`` and the recipes).
     convention : 'mean', 'domainbed' or 'rex-paper'
         'mean' and 'domainbed' are the formula above. 'rex-paper' is that paper's code: the
         sum of the risks plus β (R_1 − R_2)², which for two environments is 4 Var; with more
@@ -37,7 +40,7 @@ class VREx(MeanObjective):
     tensor(4.)
     """
 
-    penalty_weight: float = number(1e4, Range(1e2, 1e5, log=True))
+    penalty_weight: float = number(100.0, Range(1e2, 1e5, log=True))
     convention: str = "mean"
     title: ClassVar[str] = "V-REx"
     summary: ClassVar[str] = "Penalises the variance of the environments' risks."

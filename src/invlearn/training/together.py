@@ -47,7 +47,8 @@ def train_together(
     are models with buffers, batch norm, frozen or unused parameters or random layers, other
     optimizers than Adam or other options of it than betas, eps and weight_decay, objectives that
     `torch.func.vmap` cannot map (a StackingWarning says so), and meta-IRM with drawn pairs or with
-    more pairs than the memory budget holds gradients of. Results agree with those of single runs to rounding.
+    more pairs than the memory budget holds gradients of. Results agree with those of single runs
+    to rounding.
 
     Parameters
     ----------
@@ -185,8 +186,8 @@ def fitting(trainers: Sequence[Trainer]) -> list[bool]:
     """Which of some alike runs a stack serves, found out by a step on a few rows of each.
 
     It serves none if their model cannot be mapped over runs (random layers), if a parameter has no
-    part in the outputs, which Adam would leave alone in a single run, or, with a StackingWarning, if
-    their objective cannot be mapped (a branch on a number). It does not serve a run whose model
+    part in the outputs, which Adam would leave alone in a single run, or, with a StackingWarning,
+    if their objective cannot be mapped (a branch on a number). It does not serve a run whose model
     gives other outputs than the stack's.
     """
     first = trainers[0]
