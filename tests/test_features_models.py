@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from invlearn import kernels
-from invlearn.errors import OptionError
-from invlearn.features import ChannelImages, concatenate, width
+from invlearn.errors import EnvironmentsError, OptionError
+from invlearn.features import ChannelImages, as_rows, concatenate, width
 from invlearn.models import MLP, Linear, batch_norms
+from invlearn.stored_rows import RowStore, StoredRows
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-4}
 
@@ -40,6 +42,52 @@ def normal(*shape, dtype=torch.float64, seed=0):
 def close(got, want):
     tolerance = TOLERANCE[want.dtype]
     torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+# What is asked of rows, however they are stored.
+
+
+@pytest.fixture(params=["tensor", "matrices", "images", "stored"])
+def rows(request):
+    """Eight rows of each kind."""
+    if request.param == "images":
+        yield images_of([0, 0, 1, 2, 2, 1, 0, 1])
+    elif request.param == "matrices":
+        yield normal(8, 2, 3)
+    elif request.param == "tensor":
+        yield normal(8, 3)
+    else:
+        with RowStore(8, 3) as store:
+            store.put(np.arange(8), normal(8, 3).numpy())
+            yield StoredRows.of(store)
+
+
+def test_rows_of_every_kind_are_asked_alike(rows):
+    asked, dense = as_rows(rows), as_rows(rows).dense()
+    index = torch.tensor([5, 0, 3])
+    assert as_rows(asked.take(index)).dense().equal(dense[index])
+    assert as_rows(asked.stretch(2, 6)).dense().equal(dense[2:6])
+    parts = [asked.stretch(0, 3), asked.stretch(3, 8)]
+    assert as_rows(as_rows(parts[0]).joined(parts)).dense().equal(dense)
+    assert asked.n_features == width(rows) == dense[0].numel()
+    assert math.prod(asked.row_shape) == asked.n_features
+    assert len(asked.values) == 8
+    assert asked.in_memory == (not isinstance(rows, StoredRows))
+    assert (asked.channel is None) == (asked.n_channels == 1)
+    asked.check("environment 'a'")  # Nothing is wrong with them.
+
+
+@pytest.mark.parametrize("make", [lambda: normal(6, 3), lambda: images_of([0, 1, 2, 0, 1, 2])])
+def test_rows_that_are_not_finite_are_told_by_number(make):
+    rows = as_rows(make())
+    rows.values[4, 1] = math.nan
+    with pytest.raises(EnvironmentsError, match=r"x of environment 'a' holds .* first row 4\. Imp"):
+        rows.check("environment 'a'")
+
+
+def test_channels_out_of_range_are_told():
+    with pytest.raises(EnvironmentsError, match=r"channels 0 to 2 in here, got 0 to 3\. Number"):
+        as_rows(images_of([0, 3])).check("here")
 
 
 # Channel images.

@@ -116,7 +116,7 @@ def test_stretches_and_their_joins_are_those_of_a_list(bounds):
     with RowStore(40, 3) as store:
         store.put(np.arange(40), VALUES)
         rows = StoredRows.of(store)
-        joined = StoredRows.joined([rows.stretch(a, b) for a, b in bounds])
+        joined = rows.joined([rows.stretch(a, b) for a, b in bounds])
         expected = [row for a, b in bounds for row in TENSOR.tolist()[a:b]]
         assert joined[:].tolist() == expected
         assert len(joined) == len(expected)
@@ -128,7 +128,7 @@ def test_rows_of_two_files_are_not_joined(stored):
         RowStore(1, 3) as other,
         pytest.raises(EnvironmentsError, match=r"one file to be joined, got several files\. Store"),
     ):
-        StoredRows.joined([stored, StoredRows.of(other)])
+        stored.joined([stored, StoredRows.of(other)])
 
 
 def test_nothing_is_in_the_folder_even_while_it_is_open(tmp_path):

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
-from invlearn.features import ChannelImages, Features, concatenate, rows_of
-from invlearn.stored_rows import StoredRows
+from invlearn.features import Features, as_rows, check_finite, concatenate, rows_of
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,9 @@ class Environments:
             xs.append(x)
             ys.append(y)
             ws.append(w)
-        kinds = {(type(x), x.dtype, tuple(_row_shape(x))) for x in xs}
+        kinds = {(type(x), x.dtype, tuple(as_rows(x).row_shape)) for x in xs}
         if len(kinds) > 1:
-            shapes = {name: tuple(_row_shape(x)) for name, x in zip(parts, xs, strict=True)}
+            shapes = {name: tuple(as_rows(x).row_shape) for name, x in zip(parts, xs, strict=True)}
             raise EnvironmentsError(
                 f"Expected rows of one shape in every environment, got {shapes}. "
                 "Give every environment the same columns."
@@ -125,7 +124,7 @@ class Environments:
                 f"Expected an environment label in every row, row {row} has none. "
                 "Drop such rows or name their environment."
             )
-        rows_x = x if isinstance(x, Tensor | ChannelImages) else _tensor("x", "", x)
+        rows_x = x if isinstance(x, Features) else _tensor("x", "", x)
         rows_y = y if isinstance(y, Tensor) else _tensor("y", "", y)
         rows_w = None if weights is None else _tensor("weights", "", weights)
         parts: dict[str, tuple[Any, ...]] = {}
@@ -207,7 +206,7 @@ class Environments:
 
     def __iter__(self) -> Iterator[tuple[str, Features, Tensor]]:
         for name, start, stop in zip(self.names, self.offsets, self.offsets[1:], strict=False):
-            yield name, _stretch(self.x, start, stop), self.y[start:stop]
+            yield name, as_rows(self.x).stretch(start, stop), self.y[start:stop]
 
     @property
     def n_rows(self) -> int:
@@ -248,7 +247,7 @@ class Environments:
         index = torch.cat([part + start for part, start in zip(rows, self.offsets, strict=False)])
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in rows])]).tolist()
         weights = None if self.weights is None else rows_of(self.weights, index)
-        x = rows_of(self.x, index) if isinstance(self.x, Tensor) else self.x[index]
+        x = as_rows(self.x).take(index)
         return Environments(x, rows_of(self.y, index), self.names, tuple(offsets), weights)
 
     def select(self, names: Sequence[str]) -> Environments:
@@ -260,7 +259,7 @@ class Environments:
         for name in names:
             e = self.names.index(name)
             rows = slice(self.offsets[e], self.offsets[e + 1])
-            part: tuple[Any, ...] = (_stretch(self.x, rows.start, rows.stop), self.y[rows])
+            part: tuple[Any, ...] = (as_rows(self.x).stretch(rows.start, rows.stop), self.y[rows])
             parts[name] = part if self.weights is None else (*part, self.weights[rows])
         return Environments.from_parts(parts, min_rows=1)
 
@@ -307,7 +306,7 @@ class Environments:
                 f"Expected a validation fraction strictly between 0 and 1, got {fraction}. "
                 "Use 0.2 to hold out a fifth of every environment."
             )
-        if isinstance(self.x, StoredRows):
+        if not as_rows(self.x).in_memory:
             raise EnvironmentsError(
                 "Expected rows in memory to split, got rows on disk. Hold out rows before they are "
                 "stored, as StreamedRows.validation does."
@@ -343,14 +342,6 @@ def stratified(y: Tensor, fraction: float, rng: np.random.Generator) -> np.ndarr
     return np.sort(order[:count])
 
 
-def _stretch(x: Features, start: int, stop: int) -> Features:
-    return x.stretch(start, stop) if isinstance(x, StoredRows) else x[start:stop]
-
-
-def _row_shape(x: Features) -> tuple[int, ...]:
-    return (x.n_channels, *x.pixels.shape[1:]) if isinstance(x, ChannelImages) else x.shape[1:]
-
-
 def _tensor(what: str, name: str, values: Any) -> Tensor:
     """Tensor of an array's numbers: floats in torch's default type, whole numbers as they are."""
     where = f" of environment '{name}'" if name else ""
@@ -374,8 +365,8 @@ def _as_rows(
     name: str, x: Any, y: Any, weights: Any = None
 ) -> tuple[Features, Tensor, Tensor | None]:
     """Tensors of the library's kinds: float features, integer or float targets."""
-    if not isinstance(x, ChannelImages | StoredRows):
-        x = x if isinstance(x, Tensor) else _tensor("x", name, x)
+    x = x if isinstance(x, Features) else _tensor("x", name, x)
+    if isinstance(x, Tensor):
         if not x.is_floating_point():
             x = x.to(torch.get_default_dtype())
         if x.ndim == 1:
@@ -402,26 +393,10 @@ def _check_rows(name: str, x: Features, y: Tensor, w: Tensor | None, min_rows: i
             f"Environment '{name}' {what}; expected at least {min_rows} rows. "
             "Drop it or merge it with another environment."
         )
-    # What is on disk was encoded, which gives finite numbers.
-    values = None if isinstance(x, StoredRows) else x.pixels if isinstance(x, ChannelImages) else x
-    if isinstance(x, ChannelImages) and bool(((x.channel < 0) | (x.channel >= x.n_channels)).any()):
-        raise EnvironmentsError(
-            f"Expected channels 0 to {x.n_channels - 1} in environment '{name}', got "
-            f"{int(x.channel.min())} to {int(x.channel.max())}. Number the channels from 0."
-        )
-    for what, tensor in (("x", values), ("y", y), ("weights", w)):
-        if tensor is None or not tensor.is_floating_point():
-            continue
-        # A sum is finite unless a value is not (or it overflows): one cheap pass first.
-        if not torch.isfinite(tensor.sum(dtype=torch.float64)):
-            bad = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)
-            if bad.any():
-                row = int(torch.nonzero(bad)[0])
-                raise EnvironmentsError(
-                    f"Expected finite numbers, {what} of environment '{name}' holds NaN or "
-                    f"infinity in {int(bad.sum())} row(s), first row {row}. "
-                    "Impute or drop them."
-                )
+    as_rows(x).check(f"environment '{name}'")
+    for what, tensor in (("y", y), ("weights", w)):
+        if tensor is not None:
+            check_finite(what, f"environment '{name}'", tensor)
     if w is not None and ((w < 0).any() or w.sum() <= 0):
         raise EnvironmentsError(
             f"Expected non-negative row weights with a positive sum in environment '{name}'. "

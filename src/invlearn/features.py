@@ -1,15 +1,100 @@
-"""What the rows of an environment are made of: a tensor, or images with one colored channel."""
+"""What the rows of an environment are made of: a tensor, images with one channel, a file's rows."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast, overload
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from invlearn.errors import EnvironmentsError
 from invlearn.stored_rows import StoredRows
+
+
+class Rows(Protocol):
+    """What is asked of n rows of features, however they are stored; `as_rows` gives it."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether a look at the rows reads no file."""
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Rows that can be joined have the same."""
+
+    @property
+    def n_features(self) -> int:
+        """Numbers of a row that is laid out flat."""
+
+    @property
+    def values(self) -> Tensor:
+        """The numbers that are stored, [n, ...]."""
+
+    @property
+    def channel(self) -> Tensor | None:
+        """Of images with one channel, which, [n]."""
+
+    @property
+    def n_channels(self) -> int:
+        """1 where rows have no channels."""
+
+    def take(self, rows: Tensor) -> Features:
+        """The rows at some positions, in memory."""
+
+    def stretch(self, start: int, stop: int) -> Features:
+        """The rows from one position up to another; what is on disk stays there."""
+
+    def dense(self) -> Tensor:
+        """All rows as an ordinary tensor [n, ...]."""
+
+    def check(self, where: str) -> None:
+        """Raise EnvironmentsError where a number cannot be; `where` is said of the rows."""
+
+    def joined(self, parts: list[Any]) -> Features:
+        """Rows of this kind after one another."""
+
+
+@dataclass(frozen=True)
+class TensorRows:
+    """`Rows` of a tensor [n, ...]."""
+
+    values: Tensor
+    in_memory: ClassVar[bool] = True
+    channel: ClassVar[None] = None
+    n_channels: ClassVar[int] = 1
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """As the tensor has it."""
+        return self.values.shape[1:]
+
+    @property
+    def n_features(self) -> int:
+        """Numbers of a row."""
+        return math.prod(self.row_shape)
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The rows at some positions."""
+        return rows_of(self.values, rows)
+
+    def stretch(self, start: int, stop: int) -> Tensor:
+        """The rows from one position up to another."""
+        return self.values[start:stop]
+
+    def dense(self) -> Tensor:
+        """The tensor itself."""
+        return self.values
+
+    def check(self, where: str) -> None:
+        """Raise EnvironmentsError for NaN or infinity."""
+        check_finite("x", where, self.values)
+
+    def joined(self, parts: list[Tensor]) -> Tensor:
+        """One tensor."""
+        return torch.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -39,6 +124,7 @@ class ChannelImages:
     pixels: Tensor
     channel: Tensor
     n_channels: int
+    in_memory: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.channel):
@@ -68,6 +154,42 @@ class ChannelImages:
         return self.pixels.device
 
     @property
+    def values(self) -> Tensor:
+        """The pixels."""
+        return self.pixels
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Channels and pixels of each."""
+        return (self.n_channels, *self.pixels.shape[1:])
+
+    def take(self, rows: Tensor) -> ChannelImages:
+        """The images at some positions."""
+        return self[rows]
+
+    def stretch(self, start: int, stop: int) -> ChannelImages:
+        """The images from one position up to another."""
+        return self[start:stop]
+
+    def check(self, where: str) -> None:
+        """Raise EnvironmentsError for a channel that is not there, NaN or infinity."""
+        if bool(((self.channel < 0) | (self.channel >= self.n_channels)).any()):
+            raise EnvironmentsError(
+                f"Expected channels 0 to {self.n_channels - 1} in {where}, got "
+                f"{int(self.channel.min())} to {int(self.channel.max())}. Number the channels "
+                "from 0."
+            )
+        check_finite("x", where, self.pixels)
+
+    def joined(self, parts: list[ChannelImages]) -> ChannelImages:
+        """The images of all parts, in order."""
+        return ChannelImages(
+            torch.cat([part.pixels for part in parts]),
+            torch.cat([part.channel for part in parts]),
+            self.n_channels,
+        )
+
+    @property
     def n_features(self) -> int:
         """Width of the dense rows, k * p."""
         return self.n_channels * self.pixels.shape[1]
@@ -93,7 +215,35 @@ class ChannelImages:
         return list(zip(cuts[:-1], cuts[1:], channels, strict=True))
 
 
-Features = Tensor | ChannelImages
+InMemory = Tensor | ChannelImages
+"""What a model is called with."""
+
+Features = InMemory | StoredRows
+
+
+def as_rows(x: Features) -> Rows:
+    """What is asked of rows, of a tensor too.
+
+    Examples
+    --------
+    >>> as_rows(torch.zeros(3, 2, 2)).n_features
+    4
+    """
+    return TensorRows(x) if isinstance(x, Tensor) else x
+
+
+def check_finite(what: str, where: str, values: Tensor) -> None:
+    """Raise EnvironmentsError for NaN or infinity in the rows of an environment."""
+    # A sum is finite unless a value is not (or it overflows): one cheap pass first.
+    if not values.is_floating_point() or torch.isfinite(values.sum(dtype=torch.float64)):
+        return
+    bad = ~torch.isfinite(values).reshape(len(values), -1).all(dim=1)
+    if bad.any():
+        row = int(torch.nonzero(bad)[0])
+        raise EnvironmentsError(
+            f"Expected finite numbers, {what} of {where} holds NaN or infinity in "
+            f"{int(bad.sum())} row(s), first row {row}. Impute or drop them."
+        )
 
 
 def rows_of(tensor: Tensor, rows: Tensor) -> Tensor:
@@ -107,24 +257,9 @@ def rows_of(tensor: Tensor, rows: Tensor) -> Tensor:
 
 def width(x: Features) -> int:
     """Number of input features a linear layer over these rows needs."""
-    return x.n_features if isinstance(x, ChannelImages | StoredRows) else int(x[0].numel())
+    return as_rows(x).n_features
 
 
-@overload
-def concatenate(parts: list[Tensor]) -> Tensor: ...
-@overload
-def concatenate(parts: list[ChannelImages]) -> ChannelImages: ...
-@overload
-def concatenate(parts: list[Features]) -> Features: ...
-def concatenate(parts: list[Tensor] | list[ChannelImages] | list[Features]) -> Features:
+def concatenate(parts: Sequence[Features]) -> Features:
     """Stack rows of the same kind, in order; rows on disk stay there."""
-    if all(isinstance(part, StoredRows) for part in parts):
-        return StoredRows.joined(cast(list[StoredRows], parts)).as_features()
-    images = [part for part in parts if isinstance(part, ChannelImages)]
-    if len(images) == len(parts):
-        return ChannelImages(
-            torch.cat([part.pixels for part in images]),
-            torch.cat([part.channel for part in images]),
-            images[0].n_channels,
-        )
-    return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    return as_rows(parts[0]).joined(list(parts))

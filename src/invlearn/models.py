@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from invlearn.errors import OptionError
-from invlearn.features import ChannelImages, Features
+from invlearn.features import InMemory
 from invlearn.kernels import linear, relu
 
 
 class Linear(nn.Linear):
     """A linear layer that also takes `ChannelImages`, multiplying only the colored channel."""
 
-    def forward(self, x: Features) -> Tensor:
+    def forward(self, x: InMemory) -> Tensor:
         """Outputs [n, out_features] of n rows."""
-        if not isinstance(x, ChannelImages):
+        if isinstance(x, Tensor):
             return linear(x.flatten(1), self.weight, self.bias)
         runs = x.runs()
         if not runs or len(runs) > 4 * x.n_channels:
@@ -82,7 +82,7 @@ class MLP(nn.Module):
             layers.append(layer)
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, x: Features) -> Tensor:
+    def forward(self, x: InMemory) -> Tensor:
         """Outputs [n, n_outputs] of n rows."""
         *hidden, last = self.layers
         h = x

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 from torch import Tensor, nn
 
 from invlearn.errors import DataFileError, EnvironmentsError
-from invlearn.features import ChannelImages, Features
+from invlearn.features import Features, as_rows
 from invlearn.kernels import relu
 from invlearn.models import MLP, Linear
 
@@ -201,7 +201,8 @@ class ConvNet(nn.Module):
         EnvironmentsError
             Rows that are not images of the network's shape.
         """
-        shape = tuple(x.shape[1:]) if isinstance(x, Tensor) else (x.n_features,)
+        dense = as_rows(x).dense()
+        shape = tuple(dense.shape[1:])
         if shape not in (self.image_shape, (math.prod(self.image_shape),)):
             channels, height, width = self.image_shape
             raise EnvironmentsError(
@@ -209,7 +210,6 @@ class ConvNet(nn.Module):
                 f"as such or as flat rows of {channels * height * width}, got rows of shape "
                 f"{shape}. Give the network images of the size it was built for."
             )
-        dense = x.dense() if isinstance(x, ChannelImages) else x
         h = dense.reshape(len(dense), *self.image_shape)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             h = nn.functional.max_pool2d(relu(norm(convolution(h))), 2)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -169,6 +169,9 @@ class StoredRows:
     store: RowStore
     spans: tuple[tuple[int, int], ...]
     device: torch.device = field(default=torch.device("cpu"))
+    in_memory: ClassVar[bool] = False
+    channel: ClassVar[None] = None
+    n_channels: ClassVar[int] = 1
 
     @classmethod
     def of(cls, store: RowStore) -> StoredRows:
@@ -225,15 +228,28 @@ class StoredRows:
             passed += last - first
         return replace(self, spans=tuple(spans))
 
-    def as_features(self) -> Tensor:
-        """These rows for `Environments`, which only indexes, measures and moves its features.
+    @property
+    def values(self) -> Tensor:
+        """All rows, read."""
+        return self[:]
 
-        It is still `StoredRows`: whoever does more with it than that has to read it first.
-        """
-        return cast(Tensor, self)
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """(d,)."""
+        return (self.n_features,)
 
-    @staticmethod
-    def joined(parts: Sequence[StoredRows]) -> StoredRows:
+    def take(self, rows: Tensor) -> Tensor:
+        """The rows at some positions, read."""
+        return self[rows]
+
+    def dense(self) -> Tensor:
+        """All rows, read."""
+        return self[:]
+
+    def check(self, where: str) -> None:
+        """Nothing: what is on disk was encoded, which gives finite numbers."""
+
+    def joined(self, parts: Sequence[StoredRows]) -> StoredRows:
         """Parts of one store after one another, still on disk.
 
         Raises
@@ -241,9 +257,9 @@ class StoredRows:
         EnvironmentsError
             Parts of several stores.
         """
-        if any(part.store is not parts[0].store for part in parts):
+        if any(part.store is not self.store for part in parts):
             raise EnvironmentsError(
                 "Expected stored rows of one file to be joined, got several files. Store them "
                 "together."
             )
-        return replace(parts[0], spans=tuple(span for part in parts for span in part.spans))
+        return replace(self, spans=tuple(span for part in parts for span in part.spans))

@@ -13,7 +13,7 @@ from torch import Tensor
 from invlearn.datasets.options import require_range
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import OptionError
-from invlearn.features import ChannelImages, Features
+from invlearn.features import ChannelImages, Features, as_rows
 
 TARGET_P = 0.9
 TEST_P = tuple(k / 10 for k in range(1, 10))
@@ -214,4 +214,4 @@ def sweep_probabilities(training: Sequence[float]) -> tuple[float, ...]:
 
 def without_color(x: Features) -> Features:
     """Grayscale images: the pixels, whichever channel they lie in."""
-    return x.pixels if isinstance(x, ChannelImages) else x
+    return as_rows(x).values

@@ -12,7 +12,7 @@ from torch import Tensor
 from invlearn.datasets.base import Benchmark, Dataset, Option
 from invlearn.datasets.options import require_choice
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.features import Features
+from invlearn.features import Features, as_rows
 
 Array = npt.NDArray[np.float64]
 
@@ -181,7 +181,7 @@ def build(*, seed: int, setting: str = "appendix-d") -> Benchmark:
         return Environments.from_parts({f"e={e:g}": model.sample(e, rng) for e in scales})
 
     def causes(x: Features) -> Features:
-        return x[:, :d] if isinstance(x, Tensor) else x
+        return as_rows(x).values[:, :d]
 
     return Benchmark(
         name="linear-sem",

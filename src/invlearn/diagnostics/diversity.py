@@ -24,7 +24,7 @@ from invlearn.diagnostics.findings import (
 )
 from invlearn.diagnostics.intervals import Floats
 from invlearn.evaluation import forward
-from invlearn.features import ChannelImages
+from invlearn.features import as_rows
 from invlearn.losses import Loss
 from invlearn.selection import certify
 
@@ -151,6 +151,5 @@ def out_of_fold_errors(parts: Sequence[EnvironmentRows], loss: Loss, seed: int) 
 
 
 def _columns(rows: EnvironmentRows) -> Floats:
-    x = rows.x.dense() if isinstance(rows.x, ChannelImages) else rows.x.flatten(1)
-    found: Floats = x.to(torch.float64).numpy()
+    found: Floats = as_rows(rows.x).dense().flatten(1).to(torch.float64).numpy()
     return found

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
 
 from invlearn.diagnostics.findings import (
     EnvironmentRows,
@@ -24,6 +23,7 @@ from invlearn.diagnostics.findings import (
 from invlearn.diagnostics.intervals import Floats
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError
+from invlearn.features import as_rows, width
 from invlearn.losses import Loss
 
 ROWS = 10_000
@@ -130,14 +130,14 @@ def estimate_effects(
 def column_names(environments: Environments, feature_names: Sequence[str] | None) -> list[str]:
     """One name per column; EnvironmentsError for rows [n, ...] that have no columns."""
     x = environments.x
-    if not isinstance(x, Tensor) or x.ndim != 2:
+    if len(as_rows(x).row_shape) != 1:
         raise EnvironmentsError(
             "Expected rows of columns [n, d], got images. Compare their measured properties."
         )
-    names = [f"x{j}" for j in range(x.shape[1])] if feature_names is None else list(feature_names)
-    if len(names) != x.shape[1]:
+    names = [f"x{j}" for j in range(width(x))] if feature_names is None else list(feature_names)
+    if len(names) != width(x):
         raise OptionError(
-            f"Expected one name per column, got {len(names)} names for {x.shape[1]} columns. "
+            f"Expected one name per column, got {len(names)} names for {width(x)} columns. "
             "Name every column of x, in order."
         )
     return names
@@ -152,7 +152,7 @@ def _standardized(
 ) -> tuple[list[Floats], list[Floats], tuple[int, ...]]:
     """Features [n, d], targets [n, targets] of each environment, and the classes if several."""
     shares = _shares(parts)
-    x = _scaled([np.asarray(rows.x, dtype=np.float64) for rows in parts], shares)
+    x = _scaled([as_rows(rows.x).dense().double().numpy() for rows in parts], shares)
     y = [rows.y.numpy().reshape(len(rows), -1) for rows in parts]
     if loss.kind != "classes":
         return x, _scaled([part.astype(np.float64) for part in y], shares), ()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from invlearn.diagnostics.findings import (
     NOTHING,
@@ -21,6 +21,7 @@ from invlearn.diagnostics.findings import (
 )
 from invlearn.diagnostics.intervals import normal_bound
 from invlearn.evaluation import forward
+from invlearn.features import as_rows
 from invlearn.losses import Loss
 
 PERMUTATIONS = 5
@@ -143,8 +144,8 @@ def permutation_increase(
     """
     n = len(rows)
     orders = torch.from_numpy(np.stack([rng.permutation(n) for _ in range(PERMUTATIONS)]))
-    x = _dense(rows).repeat(PERMUTATIONS, 1)
-    x[:, column] = _dense(rows)[orders.flatten(), column]
+    x = as_rows(rows.x).dense().repeat(PERMUTATIONS, 1)
+    x[:, column] = as_rows(rows.x).dense()[orders.flatten(), column]
     z = forward(model, x, rows_at_a_time=max(5000, n)).to(torch.float64)
     y = rows.y.repeat(PERMUTATIONS, *[1] * (rows.y.ndim - 1))
     after = loss.value(z, y).to(torch.float64).reshape(PERMUTATIONS, n)
@@ -157,11 +158,6 @@ def permutation_increase(
     return float(permuted - risk), float(influence.norm())
 
 
-def _dense(rows: PredictedRows) -> Tensor:
-    assert isinstance(rows.x, Tensor)
-    return rows.x
-
-
 def _most_used(
     model: nn.Module, parts: Sequence[PredictedRows], count: int, rng: np.random.Generator
 ) -> list[int]:
@@ -169,7 +165,10 @@ def _most_used(
     if count <= COLUMNS:
         return list(range(count))
     few = [draw_rows(rows, PROBED_ROWS, rng) for rows in parts]
-    x, z = (torch.cat(tensors) for tensors in zip(*((_dense(r), r.z) for r in few), strict=True))
+    x, z = (
+        torch.cat(tensors)
+        for tensors in zip(*((as_rows(r.x).dense(), r.z) for r in few), strict=True)
+    )
     order = torch.from_numpy(rng.permutation(len(x)))
     moved = np.empty(count)
     for column in range(count):

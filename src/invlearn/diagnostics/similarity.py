@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.evaluation import forward
-from invlearn.features import ChannelImages, Features
+from invlearn.features import Features, as_rows
 
 # Float32 layers leave rounding noise of some 1e-6 of the largest singular value.
 TOLERANCE = 1e-5
@@ -167,7 +167,7 @@ def representation(
     found = list(activations(model, x, parameters=parameters).values())
     if len(found) > 1:
         return found[-2]
-    return x.dense() if isinstance(x, ChannelImages) else x.reshape(len(x), -1)
+    return as_rows(x).dense().reshape(len(x), -1)
 
 
 class _WithParameters(nn.Module):

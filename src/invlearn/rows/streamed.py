@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import Tensor
 
 from invlearn.environments import Environments, stratified
 from invlearn.errors import EnvironmentsError
 from invlearn.estimators.checks import location_and_scale
+from invlearn.features import Features
 from invlearn.rows.inputs import TableInputs
 from invlearn.rows.source import FEWEST_ROWS, Source, environment_names, from_frame, set_aside
 from invlearn.stored_rows import RowStore, StoredRows
@@ -53,6 +53,8 @@ class StreamedRows:
         Both parts together.
     notes : tuple of str
         What was dropped or set aside.
+    store : RowStore
+        Where the training rows' features are.
     target_location, target_scale : float
         A regression's targets were (y - location) / scale; mean and standard deviation of
         training rows.
@@ -64,6 +66,7 @@ class StreamedRows:
     target: Target
     sizes: dict[str, int]
     notes: tuple[str, ...]
+    store: RowStore
     target_location: float = 0.0
     target_scale: float = 1.0
 
@@ -71,8 +74,7 @@ class StreamedRows:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if isinstance(self.train.x, StoredRows):
-            self.train.x.store.close()
+        self.store.close()
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,13 @@ def stream_parquet(
         raise
     names = labels.names
     return StreamedRows(
-        _environments(StoredRows.of(store).as_features(), y, names, sizes - held_sizes),
+        _environments(StoredRows.of(store), y, names, sizes - held_sizes),
         _environments(torch.from_numpy(held_x), held_y, names, held_sizes),
         inputs,
         labels.target,
         dict(zip(names, sizes.tolist(), strict=True)),
         (*labels.notes, *notes),
+        store,
         location,
         scale,
     )
@@ -287,6 +290,6 @@ def _store(
     return held_x
 
 
-def _environments(x: Tensor, y: Array, names: tuple[str, ...], sizes: Array) -> Environments:
+def _environments(x: Features, y: Array, names: tuple[str, ...], sizes: Array) -> Environments:
     offsets = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     return Environments(x, torch.from_numpy(y), names, tuple(offsets))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from invlearn.errors import OptionError, unknown_name
-from invlearn.features import ChannelImages
+from invlearn.features import as_rows
 
 
 def classifier_of(model: nn.Module, name: str = "") -> str:
@@ -63,7 +63,7 @@ def with_inputs(model: nn.Module, name: str, call: Callable[[], Tensor]) -> tupl
 
     def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         h = inputs[0]
-        h = h.dense() if isinstance(h, ChannelImages) else h
+        h = as_rows(h).dense()
         seen.append(h.reshape(len(h), -1))
 
     handle = model.get_submodule(name).register_forward_pre_hook(hook)

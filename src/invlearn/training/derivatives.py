@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from invlearn.environments import Environments
-from invlearn.features import ChannelImages, Features
+from invlearn.features import Features, as_rows
 from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
 from invlearn.training.means import empty, replayed
@@ -115,7 +115,7 @@ class Risk(SummedRisk):
                 )
 
             if row_bytes is None and keep:
-                own = [_pixels(self.rows.x), *parameters.values()]
+                own = [as_rows(self.rows.x).values, *parameters.values()]
                 (risk, gradient), held = graph_bytes(compute, own)
                 row_bytes = _TAPE_ROW_BYTES[self.model] = held / (part.stop - part.start)
                 keep = row_bytes * (stop - start) <= budget
@@ -203,7 +203,3 @@ class Risk(SummedRisk):
             return losses.sum() / (stop - start)
         weights = self.rows.weights.to(torch.float64)
         return weights[part] @ losses / weights[start:stop].sum()
-
-
-def _pixels(x: Features) -> Tensor:
-    return x.pixels if isinstance(x, ChannelImages) else x

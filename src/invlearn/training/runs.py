@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from invlearn.environments import Environments
-from invlearn.features import ChannelImages
+from invlearn.features import as_rows
 from invlearn.losses import Loss
 from invlearn.objectives.base import Outer
 from invlearn.training.classifier import with_inputs
@@ -244,7 +244,7 @@ class OneRun(Runs):
             look,
             budget=math.inf if self.micro_batch is None else self.memory_budget,
             row_bytes=self.row_bytes,
-            own=[x.pixels if isinstance(x, ChannelImages) else x, *self.leaves.values()],
+            own=[as_rows(x).values, *self.leaves.values()],
         )
         self.row_bytes = streamed.row_bytes
         return streamed

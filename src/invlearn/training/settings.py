@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
-from invlearn.stored_rows import StoredRows
+from invlearn.features import as_rows
 from invlearn.training.means import random_folds, seeded_generator
 from invlearn.training.runs import Batch
 from invlearn.training.schedules import PenaltySchedule
@@ -173,7 +173,7 @@ def draw_batch(
     Rows are drawn without replacement within the step and kept in stored order.
     """
     rows = environments
-    if settings.batch_size is None and isinstance(rows.x, StoredRows):
+    if settings.batch_size is None and not as_rows(rows.x).in_memory:
         rows = rows.with_features(rows.x[:])  # The engine computes with rows in memory.
     elif settings.batch_size is not None:
         generator = seeded_generator(seed, _ROWS, step)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from invlearn.features import ChannelImages, Features
+from invlearn.features import ChannelImages, Features, as_rows
 from invlearn.training.runs import Batch
 
 
@@ -47,7 +47,7 @@ class StackedRows:
     def of(cls, batches: Sequence[Batch]) -> StackedRows:
         """Lay out the batches of as many runs, which have equally many environments."""
         first = batches[0].rows
-        n_envs, k = len(first), _channels(first.x)
+        n_envs, k = len(first), as_rows(first.x).n_channels
         cells = [_cells(batch, k) for batch in batches]
         counts = torch.stack([torch.bincount(c, minlength=n_envs * k) for c in cells])
         room = counts.max(0).values
@@ -66,8 +66,7 @@ class StackedRows:
                 .to(device, non_blocking=True)
             )
             rows, index_there = batch.rows, index.to(device, non_blocking=True)
-            pixels = rows.x.pixels if isinstance(rows.x, ChannelImages) else rows.x
-            x.append(pixels[index_there])
+            x.append(as_rows(rows.x).values[index_there])
             y.append(rows.y[index_there])
             if rows.weights is not None:
                 there = there * rows.weights[index_there]
@@ -79,7 +78,7 @@ class StackedRows:
         channel = torch.repeat_interleave(torch.arange(n_envs * k) % k, room)
         return cls(
             torch.stack(x),
-            channel if isinstance(first.x, ChannelImages) else None,
+            None if as_rows(first.x).channel is None else channel,
             k,
             torch.stack(y),
             stacked,
@@ -120,11 +119,7 @@ def _masses(weights: Tensor, offsets: Sequence[int]) -> Tensor:
     return torch.stack([weights[:, a:b].sum(1) for a, b in pairwise(offsets)], 1)
 
 
-def _channels(x: Features) -> int:
-    return x.n_channels if isinstance(x, ChannelImages) else 1
-
-
 def _cells(batch: Batch, k: int) -> Tensor:
     """Number of every row's cell: environment, then channel."""
-    cells = batch.rows.index * k
-    return cells + batch.rows.x.channel if isinstance(batch.rows.x, ChannelImages) else cells
+    cells, channel = batch.rows.index * k, as_rows(batch.rows.x).channel
+    return cells if channel is None else cells + channel

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from invlearn.errors import DivergenceError, StackingWarning, unknown_name
-from invlearn.features import ChannelImages
+from invlearn.features import ChannelImages, as_rows
 from invlearn.models import batch_norms
 from invlearn.objectives.base import Terms
 from invlearn.training.runs import Batch
@@ -163,8 +163,8 @@ def likeness(trainer: Trainer) -> Hashable | None:
         trainer.engine.classifier,
         len(trainer.environments),
         type(x),
-        x.n_channels if isinstance(x, ChannelImages) else 1,
-        tuple((x.pixels if isinstance(x, ChannelImages) else x).shape[1:]),
+        as_rows(x).n_channels,
+        tuple(as_rows(x).row_shape),
         tuple(trainer.environments.y.shape[1:]),
         trainer.step,
     )
@@ -235,9 +235,9 @@ def _few(trainer: Trainer) -> Batch:
     """A few rows of every environment, all of one channel: the same layout for every run."""
     envs, folds = trainer.environments, max(trainer.objective.folds, 2)
     few = envs.take([torch.arange(min(n, folds)) for n in envs.sizes])
-    if isinstance(few.x, ChannelImages):
-        channel = torch.zeros_like(few.x.channel)
-        few = few.with_features(ChannelImages(few.x.pixels, channel, few.x.n_channels))
+    x = as_rows(few.x)
+    if x.channel is not None:
+        few = few.with_features(ChannelImages(x.values, x.channel * 0, x.n_channels))
     if few.weights is not None:
         few = replace(few, weights=torch.ones_like(few.weights))
     return Batch(few, torch.cat([torch.arange(n) % folds for n in few.sizes]))
