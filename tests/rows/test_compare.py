@@ -12,10 +12,11 @@ from invlearn.compare.store import Store
 from invlearn.methods import Network, trial_seed
 from invlearn.reports.verdict import Verdict
 from invlearn.results import RESULT_COLUMNS
-from invlearn.rows.compare import RowsRequest, compare_rows
+from invlearn.rows.compare import compare_rows
 from invlearn.rows.example import hospitals
 from invlearn.rows.measure import folds_of
 from invlearn.rows.output import next_command, write_comparison
+from invlearn.rows.request import RowsRequest
 from invlearn.rows.source import from_frame
 from invlearn.tables import Encoder
 
@@ -159,6 +160,10 @@ def test_more_rows_than_asked_are_drawn_from(three):
         ),
         ({"steps": 0}, OptionError, "steps of 1 or more"),
         ({"device": "cuda:9"}, OptionError, "device"),
+        ({"trials": 0}, OptionError, "trials of 1 or more"),
+        ({"select": "oracle"}, OptionError, "'oracle' does not. Use 'lowest-worst-group'"),
+        ({"select": "last"}, OptionError, "reads validation rows"),
+        ({"select": "risks-agre"}, UnknownNameError, "Did you mean 'risks-agree'"),
     ],
 )
 def test_what_is_refused(three, changes, error, says):
@@ -253,6 +258,53 @@ def test_a_method_made_of_an_objective_takes_part(three):
     assert compared.found.contenders[-1].name == "meta-irm-no-std"
     with pytest.raises(OptionError, match="'erm-grayscale', which needs features without"):
         compare_rows(rows_of(three), replace(QUICK, objectives=("vrex", "erm-grayscale")), jobs=1)
+
+
+@pytest.fixture(scope="module")
+def selected(three):
+    return compare_rows(rows_of(three), replace(QUICK, select="lowest-validation-risk"), jobs=1)
+
+
+def test_a_rule_chooses_every_networks_step_on_training_environments_alone(selected, three):
+    """The step is the one of the lowest mean risk on rows held out; curves say so."""
+    assert set(selected.steps) == {
+        (method, name) for method in ("erm-pooled", "vrex") for name in ("Arden", "Birk", "Farhill")
+    }
+    curves = selected.curves
+    assert set(curves["split"]) == {"train", "validation", "test"}
+    assert set(curves["method"]) == {"erm-pooled", "vrex"}
+    risks = curves[(curves["metric"] == "risk") & (curves["split"] == "validation")]
+    means = risks.groupby(["method", "problem", "step"])["value"].mean().unstack("step")
+    for (method, name), step in selected.steps.items():
+        assert means.loc[method, f"without {name}, seed 0"].idxmin() == step
+    # Whatever is measured in the environment left out, the choice stays.
+    turned = three.assign(ill=three["ill"].where(three["hospital"] != "Farhill", "no"))
+    turned.loc[turned["hospital"] == "Farhill", "ill"] = ["yes", "no"] * 30
+    request = replace(QUICK, select="lowest-validation-risk", test_environment="Farhill")
+    again = compare_rows(rows_of(turned), replace(request, metric="accuracy"), jobs=1)
+    assert again.steps["vrex", "Farhill"] == selected.steps["vrex", "Farhill"]
+
+
+def test_what_a_rule_chose_is_written(selected, tmp_path):
+    request = replace(QUICK, select="lowest-validation-risk")
+    write_comparison(selected, request, tmp_path / "r.csv", tmp_path / "out", {})
+    table = pd.read_csv(tmp_path / "out" / "results.csv").set_index(["method", "environment"])
+    assert table.loc[("vrex", "Birk"), "selection"] == "lowest-validation-risk"
+    assert table.loc[("vrex", "Birk"), "step"] == selected.steps["vrex", "Birk"]
+    assert table.loc[("linear", "Birk"), "selection"] == "last"
+    curves = pd.read_parquet(tmp_path / "out" / "curves.parquet")
+    pd.testing.assert_frame_equal(curves, selected.curves)
+    assert selected.settings["vrex"]["step by"] == "lowest validation risk"
+    command = next_command(tmp_path / "r.csv", selected, request, Verdict("", (), "vrex", "helps"))
+    assert "--early-stopping lowest-validation-risk" in command
+
+
+def test_without_a_rule_the_last_step_is_taken(compared, tmp_path):
+    assert compared.steps == {}
+    write_comparison(compared, QUICK, tmp_path / "r.csv", tmp_path / "out", {})
+    table = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert set(table["selection"]) == {"last"}
+    assert not (tmp_path / "out" / "curves.parquet").exists()
 
 
 def test_two_environments_are_too_few(frame):

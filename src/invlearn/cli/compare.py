@@ -21,8 +21,9 @@ from invlearn.experiments.compare import DEFAULT_METHODS, Request
 from invlearn.experiments.compare import compare as run_compare
 from invlearn.ground.machine import keep_freed_memory, provenance
 from invlearn.reports.tables import console as print_tables
-from invlearn.rows.compare import DEFAULT_OBJECTIVES, RowsRequest, compare_rows
+from invlearn.rows.compare import compare_rows
 from invlearn.rows.output import write_comparison
+from invlearn.rows.request import DEFAULT_OBJECTIVES, RowsRequest
 from invlearn.rows.source import read_rows
 
 DATASET, ROWS = "Benchmarks only", "Your own rows only"
@@ -31,6 +32,7 @@ DATASET_ONLY = (
 )  # fmt: skip
 ROWS_ONLY = (
     "target", "environment", "test_environment", "task", "metric", "drop", "hidden", "max_rows",
+    "select",
 )  # fmt: skip
 
 
@@ -75,6 +77,14 @@ def compare(
     max_rows: Annotated[
         int, typer.Option(help="Draw from more rows than these.", rich_help_panel=ROWS)
     ] = RowsRequest.max_rows,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose each network's step by this rule, lowest-worst-group for instance, on a "
+            "fifth of the training rows.",
+            rich_help_panel=ROWS,
+        ),
+    ] = None,
     objectives: Annotated[
         str | None, typer.Option(help="Comma-separated methods: see 'invlearn objectives'.")
     ] = None,
@@ -159,6 +169,7 @@ def compare(
                 widths(hidden),
                 RowsRequest.steps if steps is None else steps,
                 max_rows,
+                select,
                 RowsRequest.trials if trials is None else trials,
                 seed,
                 device,

@@ -152,6 +152,7 @@ def ready(
             )
         stopping = Stopping(rule, patience=how.patience, reference=reference)
     elif tests:
+        validation = None if validation is None else validation.to(plan.device)
         evaluations = evaluation_sets(rows.to(plan.device), validation)
     trainer = make_trainer(
         plan,

@@ -52,7 +52,7 @@ class Outcome:
     outputs : Outputs or None
         For training and validation rows along the steps, for selection rules to read.
     chosen : {name: value}
-        How much invariance counted, where that is chosen from training environments.
+        From training environments: how much invariance counts, and with early stopping the 'step'.
     messages : tuple of str
         What it warned of.
     failed : bool

@@ -77,19 +77,24 @@ class Network(Method):
         """Those of its own run and of those with an environment left out; numbers chosen."""
         plan = self.planned
         data = without_shortcut(problem.data) if self.kind == "reference" else problem.data
-        data = data.to(plan.device)
-        loss, train = get_loss(data.loss), data.train
-        if plan.choose_strength and len(train) < 3:
+        loss = get_loss(data.loss)
+        if plan.choose_strength and len(data.train) < 3:
             # None can be left out to choose by.
             plan = replace(plan, choose_strength=False, auto=plan.auto | {"strength"})
         first = ready(
-            plan, train, loss, data.n_outputs, seed=problem.seed, validation=data.validation,
-            tests=[data.test], keep_outputs=True,
-        )  # fmt: skip
+            plan,
+            data.train,
+            loss,
+            data.n_outputs,
+            seed=problem.seed,
+            validation=data.validation,
+            tests=[data.test.to(plan.device)],
+            keep_outputs=True,
+        )
         numbers = first.trainer.objective.numbers
         name = plan.objective.strength
         chosen = {name: numbers.get(name, 0.0)} if name else {}
-        trainers = [first.trainer]
+        trainers, train = [first.trainer], data.train.to(plan.device)
         for name in train.names if self.leave_one_out else ():
             rest = train.select([other for other in train.names if other != name])
             held = EvaluationSet.from_environments(train.select([name]), "held-out")
@@ -103,11 +108,14 @@ def _outcome(problem: Problem, runs: Sequence[Run], chosen: Mapping[str, float])
     messages = runs[0].messages
     for name, left in zip(problem.data.train.names, runs[1:], strict=False):
         messages += tuple(f"without {name}: {text}" for text in left.messages)
+    choice = runs[0].choice
+    if choice is not None and not choice.satisfied:
+        messages += (choice.note or "No step satisfied the rule: the nearest was taken",)
     return Outcome(
         pd.concat([run.curves for run in runs], ignore_index=True),
         partial(outputs, runs[0].model),
         runs[0].outputs,
-        chosen,
+        chosen if choice is None else {**chosen, "step": choice.step},
         messages,
         runs[0].reason == "diverged",
     )

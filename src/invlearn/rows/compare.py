@@ -4,68 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from invlearn.compare.runner import Kept, Task, Work, run
 from invlearn.compare.store import Store
 from invlearn.diagnostics.findings import Finding
 from invlearn.diagnostics.held_out import Contender, HeldOut
-from invlearn.errors import EnvironmentsError, OptionError
-from invlearn.ground.machine import check_device, cores
-from invlearn.learning import standard_plan
-from invlearn.learning.plan import Drawn
-from invlearn.methods import Method, Network, get_method, trial_seed
-from invlearn.rows.fit import FitRequest
+from invlearn.errors import EnvironmentsError
+from invlearn.ground.machine import cores
+from invlearn.methods import Method, Network
+from invlearn.results import CURVE_COLUMNS
 from invlearn.rows.folds import Folds
-from invlearn.rows.inputs import Inputs, Make
 from invlearn.rows.measure import data_findings, fewer, folds_of, measured, metric_of
+from invlearn.rows.request import RowsRequest, check, competing
 from invlearn.rows.source import Source, set_aside
+from invlearn.selection import get_rule
 
 Floats = npt.NDArray[np.float64]
-
-DEFAULT_OBJECTIVES = ("erm-pooled", "irmv1", "vrex", "meta-irm")
-
-
-@dataclass(frozen=True)
-class RowsRequest:
-    """What is to be compared.
-
-    Parameters
-    ----------
-    objectives : sequence of str
-    test_environment : str, optional
-        Leave out this one only, instead of each in turn.
-    metric : str, optional
-        'accuracy' or 'balanced accuracy' of a classification. Default: accuracy, or balanced
-        accuracy where the rarest class has less than a fifth of the rows.
-    hidden : tuple of int
-        Widths of the networks' hidden layers (for tables).
-    steps : int
-    max_rows : int
-        More than these are drawn from, each environment in proportion.
-    trials : int
-        Trainings of each method on each fold, with seeds of their own; errors are averaged.
-    seed : int
-    device : str
-    """
-
-    objectives: Sequence[str] = DEFAULT_OBJECTIVES
-    test_environment: str | None = None
-    metric: str | None = None
-    hidden: tuple[int, ...] = FitRequest.hidden
-    steps: int = FitRequest.steps
-    max_rows: int = 100_000
-    trials: int = 1
-    seed: int = 0
-    device: str = "cpu"
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Of the trainings; the first is `seed` itself, with which a model is fitted too."""
-        return (self.seed, *(trial_seed(self.seed, trial) for trial in range(1, self.trials)))
 
 
 @dataclass(frozen=True)
@@ -82,6 +41,10 @@ class RowsComparison:
     findings : tuple of Finding
         About the rows themselves.
     settings : {method: {what: text}}
+    curves : DataFrame
+        What was measured along the trainings of which a rule chose the step: `CURVE_COLUMNS`.
+    steps : {(method, environment): step}
+        That a rule chose, where there was one training.
     notes : tuple of str
     columns : {column: kind}
     seconds : float
@@ -92,9 +55,21 @@ class RowsComparison:
     found: HeldOut
     findings: tuple[Finding, ...]
     settings: dict[str, dict[str, str]]
+    curves: pd.DataFrame
+    steps: dict[tuple[str, str], int]
     notes: tuple[str, ...]
     columns: dict[str, str]
     seconds: float
+
+    def table(self, request: RowsRequest) -> pd.DataFrame:
+        """The results, of `RESULT_COLUMNS`."""
+        table = self.found.table(problems(self.folds, request.seeds))
+        trained = {name for name, said in self.settings.items() if "step by" in said}
+        cells = list(zip(table["method"], table["environment"], strict=True))
+        return table.assign(
+            step=pd.array([self.steps.get(cell) for cell in cells], dtype="Int64"),
+            selection=[str(request.select) if name in trained else "last" for name, _ in cells],
+        )
 
 
 def compare_rows(
@@ -129,7 +104,7 @@ def compare_rows(
         Options outside their domain, misspelt names.
     """
     started = time.monotonic()
-    _check(request, jobs)
+    check(request, jobs)
     task = source.target.task
     drawn = fewer(source, request.max_rows, request.seed)
     source = set_aside(drawn)
@@ -143,7 +118,7 @@ def compare_rows(
                 "leave out others with --test-environment."
             )
     folds, inputs = Folds.learn(source, left_out, request.seeds), source.learn_inputs()
-    methods = _methods(request, source, folds.inputs[0])
+    methods = competing(request, source, folds.inputs[0])
     if store is not None:
         store.begin({"rows": folds.checksum, "request": asdict(request)})
     # Fold by fold, so that each is encoded once; in it the longest first, so that no core waits
@@ -166,60 +141,11 @@ def compare_rows(
         measured(source, left_out, competitors, predicted, metric, request.seed),
         data_findings(source, inputs, request.seed),
         _settings(methods, kept.values(), folds, request),
+        *_selected(kept.values(), folds, request),
         (*source.notes, *_said(kept.values(), methods)),
         inputs.columns,
         time.monotonic() - started,
     )
-
-
-def _check(request: RowsRequest, jobs: int | None) -> None:
-    check_device(request.device)
-    if jobs is not None and jobs < 1:
-        raise OptionError(f"Expected jobs of 1 or more, got {jobs}.")
-    if request.steps < 1 or request.max_rows < 100 or request.trials < 1:
-        raise OptionError(
-            f"Expected steps of 1 or more, trials of 1 or more and max_rows of 100 or more, got "
-            f"{request.steps}, {request.trials} and {request.max_rows}."
-        )
-    for name in request.objectives:
-        get_method(name)  # Before the work of encoding.
-
-
-def _methods(request: RowsRequest, source: Source, inputs: Inputs) -> dict[str, Method]:
-    """What one would use anyway, then networks trained with each objective.
-
-    Boosting is left out for images, whose pixels are no columns.
-    """
-    classifies = source.target.task == "classification"
-    linear = "Logistic regression" if classifies else "Ridge regression"
-    usual = ["linear"] if source.frame is None else ["linear", "boosting"]
-    methods = {name: get_method(name) for name in (*usual, *request.objectives)}
-    methods["linear"] = replace(methods["linear"], title=linear)
-    if all(method.kind == "usual" for method in methods.values()):
-        raise OptionError(
-            "Expected at least one objective besides ERM to compare with it, got "
-            f"{', '.join(request.objectives) or 'none'}. For instance vrex."
-        )
-    classes = len(source.target.classes)
-    network = Drawn(Make(inputs.network(request.hidden, classes if classes > 2 else 1)))
-    for name, method in methods.items():
-        if method.kind == "reference":
-            raise OptionError(
-                f"Expected methods for rows of your own, got '{name}', which needs features "
-                "without the shortcut. Leave it out of --objectives."
-            )
-        if isinstance(method, Network):
-            given = method.objective.strength in method.hyper
-            plan = standard_plan(
-                method.objective,
-                network,
-                strength=None if given else "auto",
-                numbers=method.hyper,
-                steps=request.steps,
-                device=request.device,
-            )
-            methods[name] = replace(method, plan=plan)
-    return methods
 
 
 def _settings(
@@ -237,20 +163,66 @@ def _settings(
             "hidden layers": ", ".join(map(str, request.hidden)) or "none",
             "steps": str(request.steps),
         }
+        own = [one for one in kept if one.task.method == method.name]
         if strength := method.objective.strength:
-            chosen: dict[int, list[str]] = {}
-            for one in kept:
-                if one.task.method == method.name:
-                    fold = folds.parts(one.task.problem)[0]
-                    default = len(folds.source.names) - len(folds.left_out[fold]) < 3
-                    weight = one.facts["chosen"][strength]
-                    text = f"{weight:g}{' (default)' if default else ''}" if weight else "0 (ERM)"
-                    chosen.setdefault(fold, []).append(text)
-            out[method.name][strength.replace("_", " ")] = "; ".join(
-                f"{', '.join(chosen[number])} without {_some(left_out)}"
-                for number, left_out in enumerate(folds.left_out)
+
+            def weight(one: Kept, strength: str = strength) -> str:
+                left_out = folds.left_out[folds.parts(one.task.problem)[0]]
+                default = len(folds.source.names) - len(left_out) < 3
+                value = one.facts["chosen"][strength]
+                return f"{value:g}{' (default)' if default else ''}" if value else "0 (ERM)"
+
+            out[method.name][strength.replace("_", " ")] = _by_fold(own, folds, weight)
+        if request.select is not None:
+            out[method.name]["step by"] = get_rule(request.select).title
+            out[method.name]["step"] = _by_fold(
+                own, folds, lambda one: str(one.facts["chosen"].get("step", "none"))
             )
     return out
+
+
+def _by_fold(kept: Collection[Kept], folds: Folds, text: Callable[[Kept], str]) -> str:
+    """What was chosen, for each training on each fold."""
+    parts: dict[int, list[str]] = {}
+    for one in kept:
+        parts.setdefault(folds.parts(one.task.problem)[0], []).append(text(one))
+    return "; ".join(
+        f"{', '.join(parts[number])} without {_some(left_out)}"
+        for number, left_out in enumerate(folds.left_out)
+    )
+
+
+def _selected(
+    kept: Collection[Kept], folds: Folds, request: RowsRequest
+) -> tuple[pd.DataFrame, dict[tuple[str, str], int]]:
+    """The curves of the trainings of which a rule chose the step, and the steps."""
+    chosen = [one for one in kept if "step" in one.facts["chosen"]]
+    if not chosen:
+        return pd.DataFrame(columns=list(CURVE_COLUMNS)), {}
+    curves, steps = [], {}
+    for one in chosen:
+        fold, seed = folds.parts(one.task.problem)
+        left_out = folds.left_out[fold]
+        problem = problems([left_out], [folds.seeds[seed]])[left_out[0]]
+        curves.append(one.tables["curves"].assign(problem=problem))
+        if len(folds.seeds) == 1:
+            for name in left_out:
+                steps[one.task.method, name] = int(one.facts["chosen"]["step"])
+    return pd.concat(curves, ignore_index=True)[list(CURVE_COLUMNS)], steps
+
+
+def problems(folds: Sequence[Sequence[str]], seeds: Sequence[int]) -> dict[str, str]:
+    """Name the problem in which each environment was left out.
+
+    Examples
+    --------
+    >>> problems([["north"], ["south", "west"]], [0])["west"]
+    'without south and west, seed 0'
+    """
+    by = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return {
+        name: f"without {' and '.join(left_out)}, {by}" for left_out in folds for name in left_out
+    }
 
 
 def _said(kept: Collection[Kept], methods: Mapping[str, Method]) -> list[str]:

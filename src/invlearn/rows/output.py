@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from invlearn.ground.machine import Provenance
 from invlearn.reports.own_rows import OwnRows, write_own_rows
 from invlearn.reports.verdict import Verdict, verdict
 from invlearn.results import Overall
-from invlearn.rows.compare import RowsComparison, RowsRequest
+from invlearn.rows.compare import RowsComparison
 from invlearn.rows.fit import FitRequest
+from invlearn.rows.request import RowsRequest
 
 
 def write_comparison(
@@ -27,7 +27,7 @@ def write_comparison(
     source, answer = comparison.source, verdict(comparison.found)
     seconds = f"{comparison.seconds:.1f}"
     from_here = made | {"seed": str(request.seed), "seconds": seconds}
-    table = comparison.found.table(problems(comparison.folds, request.seeds))
+    table = comparison.table(request)
     content = OwnRows(
         title=source.title,
         target=source.target_name,
@@ -67,24 +67,12 @@ def write_comparison(
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "results.csv", table.to_csv(index=False))
+    if len(comparison.curves):
+        write_whole(folder / "curves.parquet", comparison.curves.to_parquet(index=False))
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(folder / "summary.json", text + "\n")
     write_own_rows(content, folder)
     return answer
-
-
-def problems(folds: Sequence[Sequence[str]], seeds: Sequence[int]) -> dict[str, str]:
-    """Name the problem in which each environment was left out.
-
-    Examples
-    --------
-    >>> problems([["north"], ["south", "west"]], [0])["west"]
-    'without south and west, seed 0'
-    """
-    by = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    return {
-        name: f"without {' and '.join(left_out)}, {by}" for left_out in folds for name in left_out
-    }
 
 
 def _plain(overall: Overall) -> dict[str, Any]:
@@ -109,6 +97,8 @@ def next_command(
             words += ["--hidden", ",".join(map(str, request.hidden))]
     if request.steps != usual.steps:
         words += ["--steps", str(request.steps)]
+    if request.select is not None:
+        words += ["--early-stopping", request.select]
     # A linear model or trees of the pooled rows are scikit-learn's; ERM is the nearest here.
     known = answer.recommended not in ("linear", "boosting")
     words += ["--objective", answer.recommended if known else "erm-pooled"]
