@@ -5,7 +5,8 @@ The public interface on one screen:
 - `InvariantClassifier`, `InvariantRegressor`: scikit-learn estimators whose `fit` takes
   `environments=`, a label per row.
 - `Environments`: rows that belong to named environments, validated and split.
-- `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM.
+- `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM;
+  `register_objective` adds one's own.
 - `LOSSES`, `get_loss`: squared, logistic, softmax.
 - `Trainer`, `Settings`, `PenaltySchedule`, `Stopping`: train any `torch.nn.Module`.
 - `train_together`: many runs at once, each with the results it has alone.
@@ -36,7 +37,7 @@ from invlearn.experiments.compare import Comparison, Request, compare
 from invlearn.features import ChannelImages
 from invlearn.losses import LOSSES, get_loss
 from invlearn.models import MLP
-from invlearn.objectives import OBJECTIVES, get_objective
+from invlearn.objectives import OBJECTIVES, get_objective, register_objective
 from invlearn.selection import RULES, reference_step
 from invlearn.training import PenaltySchedule, Run, Settings, Stopping, Trainer, train_together
 
@@ -76,5 +77,6 @@ __all__ = [
     "load",
     "pwcca",
     "reference_step",
+    "register_objective",
     "train_together",
 ]

@@ -24,7 +24,7 @@ class Request:
     ----------
     dataset : str
     methods : sequence of str
-        Names of `METHODS`.
+        Names of `known_methods`.
     trials : int
         Runs per method, each with its own data draw, coloring, initial weights.
     seed : int

@@ -26,6 +26,9 @@ Result = TypeVar("Result")
 Provenance = dict[str, str]
 """Where a result comes from, by name."""
 
+WORKER_CALLS: list[Callable[[], None]] = []
+"""What every worker process calls before its first item; to be picklable."""
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # Of glibc's mallopt.
 
 
@@ -54,7 +57,7 @@ def run_all(
     context = multiprocessing.get_context("spawn")
     workers = min(processes, len(items))
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_worker, initargs=(function,)
+        workers, mp_context=context, initializer=_worker, initargs=(function, tuple(WORKER_CALLS))
     ) as pool:
         try:
             # No name for the list: a future holds its result for as long as it is referred to.
@@ -75,7 +78,9 @@ def _call(item: Any) -> Any:
     return _FUNCTION[0](item)
 
 
-def _worker(function: Callable[[Any], Any]) -> None:
+def _worker(function: Callable[[Any], Any], calls: Sequence[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
     _FUNCTION.append(function)
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
-from invlearn.errors import unknown_name
+from invlearn.errors import OptionError, unknown_name
+from invlearn.ground.machine import WORKER_CALLS
 from invlearn.objectives.base import Objective
 from invlearn.objectives.erm import ERM
 from invlearn.objectives.group_dro import GroupDRO
@@ -54,4 +56,35 @@ def get_objective(objective: str | Objective, **options: Any) -> Objective:
     return replace(objective, **options) if options else objective
 
 
-__all__ = ["OBJECTIVES", "Objective", "get_objective"]
+def register_objective(name: str, objective: Objective) -> None:
+    """Make an objective known by a name, here and in the worker processes of a comparison.
+
+    It then works wherever a built-in one does. Call it where the objective's module is imported;
+    the class has to lie at the top of a module, where a worker can import it.
+
+    Raises
+    ------
+    OptionError
+        The name is another objective's, or what it should name is no instance of one.
+
+    Examples
+    --------
+    >>> from invlearn.objectives.erm import ERM
+    >>> register_objective("erm", ERM())  # The same one again does no harm.
+    """
+    if not isinstance(objective, Objective):
+        raise OptionError(
+            f"Expected an instance of an Objective to be known as '{name}', got {objective!r}. "
+            "Call its class: register_objective(name, MyObjective())."
+        )
+    if OBJECTIVES.get(name, objective) != objective:
+        raise OptionError(
+            f"Expected a name that no objective has, '{name}' is {OBJECTIVES[name].title}. "
+            "Choose another."
+        )
+    if name not in OBJECTIVES:
+        OBJECTIVES[name] = objective
+        WORKER_CALLS.append(partial(register_objective, name, objective))
+
+
+__all__ = ["OBJECTIVES", "Objective", "get_objective", "register_objective"]
