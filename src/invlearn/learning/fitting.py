@@ -148,7 +148,7 @@ def ready(
         reference = None
         if rule.reads_reference:
             reference = reference_outputs(
-                plan, rows, loss, n_outputs, seed, evaluations=evaluations, share=1.0
+                plan, rows, loss, n_outputs, seed, evaluations=evaluations
             )
         stopping = Stopping(rule, patience=how.patience, reference=reference)
     elif tests:

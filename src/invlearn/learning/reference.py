@@ -21,10 +21,10 @@ Reference = Mapping[str, Tensor]
 """Outputs {'train' or 'validation': [n, k]}."""
 
 
-def reference_plan(plan: Plan, share: float = 0.5) -> Plan:
+def reference_plan(plan: Plan) -> Plan:
     """A reference's plan: an ERM's, for half of its steps."""
-    steps = max(int(share * plan.settings.steps), 1)
-    return replace(plan.as_erm(), early_stopping=None, settings=replace(plan.settings, steps=steps))
+    settings = replace(plan.settings, steps=max(plan.settings.steps // 2, 1))
+    return replace(plan.as_erm(), early_stopping=None, settings=settings)
 
 
 def reference_outputs(
@@ -35,7 +35,6 @@ def reference_outputs(
     seed: int,
     *,
     evaluations: Sequence[EvaluationSet],
-    share: float = 0.5,
 ) -> Reference:
     """Outputs of a reference ERM on training and validation rows.
 
@@ -50,7 +49,7 @@ def reference_outputs(
         'train' and 'validation', the rows whose outputs are asked for.
     """
     run = train(
-        reference_plan(plan, share),
+        reference_plan(plan),
         rows,
         loss,
         n_outputs,

@@ -57,8 +57,10 @@ def most_different_split(dummy_gradients: Tensor) -> Tensor:
 class EIIL:
     """All rows as two environments, split by what a reference ERM gets wrong.
 
-    The reference is an ERM of the same network, trained for a fifth of the plan's steps: long
-    enough for what is learnt first, which has to be the shortcut. Where the quick lesson is the
+    The reference is that of the group rules, an ERM of the same network for half of the plan's
+    steps. There it is taken at the step where its errors depend most on the environment; here
+    there are none yet to tell steps apart, so it is taken at its last one, as the paper takes a
+    reference whose training is over. What it learnt has to be the shortcut. Where that is the
     cause, the inferred environments say nothing about shortcuts; nothing in the rows can tell.
     """
 
@@ -73,7 +75,7 @@ class EIIL:
             Fewer than two rows are on one of the two sides.
         """
         there = rows.to(plan.device)
-        reference = train(reference_plan(plan, 0.2), there, loss, n_outputs, seed).model
+        reference = train(reference_plan(plan), there, loss, n_outputs, seed).model
         z = forward(reference, there.x).cpu()
         misled = most_different_split(loss.dummy_gradient(z, rows.y).sum(1))
         counts = (int((~misled).sum()), int(misled.sum()))
