@@ -1,4 +1,4 @@
-"""Rows that belong to named environments: validated, sorted by environment, split inside each."""
+"""Rows that belong to named environments, sorted by environment."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from invlearn.environments.checked import (
+    check_alike,
+    check_rows,
+    feature_columns,
+    labels_of,
+    rows_of_part,
+    tensor_of,
+)
+from invlearn.environments.splitting import stratified
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
-from invlearn.features import Features, as_rows, check_finite, concatenate, rows_of
+from invlearn.features import Features, as_rows, concatenate, rows_of
 
 
 @dataclass(frozen=True)
@@ -64,24 +73,12 @@ class Environments:
         ys: list[Tensor] = []
         ws: list[Tensor | None] = []
         for name, part in ((str(name), part) for name, part in parts.items()):
-            x, y, w = _as_rows(name, *part)
-            _check_rows(name, x, y, w, min_rows)
+            x, y, w = rows_of_part(name, *part)
+            check_rows(name, x, y, w, min_rows)
             xs.append(x)
             ys.append(y)
             ws.append(w)
-        kinds = {(type(x), x.dtype, tuple(as_rows(x).row_shape)) for x in xs}
-        if len(kinds) > 1:
-            shapes = {name: tuple(as_rows(x).row_shape) for name, x in zip(parts, xs, strict=True)}
-            raise EnvironmentsError(
-                f"Expected rows of one shape in every environment, got {shapes}. "
-                "Give every environment the same columns."
-            )
-        targets = {name: (str(y.dtype), *y.shape[1:]) for name, y in zip(parts, ys, strict=True)}
-        if len(set(targets.values())) > 1:
-            raise EnvironmentsError(
-                f"Expected targets of one type and width in every environment, got {targets}. "
-                "Convert them alike."
-            )
+        check_alike(list(parts), xs, ys)
         weights = None
         if any(w is not None for w in ws):
             filled = [torch.ones(len(y)) if w is None else w for y, w in zip(ys, ws, strict=True)]
@@ -114,19 +111,10 @@ class Environments:
                 f"Expected equally many rows everywhere, got {lengths}. "
                 "Pass one target and one environment label per row."
             )
-        listed = isinstance(environments, list | tuple)  # np.asarray would turn NaN into 'nan'.
-        labels = (
-            pd.Series(environments, dtype=object) if listed else pd.Series(np.asarray(environments))
-        )
-        if labels.isna().any():
-            row = int(np.flatnonzero(labels.isna())[0])
-            raise EnvironmentsError(
-                f"Expected an environment label in every row, row {row} has none. "
-                "Drop such rows or name their environment."
-            )
-        rows_x = x if isinstance(x, Features) else _tensor("x", "", x)
-        rows_y = y if isinstance(y, Tensor) else _tensor("y", "", y)
-        rows_w = None if weights is None else _tensor("weights", "", weights)
+        labels = labels_of(environments)
+        rows_x = x if isinstance(x, Features) else tensor_of("x", "", x)
+        rows_y = y if isinstance(y, Tensor) else tensor_of("y", "", y)
+        rows_w = None if weights is None else tensor_of("weights", "", weights)
         parts: dict[str, tuple[Any, ...]] = {}
         for label, rows in sorted(labels.groupby(labels, sort=True).groups.items()):
             index = torch.as_tensor(np.asarray(rows))
@@ -171,29 +159,7 @@ class Environments:
         >>> Environments.from_frame(frame, target="ill", environment="ward").names
         ('a', 'b')
         """
-        taken = [name for name in (target, environment, weights) if name is not None]
-        for name in [*taken, *(features or ())]:
-            if name not in frame.columns:
-                raise unknown_name("column", str(name), [str(c) for c in frame.columns])
-        leaked = sorted(set(features or ()) & set(taken))
-        if leaked:
-            raise EnvironmentsError(
-                f"Expected features apart from target, environment and weights, got {leaked} "
-                "among them. Leave them out of features=[...]."
-            )
-        columns = (
-            list(features) if features is not None else [c for c in frame.columns if c not in taken]
-        )
-        wrong = [
-            str(c)
-            for c in columns
-            if not (pd.api.types.is_numeric_dtype(frame[c]) or pd.api.types.is_bool_dtype(frame[c]))
-        ]
-        if wrong or not columns:
-            raise EnvironmentsError(
-                f"Expected one or more number columns as features, got {wrong or 'none'}. "
-                "Encode categories as numbers first or name the columns with features=[...]."
-            )
+        columns = feature_columns(frame, features, target, environment, weights)
         return cls.from_arrays(
             frame[columns].to_numpy(dtype=np.float32),
             frame[target].to_numpy(),
@@ -325,143 +291,3 @@ class Environments:
             first.append(torch.as_tensor(keep))
             second.append(torch.as_tensor(held))
         return self.take(first), self.take(second)
-
-
-def stratified(y: Tensor, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Sorted positions of the held-out rows, proportional in every class."""
-    n = len(y)
-    count = min(max(round(fraction * n), 1), n - 1)
-    order = rng.permutation(n)
-    classes = y.ndim == 1 and (not y.is_floating_point() or len(torch.unique(y)) <= 20)
-    if classes:
-        # Sorting a random order by class and taking evenly spaced rows keeps proportions.
-        order = order[np.argsort(y.numpy()[order], kind="stable")]
-        start = rng.random()
-        picks = np.floor((np.arange(count) + start) * n / count).astype(np.int64)
-        return np.sort(order[np.minimum(picks, n - 1)])
-    return np.sort(order[:count])
-
-
-def _tensor(what: str, name: str, values: Any) -> Tensor:
-    """Tensor of an array's numbers: floats in torch's default type, whole numbers as they are."""
-    where = f" of environment '{name}'" if name else ""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise EnvironmentsError(
-            f"Expected rows of one length in {what}{where}, got ragged ones. "
-            "Give every row the same columns."
-        ) from error
-    if array.dtype.kind not in "fiub":
-        raise EnvironmentsError(
-            f"Expected numbers in {what}{where}, got {array.dtype}. Encode them as numbers first."
-        )
-    dtype = torch.get_default_dtype() if array.dtype.kind == "f" else None
-    # A copy: a table's arrays may be read-only, reversed, or changed by their owner later.
-    return torch.as_tensor(np.array(array, order="C"), dtype=dtype)
-
-
-def _as_rows(
-    name: str, x: Any, y: Any, weights: Any = None
-) -> tuple[Features, Tensor, Tensor | None]:
-    """Tensors of the library's kinds: float features, integer or float targets."""
-    x = x if isinstance(x, Features) else _tensor("x", name, x)
-    if isinstance(x, Tensor):
-        if not x.is_floating_point():
-            x = x.to(torch.get_default_dtype())
-        if x.ndim == 1:
-            x = x[:, None]
-    y = y if isinstance(y, Tensor) else _tensor("y", name, y)
-    if not y.is_floating_point():
-        y = y.to(torch.int64)
-    if weights is not None:
-        weights = weights if isinstance(weights, Tensor) else _tensor("weights", name, weights)
-        weights = weights.to(x.dtype)
-    return x, y, weights
-
-
-def _check_rows(name: str, x: Features, y: Tensor, w: Tensor | None, min_rows: int) -> None:
-    lengths = {"x": len(x), "y": len(y)} | ({} if w is None else {"weights": len(w)})
-    if len(set(lengths.values())) > 1:
-        raise EnvironmentsError(
-            f"Expected equally many rows in environment '{name}', got {lengths}. "
-            "Pass one target per row."
-        )
-    if len(y) < min_rows:
-        what = "is empty" if len(y) == 0 else f"has {len(y)} row{'s' if len(y) > 1 else ''}"
-        raise EnvironmentsError(
-            f"Environment '{name}' {what}; expected at least {min_rows} rows. "
-            "Drop it or merge it with another environment."
-        )
-    as_rows(x).check(f"environment '{name}'")
-    for what, tensor in (("y", y), ("weights", w)):
-        if tensor is not None:
-            check_finite(what, f"environment '{name}'", tensor)
-    if w is not None and ((w < 0).any() or w.sum() <= 0):
-        raise EnvironmentsError(
-            f"Expected non-negative row weights with a positive sum in environment '{name}'. "
-            "Clip them or drop the environment."
-        )
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """Environments to evaluate on, whose rows may share features.
-
-    Test environments that differ only in the shortcut (one digit in every color) share
-    their images: the features are forwarded once and every environment picks its rows.
-
-    Attributes
-    ----------
-    x : Features of m distinct rows
-    names : tuple of str
-    rows : tuple of Tensor [n_e], int64
-        Which of the m rows each environment is made of.
-    targets : tuple of Tensor [n_e] or [n_e, k]
-    split : str
-        'train', 'validation', 'test' or 'held-out': the column of the results table.
-    weights : tuple of Tensor [n_e], or None
-        Row weights.
-
-    Examples
-    --------
-    >>> envs = Environments.from_arrays([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], list("aabb"))
-    >>> EvaluationSet.from_environments(envs, "validation").names
-    ('a', 'b')
-    """
-
-    x: Features
-    names: tuple[str, ...]
-    rows: tuple[Tensor, ...]
-    targets: tuple[Tensor, ...]
-    split: str
-    weights: tuple[Tensor, ...] | None = None
-
-    @classmethod
-    def from_environments(cls, environments: Environments, split: str) -> EvaluationSet:
-        """Every row once, in place."""
-        bounds = list(zip(environments.offsets, environments.offsets[1:], strict=False))
-        return cls(
-            environments.x,
-            environments.names,
-            tuple(torch.arange(a, b) for a, b in bounds),
-            tuple(environments.y[a:b] for a, b in bounds),
-            split,
-            None
-            if environments.weights is None
-            else tuple(environments.weights[a:b] for a, b in bounds),
-        )
-
-    def with_features(self, x: Features) -> EvaluationSet:
-        """The same environments over other features of the same m rows."""
-        return replace(self, x=x)
-
-    def to(self, device: torch.device | str) -> EvaluationSet:
-        """The same rows on another device."""
-        return replace(
-            self,
-            x=self.x.to(device),
-            rows=tuple(rows.to(device) for rows in self.rows),
-            targets=tuple(y.to(device) for y in self.targets),
-            weights=None if self.weights is None else tuple(w.to(device) for w in self.weights),
-        )

@@ -1,0 +1,9 @@
+"""Rows that belong to named environments: validated, sorted by environment, split inside each."""
+
+from __future__ import annotations
+
+from invlearn.environments.evaluation_set import EvaluationSet
+from invlearn.environments.rows import Environments
+from invlearn.environments.splitting import stratified
+
+__all__ = ["Environments", "EvaluationSet", "stratified"]

@@ -1,0 +1,74 @@
+"""Rows to evaluate on, of environments that may share their features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from invlearn.environments.rows import Environments
+from invlearn.features import Features
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Environments to evaluate on, whose rows may share features.
+
+    Test environments that differ only in the shortcut (one digit in every color) share
+    their images: the features are forwarded once and every environment picks its rows.
+
+    Attributes
+    ----------
+    x : Features of m distinct rows
+    names : tuple of str
+    rows : tuple of Tensor [n_e], int64
+        Which of the m rows each environment is made of.
+    targets : tuple of Tensor [n_e] or [n_e, k]
+    split : str
+        'train', 'validation', 'test' or 'held-out': the column of the results table.
+    weights : tuple of Tensor [n_e], or None
+        Row weights.
+
+    Examples
+    --------
+    >>> envs = Environments.from_arrays([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], list("aabb"))
+    >>> EvaluationSet.from_environments(envs, "validation").names
+    ('a', 'b')
+    """
+
+    x: Features
+    names: tuple[str, ...]
+    rows: tuple[Tensor, ...]
+    targets: tuple[Tensor, ...]
+    split: str
+    weights: tuple[Tensor, ...] | None = None
+
+    @classmethod
+    def from_environments(cls, environments: Environments, split: str) -> EvaluationSet:
+        """Every row once, in place."""
+        bounds = list(zip(environments.offsets, environments.offsets[1:], strict=False))
+        return cls(
+            environments.x,
+            environments.names,
+            tuple(torch.arange(a, b) for a, b in bounds),
+            tuple(environments.y[a:b] for a, b in bounds),
+            split,
+            None
+            if environments.weights is None
+            else tuple(environments.weights[a:b] for a, b in bounds),
+        )
+
+    def with_features(self, x: Features) -> EvaluationSet:
+        """The same environments over other features of the same m rows."""
+        return replace(self, x=x)
+
+    def to(self, device: torch.device | str) -> EvaluationSet:
+        """The same rows on another device."""
+        return replace(
+            self,
+            x=self.x.to(device),
+            rows=tuple(rows.to(device) for rows in self.rows),
+            targets=tuple(y.to(device) for y in self.targets),
+            weights=None if self.weights is None else tuple(w.to(device) for w in self.weights),
+        )
