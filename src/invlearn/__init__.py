@@ -5,8 +5,8 @@ The public interface on one screen:
 - `InvariantClassifier`, `InvariantRegressor`: scikit-learn estimators whose `fit` takes
   `environments=`, a label per row.
 - `Environments`: rows that belong to named environments, validated and split.
-- `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM;
-  `register_objective` adds one's own.
+- `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM, SD, IB-ERM,
+  IB-IRM, CORAL, Fishr, AND-mask, SAND-mask, PAIR; `register_objective` adds one's own.
 - `LOSSES`, `get_loss`: squared, logistic, softmax.
 - `Trainer`, `Settings`, `PenaltySchedule`, `Stopping`: train any `torch.nn.Module`.
 - `train_together`: many runs at once, each with the results it has alone.

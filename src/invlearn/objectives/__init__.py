@@ -8,13 +8,20 @@ from typing import Any
 
 from invlearn.errors import OptionError, unknown_name
 from invlearn.ground.machine import WORKER_CALLS
+from invlearn.objectives.and_mask import ANDMask
 from invlearn.objectives.base import Objective
+from invlearn.objectives.coral import CORAL
 from invlearn.objectives.erm import ERM
+from invlearn.objectives.fishr import Fishr
 from invlearn.objectives.group_dro import GroupDRO
+from invlearn.objectives.ib_irm import IBERM, IBIRM
 from invlearn.objectives.iga import IGA
 from invlearn.objectives.irmv1 import IRMv1
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.objectives.mmrex import MMREx
+from invlearn.objectives.pair import PAIR
+from invlearn.objectives.sand_mask import SANDMask
+from invlearn.objectives.sd import SD
 from invlearn.objectives.vrex import VREx
 
 OBJECTIVES: dict[str, Objective] = {
@@ -27,6 +34,14 @@ OBJECTIVES: dict[str, Objective] = {
     "group-dro": GroupDRO(),
     "iga": IGA(),
     "meta-irm": MetaIRM(),
+    "sd": SD(),
+    "ib-erm": IBERM(),
+    "ib-irm": IBIRM(),
+    "coral": CORAL(),
+    "fishr": Fishr(),
+    "and-mask": ANDMask(),
+    "sand-mask": SANDMask(),
+    "pair": PAIR(),
 }
 
 
