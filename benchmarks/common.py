@@ -26,6 +26,7 @@ from invlearn.environments import Environments
 from invlearn.features import ChannelImages
 from invlearn.ground.machine import provenance
 from invlearn.training import Trainer
+from invlearn.training.update import make_update
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -95,7 +96,7 @@ def interleaved(
 
 def update(trainer: Trainer, step: int) -> None:
     """Make one update of a trainer, as its loop does."""
-    trainer._make(trainer._plan(step))
+    make_update(trainer, trainer._plan(step))
 
 
 def median_ratio(seconds: Sequence[float], other: Sequence[float]) -> float:

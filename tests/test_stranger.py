@@ -16,7 +16,7 @@ from invlearn import InvariantClassifier, Settings, Trainer, train_together
 from invlearn.cli import app
 from invlearn.errors import OptionError
 from invlearn.ground.machine import WORKER_CALLS
-from invlearn.training.together import fitting
+from invlearn.training.alike import fitting
 
 FILE = '''
 """Standard deviation of the risks in place of their variance."""

@@ -51,7 +51,7 @@ def test_late_reading_finds_the_step_that_diverged(learnable, net):
 def test_late_reading_looks_at_the_device_once_an_evaluation(learnable, net, monkeypatch):
     reads, read = [], Trainer._read
     monkeypatch.setattr(
-        Trainer, "_read", lambda self: reads.append(len(self._pending)) or read(self)
+        Trainer, "_read", lambda self: reads.append(len(self.history.pending)) or read(self)
     )
     own = trainer(learnable, net)
     own.lazy = True

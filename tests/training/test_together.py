@@ -18,7 +18,8 @@ from invlearn.objectives.base import Terms
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.objectives.vrex import VREx
 from invlearn.training import PenaltySchedule, Settings, Stopping, Trainer, train_together
-from invlearn.training.together import fitting, likeness, pays, small_step
+from invlearn.training.alike import fitting, likeness
+from invlearn.training.together import pays, small_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::invlearn.errors.CollapseWarning")
 

@@ -1,12 +1,13 @@
 """Training: the exact engine, schedules, settings and the loop."""
 
 from invlearn.training.engine import Engine
+from invlearn.training.history import Run
 from invlearn.training.runs import Batch
 from invlearn.training.schedules import PUBLISHED, PenaltySchedule
 from invlearn.training.settings import Settings
 from invlearn.training.stopping import Stopping
 from invlearn.training.together import train_together
-from invlearn.training.trainer import Run, Trainer
+from invlearn.training.trainer import Trainer
 
 __all__ = [
     "PUBLISHED",

@@ -116,6 +116,11 @@ class Recorder:
         for parts in self.kept.values():
             del parts[count:]
 
+    def risks(self, step: int, split: str) -> list[float]:
+        """The risks measured at a step in a split's environments; none if they were not."""
+        wanted = (step, split, "risk")
+        return [r["value"] for r in self.rows if (r["step"], r["split"], r["metric"]) == wanted]
+
     @property
     def curves(self) -> pd.DataFrame:
         """The table: environment, split, metric, value, step."""

@@ -11,10 +11,11 @@ from torch import Tensor
 from invlearn.errors import DivergenceError
 from invlearn.objectives.base import Terms
 from invlearn.training.derivatives import trainable
+from invlearn.training.history import Update
 from invlearn.training.risks import Parameters
 from invlearn.training.stack import Stack
 from invlearn.training.stacked_engine import StackedEngine
-from invlearn.training.trainer import Trainer, Update
+from invlearn.training.trainer import Trainer
 
 ADAM_OPTIONS: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
 """The options of torch's Adam that a stack knows, and their defaults."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import (
@@ -24,81 +23,14 @@ from invlearn.errors import (
 from invlearn.losses import Loss, get_loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective, Terms
-from invlearn.outputs import Outputs
-from invlearn.selection import Choice
 from invlearn.training.checks import check_rows, collapse
+from invlearn.training.divergence import LastFinite, copied, finite
 from invlearn.training.engine import Engine
-from invlearn.training.means import replayed, seeded_generator
+from invlearn.training.history import History, Run, Update
 from invlearn.training.recorder import Recorder
-from invlearn.training.runs import Batch
 from invlearn.training.settings import Settings, draw_batch
 from invlearn.training.stopping import Stopper, Stopping
-
-_LAYERS = 2  # Stream of random numbers for dropout and its like.
-
-
-@dataclass(frozen=True)
-class Update:
-    """A step that is to be made: its rows, and the numbers its schedules give.
-
-    numbers: the objective's hyperparameters; penalty_weight: its strength, NaN for an objective
-    without one; scale: factor on the whole loss, the L2 term included; resets: whether the
-    optimizer's state is emptied before it.
-    """
-
-    step: int
-    batch: Batch
-    numbers: Mapping[str, float]
-    penalty_weight: float
-    scale: float
-    lr: float
-    resets: bool
-
-    def check(self, terms: Terms) -> None:
-        """Raise DivergenceError unless the objective is finite."""
-        if not bool(torch.isfinite(terms.total)):
-            remedy = "Lower the learning rate"
-            if not math.isnan(self.penalty_weight):
-                remedy += " or the penalty weight, or use at_anneal='rescale'"
-            raise DivergenceError(f"the objective is not a finite number. {remedy}")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a training run leaves.
-
-    Attributes
-    ----------
-    model : nn.Module
-        Trained in place, or with `Settings.averaging` the averaged copy; after a divergence, as
-        it was at the last finite evaluation.
-    history : DataFrame
-        A row per step: step, total, penalty, penalty_weight (the strength), and a
-        'risk <environment>' for each.
-    curves : DataFrame
-        A row per evaluated step, environment, split and metric: environment, split, metric,
-        value, step. Step t is the model after t updates.
-    reason : 'finished', 'stopped', 'interrupted' or 'diverged'
-        A diverged trainer cannot go on: make a new one.
-    steps : int
-        Updates made.
-    messages : tuple of str
-        The warnings the run gave.
-    outputs : Outputs or None
-        What was kept of the predictions.
-    choice : Choice or None
-        What the stopping rule chose, with its statistic along the steps. Once training is over,
-        the model is that of its step if it was satisfied.
-    """
-
-    model: nn.Module
-    history: pd.DataFrame
-    curves: pd.DataFrame
-    reason: str
-    steps: int
-    messages: tuple[str, ...]
-    outputs: Outputs | None = None
-    choice: Choice | None = None
+from invlearn.training.update import make_update
 
 
 class Trainer:
@@ -189,9 +121,8 @@ class Trainer:
         self.step = 0
         self.device = parameter.device
         self.lazy = self.device.type != "cpu"  # Each look at a device's numbers waits for it.
-        self._pending: list[tuple[Update, Terms]] = []
+        self.history = History(environments.names)
         self._ended = ""  # The reason, once a stopping rule's model was put in place.
-        self._history: list[dict[str, float]] = []
 
     def run(self, *, until: int | None = None, progress: bool = False) -> Run:
         """Train from the current step to `until` (default: `settings.steps`).
@@ -223,8 +154,8 @@ class Trainer:
         """
         last = self.settings.steps if until is None else until
         last = self.step if self._ended else last
-        reason, cause, messages = self._ended or "finished", "", []
-        finite, finite_step = _copy(self.predictor), self.step
+        reason, cause = self._ended or "finished", ""
+        last_finite = LastFinite(self.predictor, self.step)
         steps: Iterable[int] = range(self.step, last)
         console = Console(stderr=True)
         if progress and console.is_terminal:
@@ -235,7 +166,7 @@ class Trainer:
                 if measured:
                     self._read()
                     self.recorder.measure(self.predictor, self.step)
-                    candidate = _copy(self.predictor)
+                    candidate = copied(self.predictor)
                     if self.stopper is not None and self.stopper.look(
                         self.recorder, candidate, self._penalty_start()
                     ):
@@ -245,12 +176,13 @@ class Trainer:
                 made = yield update
                 if isinstance(made, DivergenceError):
                     raise made
-                self._pending.append((update, self._make(update) if made is None else made))
+                made = make_update(self, update) if made is None else made
+                self.history.pending.append((update, made))
                 self.step = step + 1
                 if measured or not self.lazy:
                     self._read()
                 if measured:  # The objective was finite there, so the snapshot is sound.
-                    finite, finite_step = candidate, step
+                    last_finite.kept, last_finite.step = candidate, step
         except KeyboardInterrupt:
             reason = "interrupted"
         except DivergenceError as error:
@@ -263,26 +195,30 @@ class Trainer:
             if reason == "interrupted" or last >= self.settings.steps:
                 self.recorder.measure(self.predictor, self.step)
                 if self.stopper is not None:
-                    self.stopper.look(self.recorder, _copy(self.predictor))
-            if not self._finite():
+                    self.stopper.look(self.recorder, copied(self.predictor))
+            if not finite(self.predictor, self.recorder, self.step):
                 reason, cause = "diverged", "a parameter or a risk is not a finite number"
+        return self._left(reason, cause, last_finite)
+
+    def _left(self, reason: str, cause: str, last_finite: LastFinite) -> Run:
+        """What the run leaves, ended for a reason, and what it says of that."""
+        messages = []
         if reason == "diverged":
-            self.predictor.load_state_dict(finite)
-            self.recorder.drop_after(finite_step)
+            step = last_finite.restore(self.recorder, self.stopper)
             messages.append(
                 f"{self.objective.title} diverged at step {self.step}: {cause}. "
-                f"The model is the one of step {self._fall_back(finite_step)}."
+                f"The model is the one of step {step}."
             )
-            warnings.warn(messages[-1], DivergenceWarning, stacklevel=3)
+            warnings.warn(messages[-1], DivergenceWarning, stacklevel=4)
         elif reason == "stopped" or self.step >= self.settings.steps:
             if self.stopper is not None and self.stopper.restore(self.predictor):
                 self._ended = reason
             elif self.step == self.settings.steps:
-                risks = self._last_risks()
+                risks = self.recorder.risks(self.step, "train") or self.history.last_risks()
                 messages += collapse(self.objective, self.loss, self.environments, risks)
         return Run(
             self.predictor,
-            pd.DataFrame(self._history),
+            pd.DataFrame(self.history.rows),
             self.recorder.curves,
             reason,
             self.step,
@@ -290,14 +226,6 @@ class Trainer:
             self.recorder.outputs,
             None if self.stopper is None else self.stopper.choice,
         )
-
-    def _fall_back(self, finite_step: int) -> int:
-        """After a divergence: the step a stopping rule chooses among what is left, or the last."""
-        if self.stopper is not None and self.recorder.steps:
-            choice = self.stopper.choose(self.recorder)
-            if self.stopper.restore(self.predictor):
-                return choice.step
-        return finite_step
 
     def _penalty_start(self) -> int:
         """The step at which a scheduled penalty begins to change; before it nothing is decided."""
@@ -320,105 +248,30 @@ class Trainer:
             lr = settings.lr * settings.lr_factor(step)
         return Update(step, batch, numbers, weight, scale, lr, schedule.resets(step))
 
-    def _make(self, update: Update) -> Terms:
-        """Make an update of this run alone."""
-        if update.resets:
-            self.optimizer.state.clear()
-        if self.settings.lr_factor is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = update.lr
-        start_state = self.state
-        terms: Terms | None = None
-
-        def closure() -> Tensor:
-            nonlocal terms
-            self.optimizer.zero_grad()
-            seed = seeded_generator(self.seed, _LAYERS, update.step).initial_seed()
-            with replayed(seed), self.settings.products(self.device):
-                terms, self.state = self.engine.step(update.batch, start_state, update.numbers)
-            if not self.lazy:
-                update.check(terms)
-            return update.scale * (terms.total + self._finish_gradient(update.scale))
-
-        self.optimizer.step(closure)  # type: ignore[arg-type]
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        if terms is None:
-            name = self.settings.optimizer
-            raise OptionError(f"torch.optim.{name} never evaluated the objective.")
-        return terms
-
     def _read(self) -> None:
-        """Take the terms of the updates made since into the history, with one look at the device.
+        """Take the terms of the updates made since into the history.
 
         Raises
         ------
         DivergenceError
             Of the first update whose objective is not finite.
         """
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
-        rows = torch.stack(
-            [torch.stack([t.total, t.penalty, *t.risks.unbind()]) for _, t in pending]
-        ).tolist()
-        for (update, terms), (total, penalty, *risks) in zip(pending, rows, strict=True):
-            if not math.isfinite(total):
-                self.step = update.step
-                update.check(terms)
-            self._history.append(
-                {
-                    "step": update.step,
-                    "total": total,
-                    "penalty": penalty,
-                    "penalty_weight": update.penalty_weight,
-                }
-                | {
-                    f"risk {name}": risk
-                    for name, risk in zip(self.environments.names, risks, strict=True)
-                }
-            )
-
-    def _finish_gradient(self, scale: float) -> Tensor:
-        """Add the L2 term's gradient and scale all of it; returns the L2 term."""
-        l2 = self.settings.l2
-        term = torch.zeros((), dtype=torch.float64, device=self.device)
-        for p in self.model.parameters():
-            if p.grad is None:
-                continue
-            if l2:
-                p.grad.add_(p.detach(), alpha=2 * l2)
-                term += l2 * p.detach().square().sum()
-            if scale != 1.0:
-                p.grad.mul_(scale)
-        return term
-
-    def _last_risks(self) -> list[float]:
-        """Risks on the training rows at the end: measured, or else those of the last step."""
-        measured = [
-            row["value"]
-            for row in self.recorder.rows
-            if (row["step"], row["split"], row["metric"]) == (self.step, "train", "risk")
-        ]
-        return measured or [self._history[-1][f"risk {name}"] for name in self.environments.names]
-
-    def _finite(self) -> bool:
-        """Whether the parameters and the last measured risks are finite numbers."""
-        last = [r for r in self.recorder.rows if r["step"] == self.step and r["metric"] == "risk"]
-        return all(math.isfinite(row["value"]) for row in last) and all(
-            bool(torch.isfinite(p).all()) for p in self.predictor.parameters()
-        )
+        bad = self.history.read()
+        if bad is not None:
+            update, terms = bad
+            self.step = update.step
+            update.check(terms)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs: parameters, optimizer, objective state, step, records."""
         return {
-            "model": _copy(self.model),
-            "average": None if self.average is None else _copy(self.average),
+            "model": copied(self.model),
+            "average": None if self.average is None else copied(self.average),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "objective": copy.deepcopy(self.state),
             "step": self.step,
             "ended": self._ended,
-            "history": list(self._history),
+            "history": list(self.history.rows),
             "recorder": self.recorder.state_dict(),
             "stopper": None if self.stopper is None else self.stopper.state_dict(),
         }
@@ -438,11 +291,7 @@ class Trainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.state = copy.deepcopy(state["objective"])
         self.step, self._ended = state["step"], state["ended"]
-        self._history = list(state["history"])
+        self.history.rows = list(state["history"])
         self.recorder.load_state_dict(state["recorder"])
         if self.stopper is not None and state["stopper"] is not None:
             self.stopper.load_state_dict(state["stopper"])
-
-
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
