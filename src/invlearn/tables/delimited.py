@@ -68,8 +68,9 @@ class _Layout(NamedTuple):
 
 
 def _read(path: Path) -> pd.DataFrame:
-    layout = _checked_layout(path)
     with _text(path) as stream:
+        layout = _checked_layout(path, stream)
+        stream.seek(0)
         frame: pd.DataFrame = pd.read_csv(
             stream,
             sep=layout.delimiter,
@@ -91,29 +92,30 @@ def _read(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _checked_layout(path: Path) -> _Layout:
+def _checked_layout(path: Path, stream: io.TextIOBase) -> _Layout:
     """Delimiter, column names and number of rows, once every line is known to fit."""
-    delimiter = _delimiter(path)
-    with _text(path) as stream:
-        records = _records(path, stream, delimiter)
-        first = next(records, None)
-        if first is None:
+    head = "".join(islice(_lines(path, stream), _SNIFFED_ROWS))
+    delimiter = _delimiter(head)
+    stream.seek(0)
+    records = _records(path, stream, delimiter)
+    first = next(records, None)
+    if first is None:
+        raise DataFileError(
+            f"Expected a table in {quoted_path(path)}, the file is empty. "
+            "Write a line of column names and then one line per row."
+        )
+    names = [" ".join(name.split()) for name in first[1]]
+    _check_names(path, names)
+    rows = 0
+    for line, record in records:
+        rows += 1
+        if len(record) != len(names):
+            plural = "" if len(record) == 1 else "s"
             raise DataFileError(
-                f"Expected a table in {quoted_path(path)}, the file is empty. "
-                "Write a line of column names and then one line per row."
+                f"Line {line} of {quoted_path(path)} has {len(record)} field{plural}, expected "
+                f"{len(names)} as in its first line (separated by a {_NAMES[delimiter]}). "
+                "Repair or remove the line; put fields that hold the separator in quotes."
             )
-        names = [" ".join(name.split()) for name in first[1]]
-        _check_names(path, names)
-        rows = 0
-        for line, record in records:
-            rows += 1
-            if len(record) != len(names):
-                plural = "" if len(record) == 1 else "s"
-                raise DataFileError(
-                    f"Line {line} of {quoted_path(path)} has {len(record)} field{plural}, expected "
-                    f"{len(names)} as in its first line (separated by a {_NAMES[delimiter]}). "
-                    "Repair or remove the line; put fields that hold the separator in quotes."
-                )
     if rows == 0:
         raise DataFileError(
             f"Expected rows in {quoted_path(path)}, it holds only column names. "
@@ -122,12 +124,10 @@ def _checked_layout(path: Path) -> _Layout:
     return _Layout(delimiter, names, rows)
 
 
-def _delimiter(path: Path) -> str:
+def _delimiter(head: str) -> str:
     """The delimiter that splits most of the first lines as it splits the header."""
     best, choice = (0.0, 1), ","
     for delimiter in _DELIMITERS:
-        with _text(path) as stream:
-            head = "".join(islice(_lines(path, stream), _SNIFFED_ROWS))
         # Not strict: a broken quote is reported, with its line, once the delimiter is known.
         parsed = csv.reader(
             io.StringIO(head, newline=""), delimiter=delimiter, skipinitialspace=True
