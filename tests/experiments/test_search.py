@@ -16,7 +16,7 @@ from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.search import search
 from invlearn.experiments.search_scores import SCORES, best
 from invlearn.experiments.search_space import SETTINGS_SPACE, draw_plans, search_space
-from invlearn.learning import reference
+from invlearn.learning import fitting, reference
 from invlearn.methods import get_network
 
 TINY = {"rows_per_environment": 200, "validation_rows": 100, "test_rows": 50}
@@ -80,14 +80,16 @@ def test_draws_cover_every_range():
 
 def test_trap_search_never_evaluates_a_test_environment(tmp_path, monkeypatch):
     seen = []
-    train = module.train
 
-    def spy(*arguments, evaluations, **options):
-        seen.extend(data.split for data in evaluations)
-        return train(*arguments, evaluations=evaluations, **options)
+    def spied(function):
+        def spy(*arguments, evaluations, **options):
+            seen.extend(data.split for data in evaluations)
+            return function(*arguments, evaluations=evaluations, **options)
 
-    monkeypatch.setattr(module, "train", spy)
-    monkeypatch.setattr(reference, "train", spy)  # The reference ERM's.
+        return spy
+
+    monkeypatch.setattr(fitting, "make_trainer", spied(fitting.make_trainer))
+    monkeypatch.setattr(reference, "train", spied(reference.train))  # The reference ERM's.
     for score in SCORES:
         out = tmp_path / score
         options = {"draws": 1, "trials": 1, "dataset_options": TINY, "score": score}
@@ -230,6 +232,6 @@ def test_an_interrupted_search_resumes_to_the_same_table(tmp_path):
         progress=lambda done, total, what: seen.append(done),
         **asked,
     )
-    assert seen == [4]
+    assert seen == [3, 4]
     pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
     assert sorted(p.name for p in folder.iterdir()) == ["search.csv", "search.json"]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from invlearn.errors import DataFileError, UnknownNameError
-from invlearn.tables import column, read_table
+from invlearn.tables import column, delimited, read_table
 
 GOOD = "age,color\n31,red\n40,blue\n"
 
@@ -212,3 +212,13 @@ def test_column_error_stays_short_and_on_one_line():
     assert len(message.splitlines()) == 1
     assert len(message) < 500
     assert "and 4,980 more" in message
+
+
+def test_a_table_of_text_is_opened_once_for_all_its_passes(tmp_path, monkeypatch):
+    opened = []
+    once = delimited._bytes
+    monkeypatch.setattr(delimited, "_bytes", lambda path: opened.append(path) or once(path))
+    path = tmp_path / "table.csv"
+    path.write_text("a;b\n1;2\n")
+    assert read_table(path).to_dict("list") == {"a": [1], "b": [2]}
+    assert opened == [path]

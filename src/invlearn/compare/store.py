@@ -143,15 +143,6 @@ class Store:
         with np.load(path) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
-    def save_row(self, key: str, row: Mapping[str, Any]) -> None:
-        """Keep a finished run of a search."""
-        self.write(f"{_WORK}/{key}.row.json", json.dumps(row))
-
-    def load_row(self, key: str) -> dict[str, Any] | None:
-        """A search's run kept earlier, or None."""
-        path = self._work / f"{key}.row.json"
-        return dict(_read(path)) if path.exists() else None
-
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file whole or not at all."""
         return write_whole(self.folder / name, content)

@@ -8,68 +8,60 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from invlearn.compare.runner import Kept, Task, Work, run
 from invlearn.compare.store import Store
 from invlearn.datasets import load
-from invlearn.datasets.base import Benchmark, DatasetOptions, OptionValue
+from invlearn.datasets.base import Benchmark, OptionValue
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.recipes import describe_plan, get_recipe
-from invlearn.experiments.references import shared_reference
 from invlearn.experiments.search_scores import SCORES, best, late_risks, worst_group_score
 from invlearn.experiments.search_space import draw_plans, search_space
-from invlearn.ground.machine import provenance, run_all
-from invlearn.learning import Plan, evaluation_sets, train
-from invlearn.methods import Network, get_network, trial_seed
+from invlearn.experiments.trials import Trials
+from invlearn.ground.machine import provenance
+from invlearn.methods import Method, Network, Outcome, Problem, get_network, trial_seed
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One run of the search: a drawn plan on one data draw."""
+class SearchTrials:
+    """A benchmark's trials less the environments that are to test in, and what a run scores.
 
-    dataset: str
-    dataset_options: DatasetOptions
-    method: str
-    draw: int
-    trial: int
-    seed: int
-    plan: Plan
-    recipe: str
+    Attributes
+    ----------
+    trials : Trials
+    score : str
+    values : {name of a drawn method: {number: value}}
+    """
+
+    trials: Trials
     score: str
-    values: tuple[tuple[str, float], ...]
+    values: Mapping[str, Mapping[str, float]]
 
-    @property
-    def key(self) -> str:
-        """A file name for the run."""
-        return f"{self.method}-{self.draw}-{self.trial}"
+    def make(self, key: str) -> Problem:
+        """Draw a trial's data, and drop its test environments."""
+        problem = self.trials.make(key)
+        _validation(problem.data)
+        test = replace(problem.data.test, names=(), rows=(), targets=(), weights=None)
+        return replace(problem, data=replace(problem.data, test=test))
 
-
-def run_trial(trial: Trial) -> dict[str, Any]:
-    """Train on the training rows, measure training and validation rows, score."""
-    seed = trial_seed(trial.seed, trial.trial)
-    benchmark = load(trial.dataset, seed=seed, **dict(trial.dataset_options))
-    groups = trial.score == "worst-group"
-    run = train(
-        trial.plan,
-        benchmark.train,
-        benchmark.loss,
-        benchmark.n_outputs,
-        seed,
-        evaluations=evaluation_sets(benchmark.train, _validation(benchmark)),
-        keep_outputs=groups,
-    )
-    row = {"method": trial.method, "draw": trial.draw, "trial": trial.trial} | dict(trial.values)
-    if not groups:
-        return row | late_risks(run, trial.plan.settings.steps)
-    reference = shared_reference(
-        trial.dataset, trial.dataset_options, trial.recipe, None, seed, False
-    )
-    return row | worst_group_score(run, reference)
+    def keep(self, problem: Problem, method: Method, outcome: Outcome, store: Store | None) -> Kept:
+        """Score a run."""
+        assert isinstance(method, Network)
+        name, draw = method.name.rsplit("-", 1)
+        row: dict[str, Any] = {"method": name, "draw": int(draw), "trial": int(problem.key)}
+        if outcome.outputs is None:
+            found = late_risks(outcome.curves, method.planned.settings.steps)
+        else:
+            outputs = self.trials.with_reference(problem, method, outcome.outputs, store)
+            found = worst_group_score(outcome.curves, outputs)
+        values = self.values[method.name]
+        return Kept(Task(method.name, problem.key), {}, {**row, **values, **found})
 
 
 def search(
@@ -118,24 +110,36 @@ def search(
     base, options = get_recipe(dataset, recipe, oracle=False), dict(dataset_options or {})
     _validation(load(dataset, seed=trial_seed(seed, 0), **options)).require(2, "The search's rule")
     plans = {method.name: base.plan(method, steps=steps) for method in chosen}
-    fixed = tuple(sorted(options.items()))
-    todo = [
-        Trial(
-            dataset, fixed, name, draw, trial, seed, drawn, base.name, score, tuple(values.items())
-        )
-        for name, plan in plans.items()
-        for draw, (drawn, values) in enumerate(
-            draw_plans(plan, draws, seed, search_space(plan.objective, ranges))
-        )
-        for trial in range(trials)
-    ]
+    drawn, values = {}, {}
+    for method in chosen:
+        plan = plans[method.name]
+        space = search_space(plan.objective, ranges)
+        for draw, (own, numbers) in enumerate(draw_plans(plan, draws, seed, space)):
+            name, title = f"{method.name}-{draw}", f"{method.title}, draw {draw}"
+            drawn[name] = replace(
+                method, name=name, title=title, plan=own, keep_outputs=score == "worst-group"
+            )
+            values[name] = numbers
     by_hand = dict(ranges or {})
     asked = [dataset, list(methods), draws, trials, seed, base.name, options, score, by_hand]
     described = {name: describe_plan(plan) for name, plan in plans.items()}
     record = {"search": asked, "plans": described}
     store = Store.check(out, resume=resume)
     store.begin(record)
-    table = _run(todo, store, jobs, progress)
+    runs, _ = run(
+        Work(
+            SearchTrials(
+                Trials(dataset, tuple(sorted(options.items())), base.name, seed), score, values
+            ),
+            drawn,
+            store,
+        ),
+        [Task(name, str(trial)) for name in drawn for trial in range(trials)],
+        processes=jobs,
+        progress=progress,
+    )
+    table = pd.DataFrame([kept.facts for kept in runs.values()])
+    table = table.sort_values(["method", "draw", "trial"]).reset_index(drop=True)
     summary = {
         "dataset": dataset,
         "recipe": base.name,
@@ -154,22 +158,6 @@ def search(
     store.write("search.json", json.dumps(summary, indent=1))
     store.finish()
     return table
-
-
-def _run(
-    todo: Sequence[Trial], store: Store, jobs: int, progress: Callable[[int, int, str], None]
-) -> pd.DataFrame:
-    """The rows of all trials, of which some may be there already."""
-    rows = [row for trial in todo if (row := store.load_row(trial.key)) is not None]
-    missing = [trial for trial in todo if store.load_row(trial.key) is None]
-
-    def done(row: dict[str, Any]) -> None:
-        rows.append(row)
-        store.save_row(f"{row['method']}-{row['draw']}-{row['trial']}", row)
-        progress(len(rows), len(todo), f"{row['method']}, draw {row['draw']}")
-
-    run_all(run_trial, missing, processes=jobs, done=done)
-    return pd.DataFrame(rows).sort_values(["method", "draw", "trial"]).reset_index(drop=True)
 
 
 def _searchable(names: Sequence[str]) -> list[Network]:

@@ -14,16 +14,14 @@ the one with the lowest mean is the best; where none does, the one that comes ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import pandas as pd
-from torch import Tensor
 
 from invlearn.experiments.search_space import search_space
 from invlearn.methods import get_network
+from invlearn.outputs import Outputs
 from invlearn.selection import lowest_worst_group
-from invlearn.training import Run
 
 SCORES = ("worst-group", "late-risk")
 
@@ -37,17 +35,16 @@ MARGIN = 0.05
 """Share by which the mean risk has to beat the best constant's."""
 
 
-def worst_group_score(run: Run, reference: Mapping[str, Tensor]) -> dict[str, Any]:
+def worst_group_score(curves: pd.DataFrame, outputs: Outputs) -> dict[str, Any]:
     """Score of a run by 'worst-group', None where it has none, and the step it is taken at."""
-    assert run.outputs is not None
-    choice = lowest_worst_group(run.curves, "", run.outputs.with_reference(reference))
+    choice = lowest_worst_group(curves, "", outputs)
     found = choice.statistic if choice.satisfied else None
     return {"step": choice.step, "score": None if found is None else float(found[choice.step])}
 
 
-def late_risks(run: Run, steps: int) -> dict[str, Any]:
+def late_risks(curves: pd.DataFrame, steps: int) -> dict[str, Any]:
     """What 'late-risk' reads of a run: late validation risks, and the best constant's."""
-    curves = run.curves[run.curves["split"] == "validation"]
+    curves = curves[curves["split"] == "validation"]
     late = curves[curves["step"] > 0.75 * steps]
     if late.empty:  # The run diverged: it counts as no better than a constant.
         late = curves[curves["step"] == 0].assign(value=float("inf"))

@@ -8,7 +8,7 @@ from invlearn.compare.runner import Kept, Task
 from invlearn.compare.store import Store
 from invlearn.datasets import load
 from invlearn.datasets.base import DatasetOptions
-from invlearn.experiments.recipes import Recipe, get_recipe
+from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.references import shared_reference
 from invlearn.experiments.selecting import select_all
 from invlearn.learning.reference import Reference, reference_within
@@ -51,8 +51,7 @@ class Trials:
         """Apply every rule to the run; its outputs are kept only if asked for."""
         outputs, recipe = outcome.outputs, get_recipe(self.dataset, self.recipe)
         if outputs is not None and isinstance(method, Network):
-            reference = self._reference(problem, method, outputs, recipe, store)
-            outputs = outputs.with_reference(reference)
+            outputs = self.with_reference(problem, method, outputs, store)
         curves = outcome.curves.copy()
         curves.insert(0, "method", method.name)
         curves.insert(1, "problem", int(problem.key))
@@ -70,17 +69,19 @@ class Trials:
             outputs if self.keep_outputs else None,
         )
 
+    def with_reference(
+        self, problem: Problem, method: Network, outputs: Outputs, store: Store | None
+    ) -> Outputs:
+        """A run's outputs beside its trial's reference, which all methods share."""
+        return outputs.with_reference(self._reference(problem, method, outputs, store))
+
     def _reference(
-        self,
-        problem: Problem,
-        method: Network,
-        outputs: Outputs,
-        recipe: Recipe,
-        store: Store | None,
+        self, problem: Problem, method: Network, outputs: Outputs, store: Store | None
     ) -> Reference:
-        """The trial's reference: from this run, from another process, or trained."""
+        """From this run, from another process, or trained."""
         removed = method.kind == "reference"
         key = f"reference-{problem.key}" + ("-without-shortcut" if removed else "")
+        recipe = get_recipe(self.dataset, self.recipe)
         erm = recipe.plan(get_network("erm"), steps=self.steps).on(self.device, self.precision)
         found = reference_within(erm, method.planned, outputs)
         if found is None and store is not None:

@@ -118,7 +118,7 @@ def ready(
     seed: int,
     validation: Environments | None = None,
     start: nn.Module | None = None,
-    tests: Sequence[EvaluationSet] = (),
+    tests: Sequence[EvaluationSet] | None = None,
     keep_outputs: bool = False,
 ) -> Ready:
     """All of `fit` but the training, so that several may be trained at once.
@@ -151,7 +151,7 @@ def ready(
                 plan, rows, loss, n_outputs, seed, evaluations=evaluations
             )
         stopping = Stopping(rule, patience=how.patience, reference=reference)
-    elif tests:
+    elif tests is not None:
         validation = None if validation is None else validation.to(plan.device)
         evaluations = evaluation_sets(rows.to(plan.device), validation)
     trainer = make_trainer(
@@ -160,7 +160,7 @@ def ready(
         loss,
         n_outputs,
         seed,
-        evaluations=[*evaluations, *tests],
+        evaluations=[*evaluations, *(tests or ())],
         keep_outputs=keep_outputs,
         stopping=stopping,
         start=start,

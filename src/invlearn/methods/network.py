@@ -36,6 +36,8 @@ class Network(Method):
     leave_one_out : bool
         Also train without each training environment in turn, and measure it in that one: split
         'held-out' of the curves.
+    keep_outputs : bool
+        Leave the outputs on training and validation rows along the steps, for selection rules.
     """
 
     objective: Objective = OBJECTIVES["erm"]
@@ -43,6 +45,7 @@ class Network(Method):
     hyper: Mapping[str, float] = field(default_factory=dict)
     plan: Plan | None = None
     leave_one_out: bool = False
+    keep_outputs: bool = True
 
     @property
     def planned(self) -> Plan:
@@ -88,8 +91,8 @@ class Network(Method):
             data.n_outputs,
             seed=problem.seed,
             validation=data.validation,
-            tests=[data.test.to(plan.device)],
-            keep_outputs=True,
+            tests=[data.test.to(plan.device)] if data.test.names else [],
+            keep_outputs=self.keep_outputs,
         )
         numbers = first.trainer.objective.numbers
         name = plan.objective.strength

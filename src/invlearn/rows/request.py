@@ -117,5 +117,5 @@ def competing(request: RowsRequest, source: Source, inputs: Inputs) -> dict[str,
                 early_stopping=None if request.select is None else EarlyStopping(request.select),
                 device=request.device,
             )
-            methods[name] = replace(method, plan=plan)
+            methods[name] = replace(method, plan=plan, keep_outputs=False)
     return methods
