@@ -11,11 +11,12 @@ from torch import nn
 
 from invlearn.diagnostics.calibration import calibration
 from invlearn.diagnostics.diversity import diversity
+from invlearn.diagnostics.drift import representation_drift
 from invlearn.diagnostics.effect_estimates import column_names
 from invlearn.diagnostics.effects import feature_effects
 from invlearn.diagnostics.findings import Finding, left_out, predicted_rows
 from invlearn.diagnostics.intervals import check_draws
-from invlearn.diagnostics.invariance_gap import invariance_gap, representation_drift
+from invlearn.diagnostics.invariance_gap import invariance_gap
 from invlearn.diagnostics.reliance import feature_reliance
 from invlearn.diagnostics.risk_profile import collapse, dummy_gradients, risk_profile
 from invlearn.environments import Environments
