@@ -73,7 +73,7 @@ class ANDMask(GradientObjective):
     References
     ----------
     Parascandolo, Neitz, Orvieto, Gresele, Schoelkopf: Learning explanations that are hard to
-    vary, arXiv 2009.00329, section 3.
+    vary, arXiv 2009.00329.
 
     Examples
     --------

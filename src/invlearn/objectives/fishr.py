@@ -45,7 +45,7 @@ class Fishr(MeanObjective):
     References
     ----------
     Rame, Dancette, Cord: Fishr: Invariant Gradient Variances for Out-of-Distribution
-    Generalization, arXiv 2109.02934, section 3.
+    Generalization, arXiv 2109.02934.
 
     Examples
     --------

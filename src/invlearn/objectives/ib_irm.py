@@ -61,7 +61,7 @@ class IBERM(MeanObjective):
     References
     ----------
     Ahuja, Caballero, Zhang, Gagnon-Audet, Bengio, Mitliagkas, Rish: Invariance Principle Meets
-    Information Bottleneck for Out-of-Distribution Generalization, arXiv 2106.06607, section 4.
+    Information Bottleneck for Out-of-Distribution Generalization, arXiv 2106.06607.
 
     Examples
     --------
@@ -119,7 +119,7 @@ class IBIRM(MeanObjective):
     References
     ----------
     Ahuja, Caballero, Zhang, Gagnon-Audet, Bengio, Mitliagkas, Rish: Invariance Principle Meets
-    Information Bottleneck for Out-of-Distribution Generalization, arXiv 2106.06607, section 4.
+    Information Bottleneck for Out-of-Distribution Generalization, arXiv 2106.06607.
 
     Examples
     --------

@@ -42,9 +42,9 @@ def pareto_weights(
     - else: the largest 1ᵀ C α (descent), where no objective grows, C α ≥ 0, and α C a is at
       least the smaller of 0 and max C a.
 
-    Both are linear programs over a triangle, so the best corner is the best point: every corner
-    is computed. Constraints j with bound b_j are written as (c_j − b_j) α ≥ 0, which is the same
-    as Σ α = 1; corners are then cross products of two of them.
+    Both are linear programs over a triangle, so the best corner is the best point, and every corner
+    is computed. A constraint c α ≥ b is written as (c − b) α ≥ 0, the same where Σ α = 1;
+    corners are then cross products of two of them.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class PAIR(GradientObjective):
     References
     ----------
     Chen, Zhou, Bian, Xie, Wu, Zhang, Ma, Yang, Zhao, Han, Cheng: Pareto Invariant Risk
-    Minimization, arXiv 2206.07766, section 4.
+    Minimization, arXiv 2206.07766.
 
     Examples
     --------

@@ -35,7 +35,7 @@ class SD(MeanObjective):
     References
     ----------
     Pezeshki, Kaba, Bengio, Courville, Precup, Lajoie: Gradient Starvation: A Learning
-    Proclivity in Neural Networks, arXiv 2011.09468, section 3.
+    Proclivity in Neural Networks, arXiv 2011.09468.
 
     Examples
     --------
