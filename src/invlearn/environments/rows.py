@@ -19,7 +19,7 @@ from invlearn.environments.checked import (
     rows_of_part,
     tensor_of,
 )
-from invlearn.environments.splitting import stratified
+from invlearn.environments.splitting import stratified, stretches
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.features import Features, as_rows, concatenate, rows_of
 
@@ -42,6 +42,7 @@ class Environments:
         Environment e holds rows ``offsets[e]`` to ``offsets[e + 1]``.
     weights : Tensor [n] or None
         Non-negative row weights; None means 1 for every row.
+    groups, group_names : Tensor [n] or None, tuple of str; see `with_groups`
 
     Examples
     --------
@@ -55,6 +56,8 @@ class Environments:
     names: tuple[str, ...]
     offsets: tuple[int, ...]
     weights: Tensor | None = None
+    groups: Tensor | None = None
+    group_names: tuple[str, ...] = ()
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, tuple[Any, ...]], *, min_rows: int = 2) -> Environments:
@@ -196,8 +199,9 @@ class Environments:
 
     def to(self, device: torch.device | str) -> Environments:
         """The same rows on another device."""
-        weights = None if self.weights is None else self.weights.to(device)
-        return replace(self, x=self.x.to(device), y=self.y.to(device), weights=weights)
+        weights, groups = (None if t is None else t.to(device) for t in (self.weights, self.groups))
+        moved = replace(self, x=self.x.to(device), y=self.y.to(device))
+        return replace(moved, weights=weights, groups=groups)
 
     def require(self, count: int, purpose: str) -> None:
         """Raise EnvironmentsError unless there are at least `count` environments."""
@@ -213,8 +217,9 @@ class Environments:
         index = torch.cat([part + start for part, start in zip(rows, self.offsets, strict=False)])
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in rows])]).tolist()
         weights = None if self.weights is None else rows_of(self.weights, index)
-        x = as_rows(self.x).take(index)
-        return Environments(x, rows_of(self.y, index), self.names, tuple(offsets), weights)
+        groups = None if self.groups is None else rows_of(self.groups, index)
+        x, y = as_rows(self.x).take(index), rows_of(self.y, index)
+        return Environments(x, y, self.names, tuple(offsets), weights, groups, self.group_names)
 
     def select(self, names: Sequence[str]) -> Environments:
         """Only the environments named, in this order; UnknownNameError for one not there."""
@@ -227,7 +232,9 @@ class Environments:
             rows = slice(self.offsets[e], self.offsets[e + 1])
             part: tuple[Any, ...] = (as_rows(self.x).stretch(rows.start, rows.stop), self.y[rows])
             parts[name] = part if self.weights is None else (*part, self.weights[rows])
-        return Environments.from_parts(parts, min_rows=1)
+        chosen = Environments.from_parts(parts, min_rows=1)
+        groups = stretches(self.groups, self.offsets, map(self.names.index, names))
+        return replace(chosen, groups=groups, group_names=self.group_names)
 
     def with_features(self, x: Features) -> Environments:
         """The same rows with other features [n, ...]; EnvironmentsError for another length."""

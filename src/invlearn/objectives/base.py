@@ -106,6 +106,15 @@ class Objective(ABC):
         return 1
 
     @property
+    def reads_groups(self) -> bool:
+        """Whether its means are those of groups of rows [G], not of environments.
+
+        Those of a group that has no rows in a step are 0, and so is its 'mass'; the environments'
+        risks come as 'environment_risk' [E].
+        """
+        return False
+
+    @property
     def space(self) -> dict[str, Range]:
         """Search range of each hyperparameter."""
         return {f.name: f.metadata["search"] for f in fields(self) if "search" in f.metadata}

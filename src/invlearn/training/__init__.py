@@ -1,8 +1,8 @@
 """Training: the exact engine, schedules, settings and the loop."""
 
+from invlearn.training.batch import Batch
 from invlearn.training.engine import Engine
 from invlearn.training.history import Run
-from invlearn.training.runs import Batch
 from invlearn.training.schedules import PUBLISHED, PenaltySchedule
 from invlearn.training.settings import Settings
 from invlearn.training.stopping import Stopping

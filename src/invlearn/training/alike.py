@@ -11,7 +11,7 @@ import torch
 from invlearn.errors import StackingWarning
 from invlearn.features import ChannelImages, as_rows
 from invlearn.models import batch_norms
-from invlearn.training.runs import Batch
+from invlearn.training.batch import Batch
 from invlearn.training.stack import Stack
 from invlearn.training.stacked_engine import StackedEngine
 from invlearn.training.stacked_rows import StackedRows
@@ -47,6 +47,7 @@ def likeness(trainer: Trainer) -> Hashable | None:
         settings.precision,
         trainer.engine.classifier,
         len(trainer.environments),
+        len(trainer.environments.group_names),
         type(x),
         as_rows(x).n_channels,
         tuple(as_rows(x).row_shape),

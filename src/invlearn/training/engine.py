@@ -18,10 +18,11 @@ from invlearn.errors import DivergenceError, OptionError
 from invlearn.losses import Loss
 from invlearn.models import batch_norms
 from invlearn.objectives.base import Objective, State, Terms
+from invlearn.training.batch import Batch
 from invlearn.training.bilevel import meta_step
 from invlearn.training.classifier import classifier_of
 from invlearn.training.derivatives import add_gradient, trainable
-from invlearn.training.runs import Batch, OneRun
+from invlearn.training.runs import OneRun
 from invlearn.training.steps import Made, gradient_step, mean_step
 
 STEPS: dict[str, Callable[..., Made]] = {
@@ -129,7 +130,7 @@ class Engine:
             self.loss,
             batch,
             self.objective.numbers | dict(numbers or {}),
-            folds=self.objective.folds,
+            objective=self.objective,
             micro_batch=self.micro_batch,
             memory_budget=self.memory_budget,
             row_bytes=self._row_bytes,

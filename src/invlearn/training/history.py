@@ -14,7 +14,7 @@ from invlearn.errors import DivergenceError
 from invlearn.objectives.base import Terms
 from invlearn.outputs import Outputs
 from invlearn.selection import Choice
-from invlearn.training.runs import Batch
+from invlearn.training.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -21,31 +20,13 @@ from torch import Tensor, nn
 from invlearn.environments import Environments
 from invlearn.features import as_rows
 from invlearn.losses import Loss
-from invlearn.objectives.base import Outer
+from invlearn.objectives.base import Objective, Outer
+from invlearn.training.batch import Batch, n_means
 from invlearn.training.classifier import with_inputs
 from invlearn.training.derivatives import Risk, trainable
 from invlearn.training.means import empty, replayed, segment_sums
 from invlearn.training.risks import Parameters, SummedRisk
 from invlearn.training.streaming import Outputs, Streamed
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The rows of one step.
-
-    fold [n]: numbers their random parts, where an objective asks for some; seed: of all that
-    is drawn while the step is computed (DropGrad's noise, sampled pairs, dropout).
-    """
-
-    rows: Environments
-    fold: Tensor | None = None
-    seed: int = 0
-
-    def part(self, fold: int) -> Environments:
-        """The rows of one fold."""
-        assert self.fold is not None
-        bounds = pairwise(self.rows.offsets)
-        return self.rows.take([torch.nonzero(self.fold[a:b] == fold)[:, 0] for a, b in bounds])
 
 
 class Runs(ABC):
@@ -58,6 +39,8 @@ class Runs(ABC):
     loss : Loss
     folds : int
         Parts of each environment's rows, of which means are taken apart.
+    n_means : int
+        How many means are taken of a run's rows: E, or G over groups.
     batches : sequence of Batch
         Every run's.
     numbers : mapping
@@ -68,8 +51,8 @@ class Runs(ABC):
     y : Tensor [*shape, n, ...]
     index : Tensor [n]
         Environment number of every row.
-    weights, fold : Tensor [R, n]
-        Of the rows, R = 1 for a single run; the folds are None where there are none.
+    weights, fold, group : Tensor [R, n]
+        Of the rows, R = 1 for a single run; fold and group are None where they are not read.
     leaves : {name: Tensor [*shape, ...]}
         The parameters, as leaves of a graph.
     steps_made : int or None
@@ -79,6 +62,7 @@ class Runs(ABC):
     shape: tuple[int, ...]
     loss: Loss
     folds: int
+    n_means: int
     batches: Sequence[Batch]
     numbers: Mapping[str, Any]
     own: Sequence[Mapping[str, float]]
@@ -87,6 +71,7 @@ class Runs(ABC):
     index: Tensor
     weights: Tensor
     fold: Tensor | None
+    group: Tensor | None
     leaves: Parameters
     steps_made: int | None = None
 
@@ -125,9 +110,9 @@ class Runs(ABC):
 
     @cached_property
     def segment(self) -> Tensor:
-        """Number of every row's mean, [R, n]: run, environment, fold."""
+        """Number of every row's mean, [R, n]: run, environment or group, fold."""
         run = torch.arange(len(self.weights), device=self.device)[:, None]
-        segment = run * self.n_envs + self.index
+        segment = run * self.n_means + (self.index if self.group is None else self.group)
         if self.folds == 1:
             return segment
         assert self.fold is not None  # Looked at by the engine.
@@ -135,14 +120,15 @@ class Runs(ABC):
 
     @property
     def cells(self) -> tuple[int, ...]:
-        """Shape of the means: runs, environments, folds."""
-        return (*self.shape, self.n_envs, *([self.folds] if self.folds > 1 else []))
+        """Shape of the means: runs, environments or groups, folds."""
+        return (*self.shape, self.n_means, *([self.folds] if self.folds > 1 else []))
 
     def mass(self) -> Tensor:
-        """Sums of the row weights [*cells]; OptionError where one is 0."""
+        """Sums of the row weights [*cells]; OptionError where an environment's is 0."""
         mass = self._segment_sums(torch.ones_like(self.weights).flatten(), slice(None))
         # On a device the look would wait for it; the objective is NaN there, and training says so.
-        if mass.device.type == "cpu" and bool((mass <= 0).any()):
+        looked_at = self.group is None and mass.device.type == "cpu"
+        if looked_at and bool((mass <= 0).any()):
             cell = int(torch.nonzero(mass <= 0)[0])
             run, e = divmod(cell // self.folds, self.n_envs)
             raise empty(self.batches[run].rows.names[e])
@@ -157,22 +143,39 @@ class Runs(ABC):
             else:
                 found = self._segment_sums(rows, part)
             out[name] = found.reshape(*self.cells, *found.shape[1:])
+        if self.group is not None:
+            risks = moments["risk"]
+            assert isinstance(risks, Tensor)
+            out["environment_risk"] = self.environment_sums(risks.detach(), part)
         return out
+
+    def environment_sums(self, rows: Tensor, part: slice) -> Tensor:
+        """Weighted sums [*shape, E] of a part's numbers [R * m], one a row."""
+        run = torch.arange(len(self.weights), device=self.device)[:, None]
+        segment = (run * self.n_envs + self.index)[:, part].flatten()
+        n, weights = len(self.weights) * self.n_envs, self.weights[:, part].flatten()
+        return segment_sums(rows, segment, n, weights).reshape(*self.shape, self.n_envs)
 
     def _segment_sums(self, rows: Tensor, part: slice) -> Tensor:
         segment, weights = self.segment[:, part].flatten(), self.weights[:, part].flatten()
         return segment_sums(rows, segment, math.prod(self.cells), weights)
 
     def _products(self, rows: Outer, part: slice) -> Tensor:
-        """leftᵀ diag(w) right of every segment; a part's rows of an environment lie together."""
+        """leftᵀ diag(w) right of every segment.
+
+        A part's rows of an environment lie together; a group's do not, so for each all are taken.
+        """
         weights = self.weights[:, part]
         shape = weights.shape
         left, right = (side.to(torch.float64).reshape(*shape, -1) for side in rows)
         fold = None if self.fold is None else self.fold[:, part]
         out = []
-        for a, b in pairwise(min(max(offset - part.start, 0), shape[1]) for offset in self.offsets):
+        bounds = [min(max(offset - part.start, 0), shape[1]) for offset in self.offsets]
+        for i in range(self.n_means):
+            a, b = bounds[i : i + 2] if self.group is None else (0, shape[1])
             for k in range(self.folds):
                 w = weights[:, a:b]
+                w = w if self.group is None else w * (self.group[:, part] == i)
                 w = w if self.folds == 1 or fold is None else w * (fold[:, a:b] == k)
                 out.append((left[:, a:b] * w[..., None]).mT @ right[:, a:b])
         return torch.stack(out, 1).flatten(0, 1)
@@ -199,14 +202,15 @@ class OneRun(Runs):
         batch: Batch,
         numbers: Mapping[str, Any],
         *,
-        folds: int,
+        objective: Objective,
         micro_batch: int | None,
         memory_budget: int,
         row_bytes: float | None,
         classifier: str | None,
     ) -> None:
         rows = batch.rows
-        self.model, self.loss, self.batches, self.folds = model, loss, [batch], folds
+        self.model, self.loss, self.batches = model, loss, [batch]
+        self.folds, self.n_means = objective.folds, n_means(objective, rows)
         self.numbers, self.own = numbers, [numbers]
         self.shape, self.offsets, self.y = (), rows.offsets, rows.y
         device = rows.y.device
@@ -215,6 +219,8 @@ class OneRun(Runs):
         weights = ones if rows.weights is None else rows.weights.to(torch.float64)
         self.weights = weights[None]
         self.fold = None if batch.fold is None else batch.fold.to(device)[None]
+        groups = rows.groups if objective.reads_groups else None
+        self.group = None if groups is None else groups[None]
         self.leaves = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.micro_batch, self.memory_budget = micro_batch, memory_budget
         self.row_bytes, self.classifier = row_bytes, classifier

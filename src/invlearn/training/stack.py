@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from invlearn.losses import Loss
+from invlearn.objectives.base import Objective
+from invlearn.training.batch import Batch, n_means
 from invlearn.training.classifier import with_inputs
 from invlearn.training.derivatives import call, trainable
 from invlearn.training.engine import DEFAULT_MICRO_BATCH
 from invlearn.training.risks import Parameters, SummedRisk, leaves_of
-from invlearn.training.runs import Batch, Runs
+from invlearn.training.runs import Runs
 from invlearn.training.stacked_rows import StackedRows
 from invlearn.training.streaming import Outputs, Streamed
 
@@ -151,9 +153,10 @@ class ManyRuns(Runs):
         batches: Sequence[Batch],
         own: Sequence[Mapping[str, float]],
         *,
-        folds: int,
+        objective: Objective,
     ) -> None:
-        self.stack, self.rows, self.loss, self.folds = stack, rows, loss, folds
+        self.stack, self.rows, self.loss = stack, rows, loss
+        self.folds, self.n_means = objective.folds, n_means(objective, batches[0].rows)
         self.batches, self.own, self.shape = batches, own, (len(batches),)
         device = rows.x.device
         self.numbers = {
@@ -164,6 +167,7 @@ class ManyRuns(Runs):
         }
         self.offsets, self.y, self.index = rows.offsets, rows.y, rows.index
         self.weights, self.fold = rows.weights, rows.fold
+        self.group = rows.group if objective.reads_groups else None
         self.leaves = leaves_of(stack.parameters)
         self._sides: dict[int, StackedRows] = {}
 

@@ -9,8 +9,8 @@ import torch
 
 from invlearn.losses import Loss
 from invlearn.objectives.base import Objective
+from invlearn.training.batch import Batch
 from invlearn.training.engine import STEPS
-from invlearn.training.runs import Batch
 from invlearn.training.stack import ManyRuns, Stack
 from invlearn.training.stacked_rows import StackedRows
 from invlearn.training.steps import Made
@@ -43,7 +43,7 @@ class StackedEngine:
         """Evaluate the objective and its gradient on every run's batch, with its numbers."""
         rows, objective = self._layout(batches), self.objective
         state = None if states[0] is None else torch.stack(list(states)).to(rows.x.device)
-        runs = ManyRuns(self.stack, self.loss, rows, batches, numbers, folds=objective.folds)
+        runs = ManyRuns(self.stack, self.loss, rows, batches, numbers, objective=objective)
         if self._steps_made is not None:
             self._steps_made += 1
         elif objective.needs == "inner steps" and state is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invlearn.features import ChannelImages, Features, as_rows
-from invlearn.training.runs import Batch
+from invlearn.training.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class StackedRows:
     y : Tensor [R, n, ...]
     weights : Tensor [R, n], float64
     fold : Tensor [R, n] or None
+    group : Tensor [R, n] or None
     offsets : tuple of E + 1 int
     mass : Tensor [R, E]
         Sums of the weights.
@@ -40,6 +41,7 @@ class StackedRows:
     y: Tensor
     weights: Tensor
     fold: Tensor | None
+    group: Tensor | None
     offsets: tuple[int, ...]
     mass: Tensor
 
@@ -53,7 +55,7 @@ class StackedRows:
         room = counts.max(0).values
         ends = room.cumsum(0)
         n, device = int(ends[-1]), first.x.device
-        x, y, weights, fold = [], [], [], []
+        x, y, weights, fold, group = [], [], [], [], []
         for batch, cell, count in zip(batches, cells, counts, strict=True):
             order = cell.argsort(stable=True)
             cell = cell[order]
@@ -73,6 +75,8 @@ class StackedRows:
             weights.append(there)
             if batch.fold is not None:
                 fold.append(batch.fold[index].to(device, non_blocking=True))
+            if rows.groups is not None:
+                group.append(rows.groups[index_there])
         offsets = (0, *ends[k - 1 :: k].tolist())
         stacked = torch.stack(weights)
         channel = torch.repeat_interleave(torch.arange(n_envs * k) % k, room)
@@ -83,6 +87,7 @@ class StackedRows:
             torch.stack(y),
             stacked,
             torch.stack(fold) if fold else None,
+            torch.stack(group) if group else None,
             offsets,
             _masses(stacked, offsets),
         )
@@ -110,6 +115,7 @@ class StackedRows:
             self.y,
             weights,
             None,
+            self.group,
             self.offsets,
             _masses(weights, self.offsets),
         )

@@ -66,10 +66,16 @@ class Statistics:
         self.sums = {name: s.detach().requires_grad_() for name, s in self.found.items()}
         mass = runs.mass()
         n = mass.ndim
+        divisor = mass if runs.group is None else mass.where(mass > 0, 1.0)
         self.means = {"mass": mass} | {
-            name: s / mass.reshape(*mass.shape, *[1] * (s.ndim - n))
+            name: s / divisor.reshape(*mass.shape, *[1] * (s.ndim - n))
             for name, s in self.sums.items()
+            if name != "environment_risk"
         }
+        if runs.group is not None:
+            ones = torch.ones_like(runs.weights).flatten()
+            weights = runs.environment_sums(ones, slice(0, runs.offsets[-1]))
+            self.means["environment_risk"] = self.found["environment_risk"] / weights
 
     def _sums(self, outputs: Outputs, part: slice) -> dict[str, Tensor]:
         z, *h = (tensor.to(torch.float64).flatten(0, self.front) for tensor in outputs)
@@ -139,8 +145,8 @@ class Statistics:
 
         Micro-batches on which it does not are left out of its way back.
         """
-        if len(along) == 1:
-            return [[True] * self.runs.n_envs]
+        if len(along) == 1 or self.runs.group is not None:
+            return [[True] * self.runs.n_envs] * len(along)
         n = self.runs.n_envs
         rows = [
             torch.stack(

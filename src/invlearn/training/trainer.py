@@ -23,6 +23,7 @@ from invlearn.errors import (
 from invlearn.losses import Loss, get_loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective, Terms
+from invlearn.training.batch import n_means
 from invlearn.training.checks import check_rows, collapse
 from invlearn.training.divergence import LastFinite, copied, finite
 from invlearn.training.engine import Engine
@@ -117,7 +118,8 @@ class Trainer:
         self.optimizer = self.settings.make_optimizer(model)
         self.average = self.settings.make_average(model)
         self.predictor: nn.Module = model if self.average is None else self.average.module
-        self.state = self.objective.init(len(environments), parameter.detach().to(torch.float64))
+        count = n_means(self.objective, environments)
+        self.state = self.objective.init(count, parameter.detach().to(torch.float64))
         self.step = 0
         self.device = parameter.device
         self.lazy = self.device.type != "cpu"  # Each look at a device's numbers waits for it.
