@@ -37,7 +37,7 @@ def measure(methods: list[str], trials: int, seed: int, steps: int | None, earli
             Path(folder) / "out",
             progress=lambda done, total, what: print(f"{done} of {total}: {what}", flush=True),
         )
-    source = found.summary["provenance"]
+    source = found.record.provenance
     runs = trials * len(methods)
     record = {
         "methods": methods,

@@ -69,7 +69,7 @@ def test_building_blocks_run(scope):
     exec(first.replace("steps=500", "steps=110"), scope)
     assert set(scope["run"].curves["environment"]) == {"north", "south", "west"}
     exec(second.replace("steps=500", "steps=60"), scope)
-    assert "not identifiable" in scope["run"].choice.note
+    assert "not identifiable" in str(scope["run"].choice.note)
     exec(many.replace("steps=50", "steps=5"), scope)
     assert [run.steps for run in scope["runs"]] == [5] * 6
 

@@ -1,15 +1,17 @@
-"""The tables that a comparison leaves, on benchmarks and on one's own rows alike: their columns.
+"""What a comparison leaves, on benchmarks and on one's own rows alike: columns and entries.
 
 `docs/results.md` says what every column holds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
+from pydantic import BeforeValidator
 
 from invlearn.errors import OptionError
 
@@ -28,12 +30,38 @@ _EARLIER = {"objective": "method", "trial": "problem"}
 """Columns of the committed tables of benchmarks, by what they are called now."""
 
 
+Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+"""A number, which JSON has as null where it is NaN."""
+
+
 class Estimate(NamedTuple):
     """A number with its interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a report says of a method that took part.
+
+    Attributes
+    ----------
+    name, title : str
+    kind : 'usual', 'invariant' or 'reference'
+        What one would use anyway; a method of the IRM family; or one that was given what a user
+        lacks, which does not compete.
+    summary, source : str
+    settings : {what: how it was set}
+    """
+
+    name: str
+    title: str
+    kind: str
+    summary: str = ""
+    source: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from invlearn.diagnostics.held_out import Contender, compare_errors
+from invlearn.diagnostics.held_out import compare_errors
 from invlearn.metrics import METRICS
-from invlearn.results import RESULT_COLUMNS
+from invlearn.results import RESULT_COLUMNS, MethodInfo
 
 THREE = [
-    Contender("linear", "Linear", "usual", ""),
-    Contender("trees", "Trees", "usual", ""),
-    Contender("vrex", "V-REx", "invariant", ""),
+    MethodInfo("linear", "Linear", "usual", ""),
+    MethodInfo("trees", "Trees", "usual", ""),
+    MethodInfo("vrex", "V-REx", "invariant", ""),
 ]
 
 

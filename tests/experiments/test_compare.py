@@ -19,7 +19,7 @@ from invlearn.experiments import compare as module
 from invlearn.experiments import references
 from invlearn.experiments.compare import Request, compare
 from invlearn.experiments.recipes import Recipe, describe_plan, get_recipe
-from invlearn.experiments.request import describe_rule
+from invlearn.experiments.record import make_record
 from invlearn.experiments.selecting import select_all
 from invlearn.experiments.trials import Trials
 from invlearn.learning import evaluation_sets, train
@@ -27,9 +27,10 @@ from invlearn.learning.plan import Layers
 from invlearn.learning.reference import reference_within
 from invlearn.methods import Usual, get_method, get_network, known_methods
 from invlearn.objectives import get_objective
-from invlearn.reports import layout
+from invlearn.reports.benchmark import BenchmarkRecord, Said, Unsatisfied, Warned
+from invlearn.reports.record import from_json
 from invlearn.results import ORACLE_SUFFIX, RESULT_COLUMNS
-from invlearn.selection import RULES
+from invlearn.selection import RULES, Note
 from invlearn.training import PenaltySchedule
 
 SMALL = {"rows_per_environment": 200, "validation_rows": 100, "test_rows": 100}
@@ -108,14 +109,17 @@ def test_summary_is_json_that_says_where_the_numbers_come_from(done):
     for key in ("version", "torch", "python", "machine", "started"):
         assert summary["provenance"][key]
     assert summary["provenance"]["seconds"] > 0
+    assert summary["answer"]["outcome"] in ("helps", "as good")
+    again = from_json(BenchmarkRecord, (done.folder / "summary.json").read_text(encoding="utf-8"))
+    assert (again.dataset.target, again.seeds) == (done.record.dataset.target, done.record.seeds)
     assert summary["provenance"]["jobs"] == 1
     assert [m["name"] for m in summary["methods"]] == list(TINY.methods)
     assert summary["dataset"]["target"] == "p_e=0.9"
     assert summary["dataset"]["test_environments"] == SWEEP
     assert summary["dataset"]["options"] | SMALL == summary["dataset"]["options"]
     assert len(set(summary["seeds"])) == summary["trials"] == 2
-    assert summary["headline"] in {s["name"] for s in summary["selections"]}
-    assert [m["reference"] for m in summary["methods"]] == [False, True, False]
+    assert summary["headline"] in {rule["name"] for rule in summary["rules"]}
+    assert [m["kind"] for m in summary["methods"]] == ["usual", "reference", "invariant"]
 
 
 def test_runs_are_identical_over_processes(done, tmp_path):
@@ -147,7 +151,7 @@ def test_interrupted_comparison_resumes_to_the_same_results(done, tmp_path):
         TINY, folder, jobs=1, resume=True, progress=lambda n, total, _: seen.append((n, total))
     )
     assert seen == [(n, 6) for n in range(1, 7)]
-    assert [w["message"] for w in resumed.summary["warnings"]].count("from before") == 1
+    assert [w.message for w in resumed.record.warnings].count("from before") == 1
     assert not work.exists()
     same(resumed, done)
 
@@ -244,6 +248,15 @@ def selected(curves, recipe):
     return [select_all(run, None, recipe, "p_e=0.9") for _, run in runs]
 
 
+def told(method, trial, unsatisfied, notes, messages):
+    facts = {"unsatisfied": unsatisfied, "notes": notes}
+    return Kept(Task(method, f"{trial:03d}"), {}, facts, messages=messages)
+
+
+def described(recipe, rules, runs):
+    return make_record(TINY, load("linear-sem", seed=0), recipe, (), list(rules), runs, {})
+
+
 @pytest.mark.parametrize("oracle", [True, False])
 def test_trap_results_of_an_oracle_recipe_say_so_in_every_selection(oracle, done):
     results = pd.concat([one.results for one in selected(done.curves, made_up(oracle))])
@@ -254,13 +267,8 @@ def test_trap_results_of_an_oracle_recipe_say_so_in_every_selection(oracle, done
         assert all(label.endswith(ORACLE_SUFFIX) for label in labels)
     else:
         assert {label for label in labels if "oracle" in label} == {"oracle"}
-    summary = {
-        **done.summary,
-        "selections": [describe_rule(rule) for rule in RULES.values()],
-        "headline": "risks-agree",
-        "recipe": {**done.summary["recipe"], "oracle": oracle},
-    }
-    shown = layout.rules(results, summary)
+    every = described(made_up(oracle), RULES.values(), ())
+    shown = replace(every, headline="risks-agree").shown_rules(results)
     assert {rule.name for rule in shown} == labels
     assert all(rule.explanation and "-" not in rule.title for rule in shown)
     for rule in shown:
@@ -275,14 +283,30 @@ def test_trap_the_irm_papers_recipe_is_an_oracle():
 def test_rules_that_fell_back_are_listed_with_their_trials(done):
     curves = done.curves.copy()
     curves.loc[curves["metric"] == "constant_risk", "value"] = 0.0  # Nothing can beat it.
-    found = [
-        Kept(Task(one.method, f"{one.problem:03d}"), {}, {"unsatisfied": one.unsatisfied})
+    runs = [
+        told(one.method, one.problem, one.unsatisfied, one.notes, ("slow",))
         for one in selected(curves, made_up(False))
     ]
-    unsatisfied = module._by_method(found, "unsatisfied")
-    assert unsatisfied == [
-        {"selection": "risks-agree", "method": name, "trials": [0, 1]} for name in TINY.methods
+    record = described(made_up(False), [RULES["last"]], runs)
+    assert record.unsatisfied == tuple(
+        Unsatisfied("risks-agree", name, (0, 1)) for name in TINY.methods
+    )
+    assert record.warnings[:2] == (Warned("erm", 0, "slow"), Warned("erm-grayscale", 0, "slow"))
+    assert record.said == ()
+
+
+def test_the_same_note_of_several_trials_is_one():
+    note = Note("not identifiable", numbers="3 %")
+    other = note._replace(numbers="4 %")
+    # A kept run's note comes back from JSON as a list.
+    runs = [
+        told("vrex", trial, (), {"last": list(other) if trial == 1 else note}, ())
+        for trial in range(3)
     ]
+    assert described(made_up(False), [RULES["last"]], runs).said == (
+        Said("last", "vrex", (0, 2), note),
+        Said("last", "vrex", (1,), other),
+    )
 
 
 def test_plan_takes_a_methods_own_settings_over_the_common_ones():
@@ -344,9 +368,9 @@ def test_trap_every_test_environment_is_reported_alone(done):
 
 def test_summary_says_what_was_given_by_hand(tmp_path):
     request = replace(TINY, methods=("irmv1",), trials=1, hyper={"irmv1": {"penalty_weight": 3.0}})
-    summary = compare(request, tmp_path / "out", jobs=1).summary
-    assert "Given by hand instead: irmv1.penalty_weight=3, steps=12." in summary["recipe"]["note"]
-    assert summary["provenance"]["command"].startswith("invlearn compare colored-digits")
+    record = compare(request, tmp_path / "out", jobs=1).record
+    assert "Given by hand instead: irmv1.penalty_weight=3, steps=12." in record.recipe.note
+    assert record.provenance["command"].startswith("invlearn compare colored-digits")
 
 
 def test_methods_of_a_trial_share_their_reference():

@@ -104,7 +104,7 @@ def test_resume_runs_again_what_lost_its_outputs(tmp_path):
         lost.append(path)
     assert lost
     made = compare(request, tmp_path / "out", jobs=1, resume=True)
-    assert "groups-agree" in {rule["name"] for rule in made.summary["selections"]}
+    assert "groups-agree" in {rule.name for rule in made.record.rules}
 
 
 def test_ablation_takes_meta_irms_settings_and_its_own_part():

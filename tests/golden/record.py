@@ -111,9 +111,9 @@ def _own_rows(text: str, *more: str) -> Values:
                 out[f"{row['method']}: ({what}), {summary['metric']}, {end}"] = float(number)
     out["outcome"] = summary["answer"]["outcome"]
     out["recommended"] = summary["answer"]["recommended"]
-    for method, settings in summary["settings"].items():
-        for what, text in settings.items():
-            out[f"{method}: {what}"] = text
+    for method in summary["methods"]:
+        for what, text in method["settings"].items():
+            out[f"{method['name']}: {what}"] = text
     return out
 
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from invlearn.results import RESULT_COLUMNS
+from invlearn.reports.benchmark import (
+    BenchmarkRecord,
+    DatasetInfo,
+    RecipeInfo,
+    Rule,
+    Said,
+    Unsatisfied,
+)
+from invlearn.results import RESULT_COLUMNS, MethodInfo
+from invlearn.selection import Note
 
 TRAINING = ["p_e=0.1", "p_e=0.2"]
 TESTS = [f"p_e={p / 10:.1f}" for p in range(1, 10)]
@@ -30,7 +39,26 @@ class Experiment:
 
     results: pd.DataFrame
     curves: pd.DataFrame
-    summary: dict[str, Any] = field(default_factory=dict)
+    record: BenchmarkRecord
+
+    def change(self, **changes: Any) -> None:
+        """Put other values in the record."""
+        self.record = replace(self.record, **changes)
+
+    def change_dataset(self, **changes: Any) -> None:
+        self.change(dataset=replace(self.record.dataset, **changes))
+
+    def change_rule(self, **changes: Any) -> None:
+        first, *others = self.record.rules
+        self.change(rules=(replace(first, **changes), *others))
+
+    def change_title(self, place: int, title: str) -> None:
+        methods = list(self.record.methods)
+        methods[place] = replace(methods[place], title=title)
+        self.change(methods=tuple(methods))
+
+    def tune_on_the_test_environment(self) -> None:
+        self.change(recipe=replace(self.record.recipe, oracle=True))
 
 
 def make(
@@ -69,59 +97,50 @@ def make(
     tuned = curves[curves["step"] == 150].assign(selection="last (oracle hyperparameters)")
     results = pd.concat([oracle, last, tuned, agree], ignore_index=True)
     results = results.reindex(columns=list(RESULT_COLUMNS))
-    return Experiment(results, curves, summary(list(levels), trials, regression))
+    return Experiment(results, curves, record(list(levels), trials, regression))
 
 
-def summary(names: list[str], trials: int, regression: bool) -> dict[str, Any]:
+def record(names: list[str], trials: int, regression: bool) -> BenchmarkRecord:
     titles = {"erm": "ERM", "irmv1": "IRMv1", "vrex": "V-REx", "erm-grayscale": "ERM, grayscale"}
-    return {
-        "dataset": {
-            "name": "Colored digits",
-            "summary": "Digits whose colour goes with the label, differently in every environment.",
-            "source": "made up",
-            "options": {"label_noise": 0.25},
-            "description": {"rows per environment": 1000, "classes": 2},
-            "target": TARGET,
-            "training_environments": TRAINING,
-            "test_environments": TESTS,
-            "loss": "squared" if regression else "logistic",
-        },
-        "methods": [
-            {
-                "name": name,
-                "title": titles[name],
-                "summary": f"What {titles[name]} does in one sentence.",
-                "source": "A paper, 2019",
-                "reference": name == "erm-grayscale",
-                "hyperparameters": {} if name == "erm" else {"penalty_weight": 100.0},
-            }
+    kinds = {"erm": "usual", "erm-grayscale": "reference"}
+    return BenchmarkRecord(
+        methods=tuple(
+            MethodInfo(
+                name,
+                titles[name],
+                kinds.get(name, "invariant"),
+                f"What {titles[name]} does in one sentence.",
+                "A paper, 2019",
+                {} if name == "erm" else {"penalty_weight": 100.0},
+            )
             for name in names
-        ],
-        "selections": [
-            {
-                "name": "risks-agree",
-                "title": "Risks agree",
-                "explanation": "The step at which the validation risks differ least.",
-                "oracle": False,
-            },
-            {"name": "last", "title": "Last step", "explanation": "No choice.", "oracle": False},
-            {
-                "name": "oracle",
-                "title": "Best target accuracy",
-                "explanation": "The step that is best in the target.",
-                "oracle": True,
-            },
-        ],
-        "recipe": {
-            "name": "small",
-            "oracle": False,
-            "note": "A small recipe.",
-            "settings": {"steps": 200},
-        },
-        "headline": "risks-agree",
-        "trials": trials,
-        "seed": 0,
-        "provenance": {
+        ),
+        dataset=DatasetInfo(
+            name="Colored digits",
+            summary="Digits whose colour goes with the label, differently in every environment.",
+            source="made up",
+            options={"label_noise": 0.25},
+            description={"rows per environment": 1000, "classes": 2},
+            target=TARGET,
+            training_environments=tuple(TRAINING),
+            test_environments=tuple(TESTS),
+            loss="squared" if regression else "logistic",
+        ),
+        rules=(
+            Rule(
+                "risks-agree",
+                "Risks agree",
+                "The step at which the validation risks differ least.",
+                False,
+            ),
+            Rule("last", "Last step", "No choice.", False),
+            Rule("oracle", "Best target accuracy", "The step that is best in the target.", True),
+        ),
+        recipe=RecipeInfo("small", False, "A small recipe.", {"steps": 200}),
+        headline="risks-agree",
+        trials=trials,
+        seed=0,
+        provenance={
             "command": "invlearn run small --seed 0",
             "version": "0.1.0",
             "torch": "2.13.0",
@@ -132,9 +151,7 @@ def summary(names: list[str], trials: int, regression: bool) -> dict[str, Any]:
             "started": "2025-01-01T00:00:00Z",
             "seconds": 754.2,
         },
-        "warnings": [],
-        "unsatisfied": [],
-    }
+    )
 
 
 @pytest.fixture
@@ -147,9 +164,10 @@ def build() -> Callable[..., Experiment]:
     return make
 
 
-NOTE = (
-    "not identifiable from these environments: the rows are as frequent in each "
-    "({share} %); 'last' chose instead"
+NOTE = Note(
+    "not identifiable from these environments",
+    "the rows are as frequent in each",
+    instead="'last' chose instead",
 )
 
 
@@ -166,15 +184,17 @@ def statistics(experiment) -> pd.DataFrame:
                 rows.append((method, trial, "risks-agree", step, value, 0.02, chosen))
                 rows.append((method, trial, "other", step, 0.5, 0.1, step == 0))
     columns = ["method", "problem", "selection", "step", "value", "bound", "chosen"]
-    experiment.summary["selections"][0]["statistic"] = "error here, less error there"
-    experiment.summary["unsatisfied"] = [
-        {"selection": "risks-agree", "method": "erm", "trials": [0, 1, 2]},
-        {"selection": "risks-agree", "method": "vrex", "trials": [1]},
-    ]
-    experiment.summary["notes"] = [
-        {"selection": "risks-agree", "method": "erm-grayscale", "trials": [t], "note": note}
-        for t, note in enumerate(NOTE.format(share=27 + t) for t in range(3))
-    ]
+    experiment.change_rule(statistic="error here, less error there")
+    experiment.change(
+        unsatisfied=(
+            Unsatisfied("risks-agree", "erm", (0, 1, 2)),
+            Unsatisfied("risks-agree", "vrex", (1,)),
+        ),
+        said=tuple(
+            Said("risks-agree", "erm-grayscale", (t,), NOTE._replace(numbers=f"{27 + t} %"))
+            for t in range(3)
+        ),
+    )
     return pd.DataFrame(rows, columns=columns)
 
 

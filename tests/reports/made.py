@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from invlearn.diagnostics.findings import Finding
-from invlearn.diagnostics.held_out import Contender, HeldOut, compare_errors
+from invlearn.diagnostics.held_out import HeldOut, compare_errors
 from invlearn.metrics import METRICS
-from invlearn.reports.own_rows import OwnRows, render
-from invlearn.reports.verdict import verdict
+from invlearn.reports.found import Found
+from invlearn.reports.own_rows import render
+from invlearn.reports.own_rows_answer import own_rows_answer
+from invlearn.reports.record import Answer, OwnRowsRecord
+from invlearn.results import MethodInfo
 
 PIXEL = b"\x89PNG not a real one"
 CONTENDERS = (
-    Contender("irmv1", "IRMv1", "invariant", "Penalizes a final layer that is not best in each."),
-    Contender("erm", "ERM, linear", "usual", "Ordinary training on the pooled rows."),
-    Contender("vrex", "V-REx", "invariant", "Penalizes unequal risks."),
-    Contender("boosting", "Gradient boosting", "usual", "Trees, each mending the last."),
-    Contender("group-dro", "Group DRO", "usual", "Weights the worst environment."),
+    MethodInfo("irmv1", "IRMv1", "invariant", "Penalizes a final layer that is not best in each."),
+    MethodInfo("erm", "ERM, linear", "usual", "Ordinary training on the pooled rows."),
+    MethodInfo("vrex", "V-REx", "invariant", "Penalizes unequal risks."),
+    MethodInfo("boosting", "Gradient boosting", "usual", "Trees, each mending the last."),
+    MethodInfo("group-dro", "Group DRO", "usual", "Weights the worst environment."),
 )
 HOSPITALS = {"Bergen": 0.8, "Leiden": 0.78, "Porto": 0.83, "Turku": 0.76, "Zadar": 0.45}
 
@@ -40,7 +44,7 @@ def share_right(name: str, level: float, helps: bool) -> float:
 
 def make_found(
     levels: dict[str, float],
-    contenders: Sequence[Contender] = CONTENDERS,
+    contenders: Sequence[MethodInfo] = CONTENDERS,
     metric: str = "accuracy",
     helps: bool = True,
     rows: int = 400,
@@ -65,9 +69,53 @@ def failed_in(found: HeldOut, *places: tuple[str, str]) -> HeldOut:
     return replace(found, values=values, draws=draws)
 
 
-def make_content(found: HeldOut | None = None) -> OwnRows:
+@dataclass(frozen=True)
+class Content:
+    """A comparison's record with its table, and what both were made of."""
+
+    record: OwnRowsRecord
+    found: HeldOut
+
+    @property
+    def results(self) -> pd.DataFrame:
+        return self.found.table(dict.fromkeys(self.found.environments, "without some, seed 0"))
+
+    @property
+    def answer(self) -> Answer:
+        return own_rows_answer(self.record)
+
+    def change(self, **changes: Any) -> Content:
+        """The same with other values in the record."""
+        return replace(self, record=replace(self.record, **changes))
+
+    def set_as(self, name: str, settings: Mapping[str, str]) -> Content:
+        """The same with other settings of one method."""
+        return self.change(
+            methods=tuple(
+                replace(method, settings=settings) if method.name == name else method
+                for method in self.record.methods
+            )
+        )
+
+    def measured(self, found: HeldOut) -> Content:
+        """The same with other numbers."""
+        return replace(self, found=found).change(overall=found.overall())
+
+
+def shown(found: HeldOut) -> Found:
+    """What the figures take."""
+    content = make_content(found)
+    return Found.read(content.record, content.results)
+
+
+def make_content(found: HeldOut | None = None) -> Content:
     """A comparison of five methods in five hospitals, in the third of which a shortcut fails."""
     found = make_found(HOSPITALS) if found is None else found
+    settings = {
+        "irmv1": {"penalty weight": "chosen by leaving environments out: 100, 100, 10",
+                  "steps": "600"},
+        "erm": {"weight decay": "0.001"},
+    }  # fmt: skip
     effects = pd.DataFrame(
         {
             "feature": ["coughs", "scanner"] + [f"blood value {i}" for i in range(8)],
@@ -84,16 +132,20 @@ def make_content(found: HeldOut | None = None) -> OwnRows:
             "new": [True, False],
         }
     )
-    return OwnRows(
+    record = OwnRowsRecord(
+        methods=tuple(replace(c, settings=settings.get(c.name, {})) for c in found.contenders),
+        trials=1,
+        seed=0,
+        metric=found.metric.name,
+        overall=found.overall(),
+        draws=len(found.draws),
         title="hospitals.csv",
         target="ill",
         environment="hospital",
         task="classification" if found.metric.higher_is_better else "regression",
         classes=("healthy", "ill") if found.metric.higher_is_better else (),
-        found=found,
         environments=dict(zip(found.environments, found.rows, strict=True)),
         folds=tuple((name,) for name in found.environments),
-        verdict=verdict(found),
         findings=(
             Finding("diversity", "The environments differ", "They do.", "Nothing to do.", "good",
                     pd.DataFrame()),
@@ -110,38 +162,37 @@ def make_content(found: HeldOut | None = None) -> OwnRows:
         columns={"age": "number", "scanner": "category", "admitted": "date", "coughs": "number",
                  "patient": "left out: a different value in every row"},
         notes=("3 of 2,003 rows had no value of “ill” and were dropped.",),
-        settings={"irmv1": {"penalty weight": "chosen by leaving environments out: 100, 100, 10",
-                            "steps": "600"},
-                  "erm": {"weight decay": "0.001"}},
         next_command="invlearn fit hospitals.csv --target ill --environment hospital "
         "--method irmv1 --out model",
         provenance={"command": "invlearn compare hospitals.csv --target ill --environment hospital",
                     "version": "0.1.0", "commit": "", "machine": "x86_64, 2 cores",
-                    "started": "2025-01-01T00:00:00Z", "seconds": "3754.2", "seed": "0"},
+                    "started": "2025-01-01T00:00:00Z", "seconds": "3754.2"},
     )  # fmt: skip
+    return Content(record, found)
 
 
-def make_alone() -> OwnRows:
+def make_alone() -> Content:
     """Measured in Zadar alone, trained on the other four hospitals."""
     content = make_content(make_found({"Zadar": HOSPITALS["Zadar"]}, rows=60))
-    return replace(
-        content,
+    return content.change(
         environments=dict.fromkeys(HOSPITALS, 1400) | {"Zadar": 60},
         folds=(("Zadar",),),
     )
 
 
-def make_twelve() -> OwnRows:
+def make_twelve() -> Content:
     """Twelve clinics in ten rounds: two of two, eight of one."""
     names = [f"clinic {i}" for i in range(1, 13)]
     content = make_content(make_found(dict(zip(names, [0.8] * 11 + [0.45], strict=True))))
     pairs = (("clinic 1", "clinic 7"), ("clinic 2", "clinic 12"))
     paired = {name for pair in pairs for name in pair}
-    return replace(content, folds=(*pairs, *((name,) for name in names if name not in paired)))
+    return content.change(folds=(*pairs, *((name,) for name in names if name not in paired)))
 
 
-def page(content: OwnRows) -> str:
-    return render(content, {"by_environment": PIXEL, "worst_against_mean": PIXEL})
+def page(content: Content, answer: Answer | None = None) -> str:
+    found = Found.read(content.record, content.results)
+    pixels = {"by_environment": PIXEL, "worst_against_mean": PIXEL}
+    return render(found, content.answer if answer is None else answer, pixels)
 
 
 class Page(HTMLParser):

@@ -12,7 +12,6 @@ from invlearn.reports.figures import (
     accuracy_by_environment,
     agreement,
     draw_all,
-    save_all,
     training_curves,
 )
 
@@ -27,7 +26,7 @@ def legend(figure: Figure) -> list[str]:
 
 
 def test_accuracy_by_environment(experiment):
-    figure = accuracy_by_environment(experiment.results, experiment.summary, "risks-agree")
+    figure = accuracy_by_environment(experiment.results, experiment.record, "risks-agree")
     ax = figure.axes[0]
     assert len(ax.containers) == 4
     lines = [container.lines[0] for container in ax.containers]
@@ -50,13 +49,13 @@ def test_accuracy_by_environment(experiment):
 
 @pytest.mark.parametrize("name", ["oracle", "last (oracle hyperparameters)"])
 def test_oracle_is_in_the_title(experiment, name):
-    figure = accuracy_by_environment(experiment.results, experiment.summary, name)
+    figure = accuracy_by_environment(experiment.results, experiment.record, name)
     assert "oracle: looked at the test environment" in titles(figure)
 
 
 def test_oracle_headline_in_every_title(experiment):
-    experiment.summary["headline"] = "oracle"
-    drawn = draw_all(experiment.results, experiment.curves, experiment.summary)
+    experiment.change(headline="oracle")
+    drawn = draw_all(experiment.results, experiment.curves, experiment.record)
     assert "ORACLE" in titles(drawn["training_curves"])
     assert all("oracle" in titles(figure) for figure in drawn.values())
 
@@ -65,25 +64,25 @@ def test_named_environments(experiment):
     names = {"p_e=0.1": "north", "p_e=0.2": "south", "p_e=0.9": "west"}
     keep = experiment.results["environment"].isin(list(names))
     results = experiment.results[keep].replace({"environment": names})
-    experiment.summary["dataset"] |= {
-        "training_environments": ["north", "south"],
-        "test_environments": ["north", "south", "west"],
-        "target": "west",
-    }
-    ax = accuracy_by_environment(results, experiment.summary, "last").axes[0]
+    experiment.change_dataset(
+        training_environments=("north", "south"),
+        test_environments=("north", "south", "west"),
+        target="west",
+    )
+    ax = accuracy_by_environment(results, experiment.record, "last").axes[0]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["north", "south", "west"]
     assert ax.get_xlabel() == "test environment"
 
 
 def test_one_trial_draws_no_bars(build):
     one = build(trials=1)
-    ax = accuracy_by_environment(one.results, one.summary, "last").axes[0]
+    ax = accuracy_by_environment(one.results, one.record, "last").axes[0]
     bars = ax.containers[0].lines[2][0].get_segments()
     assert all(np.isnan(bar).any() or len(bar) == 0 for bar in bars)
 
 
 def test_training_curves(experiment):
-    figure = training_curves(experiment.curves, experiment.summary, experiment.results)
+    figure = training_curves(experiment.curves, experiment.record, experiment.results)
     panels = [ax for ax in figure.axes if ax.axison]
     assert [ax.get_title().split("\n")[0] for ax in panels] == [
         "ERM", "IRMv1", "V-REx", "ERM, grayscale",
@@ -95,7 +94,7 @@ def test_training_curves(experiment):
 
 
 def test_agreement(experiment):
-    figure = agreement(experiment.curves, experiment.summary, experiment.results)
+    figure = agreement(experiment.curves, experiment.record, experiment.results)
     ax = figure.axes[0]
     lines = [line for line in ax.lines if line.get_linestyle() != "None"]
     assert len(lines) == 4
@@ -105,33 +104,24 @@ def test_agreement(experiment):
 
 
 def test_curves_figures_work_without_results(experiment):
-    assert png(training_curves(experiment.curves, experiment.summary))
-    assert png(agreement(experiment.curves, experiment.summary))
+    assert png(training_curves(experiment.curves, experiment.record))
+    assert png(agreement(experiment.curves, experiment.record))
 
 
 def test_draw_all_leaves_out_what_there_is_nothing_to_draw_of(experiment):
     curves = experiment.curves
-    results, summary = experiment.results, experiment.summary
-    assert set(draw_all(results, curves.head(0), summary)) == {"by_environment"}
+    results, record = experiment.results, experiment.record
+    assert set(draw_all(results, curves.head(0), record)) == {"by_environment"}
     without = curves[curves["split"] != "validation"]
-    assert set(draw_all(results, without, summary)) == {"by_environment", "training_curves"}
+    assert set(draw_all(results, without, record)) == {"by_environment", "training_curves"}
 
 
 def test_nan_values_and_dollars_are_drawn(experiment):
-    experiment.summary["methods"][1]["title"] = "$IRM_{v1"
+    experiment.change_title(1, "$IRM_{v1")
     for frame in (experiment.results, experiment.curves):
         frame["value"] = frame["value"].mask(frame["method"] == "vrex")
-    drawn = draw_all(experiment.results, experiment.curves, experiment.summary)
+    drawn = draw_all(experiment.results, experiment.curves, experiment.record)
     assert all(png(figure) for figure in drawn.values())
-
-
-def test_save_all(experiment, tmp_path):
-    figure = Figure()
-    paths = save_all({"a": figure, "b": b"bytes"}, tmp_path / "figures")
-    assert [path.name for path in paths] == ["a.png", "b.png"]
-    assert paths[0].read_bytes() == png(figure)
-    assert paths[0].read_bytes()[:4] == b"\x89PNG"
-    assert sorted(path.name for path in paths[0].parent.iterdir()) == ["a.png", "b.png"]
 
 
 def test_no_pyplot():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from invlearn.errors import OptionError
 from invlearn.reports import write_report
+from invlearn.reports.benchmark import Warned
 from invlearn.reports.html import render
 
 PIXEL = b"\x89PNG not a real one"
@@ -16,7 +18,7 @@ LEVELS = ("inner_step_similarity", "representation_similarity")
 
 def page(experiment, figures=NAMES, statistics=None) -> str:
     drawn = dict.fromkeys(figures, PIXEL)
-    return render(experiment.results, experiment.curves, experiment.summary, drawn, statistics)
+    return render(experiment.results, experiment.curves, experiment.record, drawn, statistics)
 
 
 def texts(html: str) -> str:
@@ -85,7 +87,7 @@ def test_oracle_is_said_at_every_oracle_table(experiment):
 
 
 def test_oracle_headline_is_said_everywhere(experiment):
-    experiment.summary["headline"] = "oracle"
+    experiment.change(headline="oracle")
     text = page(experiment)
     for name in ("answer", "results", "curves"):
         heading = re.search(rf'<h2 id="{name}">(.*?)</h2>', text, flags=re.DOTALL)
@@ -96,7 +98,7 @@ def test_oracle_headline_is_said_everywhere(experiment):
 
 
 def test_oracle_recipe_is_said(experiment):
-    experiment.summary["recipe"]["oracle"] = True
+    experiment.tune_on_the_test_environment()
     text = page(experiment)
     assert "hyperparameters (oracle: chosen by looking at the test environment)" in text
     assert "they were not used for choosing" not in text
@@ -105,17 +107,18 @@ def test_oracle_recipe_is_said(experiment):
 @pytest.mark.parametrize("place", ["title", "warning", "dataset", "command", "environment"])
 def test_everything_is_escaped(experiment, place):
     evil = "<script>alert('x')</script>\"><img src=x>"
-    summary = experiment.summary
+    record = experiment.record
     if place == "title":
-        summary["methods"][1]["title"] = evil
+        first, second, *others = record.methods
+        experiment.change(methods=(first, replace(second, title=evil), *others))
     elif place == "warning":
-        summary["warnings"] = [{"method": "erm", "problem": 0, "message": evil}]
+        experiment.change(warnings=(Warned("erm", 0, evil),))
     elif place == "dataset":
-        summary["dataset"] |= {"name": evil, "options": {evil: evil}}
+        experiment.change_dataset(name=evil, options={evil: evil})
     elif place == "command":
-        summary["provenance"]["command"] = evil
+        experiment.change(provenance={**record.provenance, "command": evil})
     else:
-        summary["dataset"]["target"] = evil
+        experiment.change_dataset(target=evil)
     text = page(experiment)
     outline(text)
     assert "<script" not in text
@@ -148,9 +151,7 @@ def test_nan_values(experiment):
 
 
 def test_warnings_are_grouped(experiment):
-    experiment.summary["warnings"] = [
-        {"method": "vrex", "problem": trial, "message": "stopped"} for trial in (0, 2)
-    ]
+    experiment.change(warnings=tuple(Warned("vrex", trial, "stopped") for trial in (0, 2)))
     assert "<strong>V-REx</strong>, trials 0, 2: stopped" in page(experiment)
 
 
@@ -187,7 +188,7 @@ def test_the_rules_statistic(experiment, statistics):
 
 
 def test_the_statistic_of_an_oracle(experiment, statistics):
-    experiment.summary["recipe"]["oracle"] = True
+    experiment.tune_on_the_test_environment()
     statistics["value"] = statistics["value"].abs()
     text = texts(page(experiment, ("selection_statistic",), statistics))
     assert "Oracle: the test environment was looked at while choosing." in text
@@ -216,7 +217,7 @@ def test_the_two_levels(experiment):
     assert "Similarity (PWCCA) is 1 where one representation is a linear map of the other" in said
     assert "How much the inner step changes each layer." in said
     assert "The same rows, seen in another environment." in said
-    experiment.summary["headline"] = "oracle"
+    experiment.change(headline="oracle")
     heading = re.search(r'<h2 id="levels">(.*?)</h2>', page(experiment, LEVELS), flags=re.DOTALL)
     assert heading is not None
     assert "oracle: looked at the test environment" in heading[1]
@@ -236,7 +237,7 @@ def test_figures_that_are_missing_are_left_out(experiment):
 
 
 def test_write_report(experiment, tmp_path):
-    args = (experiment.results, experiment.curves, experiment.summary, tmp_path / "report")
+    args = (experiment.results, experiment.curves, experiment.record, tmp_path / "report")
     path = write_report(*args)
     assert path == tmp_path / "report" / "report.html"
     files = sorted(str(file.relative_to(path.parent)) for file in path.parent.rglob("*.*"))
@@ -252,7 +253,7 @@ def test_write_report(experiment, tmp_path):
 
 
 def test_write_report_with_everything(experiment, statistics, similarity, tmp_path):
-    args = (experiment.results, experiment.curves, experiment.summary, tmp_path)
+    args = (experiment.results, experiment.curves, experiment.record, tmp_path)
     path = write_report(*args, statistics, similarity)
     assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == [
         "by_environment.png",

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from invlearn.diagnostics.findings import Finding
-from invlearn.diagnostics.held_out import Contender
-from invlearn.errors import EnvironmentsError, OutputError, UnknownNameError
+from invlearn.errors import EnvironmentsError, OptionError, UnknownNameError
+from invlearn.reports.found import Found
 from invlearn.reports.own_rows import write_own_rows
-from invlearn.reports.own_rows_figures import by_environment, in_order
+from invlearn.reports.own_rows_figures import by_environment
+from invlearn.results import MethodInfo
 from reports.made import (
     CONTENDERS,
     HOSPITALS,
+    Content,
     Page,
     failed_in,
     make_alone,
@@ -24,9 +27,14 @@ from reports.made import (
     make_found,
     make_twelve,
     page,
+    shown,
 )
 
 EVIL = "<script>alert(1)</script>"
+
+
+def write(content: Content, folder: Path) -> Path:
+    return write_own_rows(content.record, content.results, folder)
 
 
 def test_the_page_is_self_contained_and_accessible():
@@ -95,11 +103,11 @@ def test_it_is_told_in_order():
 )
 def test_that_it_does_not_help_is_said_first(outcome, opening, why):
     content = make_content(make_found(HOSPITALS, helps=False))
-    content = replace(content, verdict=replace(content.verdict, outcome=outcome))
-    words = Page(page(content)).words
-    best = content.found.contenders[content.found.number(content.verdict.recommended)]
+    answer = replace(content.answer, outcome=outcome)
+    words = Page(page(content, answer)).words
+    best = content.record.method(answer.recommended)
     assert best.kind == "usual"
-    assert words.index(opening) < words.index(content.verdict.headline)
+    assert words.index(opening) < words.index(answer.headline)
     assert f"Recommended: {best.title}, {why}." in words
     assert "Yes:" not in words
     assert ("more rows might show one that does" in words) == (outcome == "undecided")
@@ -115,7 +123,9 @@ def test_what_is_recommended_of_the_family_needs_no_excuse():
 @pytest.mark.parametrize("metric", ["accuracy", "RMSE"])
 def test_the_table_holds_every_number_and_marks_the_best(metric):
     found = make_found(HOSPITALS, metric=metric)
-    rows = Page(page(make_content(found))).rows_of("method")
+    content = make_content(found)
+    shown_found = Found.read(content.record, content.results)
+    rows = Page(page(content)).rows_of("method")
     assert rows[0][1].startswith("worst")
     assert [name.split()[0] for name in rows[0][3:]] == list(HOSPITALS)
     assert rows[0][3] == "Bergen 400 rows"
@@ -123,7 +133,7 @@ def test_the_table_holds_every_number_and_marks_the_best(metric):
     assert rows[5][0] == "Invariant methods"
     shown = rows[2:5] + rows[6:]
     order = ["erm", "boosting", "group-dro", "irmv1", "vrex"]
-    assert [c.name for c in in_order(found)] == order
+    assert [c.name for c in shown_found.methods] == order
     values = found.values[:, [found.number(name) for name in order]]
     better = 1 if metric == "accuracy" else -1
     worst = better * (better * values).min(0)
@@ -173,8 +183,8 @@ def test_the_shortcut_stands_alone_only_as_a_warning():
     text = page(content)
     assert text.count("Which columns change their meaning between environments <span") == 1
     for level in ("note", "good"):
-        calm = replace(content.findings[-1], level=level)
-        text = page(replace(content, findings=(*content.findings[:-1], calm)))
+        *others, last = content.record.findings
+        text = page(content.change(findings=(*others, replace(last, level=level))))
         assert 'id="shortcut"' not in text
         assert 'href="#shortcut"' not in text
         assert "Which columns change their meaning between environments <span" in text
@@ -195,13 +205,13 @@ def test_findings_tables():
 
 
 def test_without_findings_notes_or_columns():
-    text = page(replace(make_content(), findings=(), notes=(), columns={}, provenance={}))
+    text = page(make_content().change(findings=(), notes=(), columns={}, provenance={}))
     words = Page(text).words
     assert 'href="#findings"' not in text
     assert "What looks suspicious" not in words
     assert "Things to know" not in words
     assert "Other columns" not in words
-    assert words.endswith("Run it again Made by invariant-learn.")
+    assert words.endswith("Run it again seed0 Made by invariant-learn.")
 
 
 def test_columns_are_counted_and_many_are_folded():
@@ -209,7 +219,7 @@ def test_columns_are_counted_and_many_are_folded():
     words = Page(page(content)).words
     assert "Other columns: 2 as number, 1 as category, 1 as date, 1 left out." in words
     assert "left out: a different value in every row" in words
-    text = page(replace(content, columns={f"c{i}": "number" for i in range(9)}))
+    text = page(content.change(columns={f"c{i}": "number" for i in range(9)}))
     assert "<summary>All 9 columns</summary>" in text
 
 
@@ -253,8 +263,8 @@ def test_one_environment_is_not_told_as_several():
 
 
 def test_the_second_picture_goes_where_it_would_repeat_the_first(tmp_path):
-    write_own_rows(make_content(), tmp_path)
-    write_own_rows(make_alone(), tmp_path)
+    for content in (make_content(), make_alone()):
+        write(content, tmp_path)
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["by_environment.png"]
 
 
@@ -287,8 +297,7 @@ CHOSEN = "that was chosen by leaving environments out once more, inside the trai
 )  # fmt: skip
 def test_how_a_strength_was_set(environments, folds, said):
     measured = [name for fold in folds for name in fold]
-    content = replace(
-        make_content(make_found(dict.fromkeys(measured, 0.7), rows=30)),
+    content = make_content(make_found(dict.fromkeys(measured, 0.7), rows=30)).change(
         environments=dict.fromkeys(environments, 30),
         folds=tuple(map(tuple, folds)),
     )
@@ -308,19 +317,17 @@ def test_how_a_strength_was_set(environments, folds, said):
 )
 def test_what_this_library_does_not_fit_is_said_to_be_scikit_learns(name, task, kind):
     contenders = [
-        Contender(name, "A usual one", "usual", ""),
-        Contender("erm-pooled", "ERM (pooled network)", "usual", ""),
+        MethodInfo(name, "A usual one", "usual", ""),
+        MethodInfo("erm-pooled", "ERM (pooled network)", "usual", ""),
         CONTENDERS[0],
     ]
     metric = "accuracy" if task == "classification" else "RMSE"
-    content = replace(make_content(make_found(HOSPITALS, contenders, metric)), settings={})
-    content = replace(content, verdict=replace(content.verdict, recommended=name))
-    words = Page(page(content)).words
+    content = make_content(make_found(HOSPITALS, contenders, metric))
+    words = Page(page(content, replace(content.answer, recommended=name))).words
     assert f"A usual one is scikit-learn's {kind}, which invlearn fit does not have" in words
     assert "its pooled network, in the table above “ERM (pooled network)”." in words
     assert "Train A usual one" not in words
-    pooled = replace(content, verdict=replace(content.verdict, recommended="erm-pooled"))
-    words = Page(page(pooled)).words
+    words = Page(page(content, replace(content.answer, recommended="erm-pooled"))).words
     assert "Train ERM (pooled network) on the rows of all environments:" in words
     assert "scikit-learn" not in words
 
@@ -335,7 +342,7 @@ def test_the_checks_are_of_the_rows():
 def test_a_failed_method_has_no_number_and_is_never_best(metric, tmp_path):
     found = failed_in(make_found(HOSPITALS, metric=metric), ("Porto", "vrex"), ("Zadar", "vrex"))
     content = make_content(found)
-    text = write_own_rows(content, tmp_path).read_text(encoding="utf-8")
+    text = write(content, tmp_path).read_text(encoding="utf-8")
     assert not re.search(r"\bnan\b", text)
     rows = Page(text).rows_of("method")
     failed = next(row for row in rows if row[0].startswith("V-REx"))
@@ -351,7 +358,7 @@ def test_where_all_failed_none_is_best():
     found = make_found(HOSPITALS)
     content = make_content(found)
     lost = failed_in(found, *(("Porto", method.name) for method in CONTENDERS))
-    rows = Page(page(replace(content, found=lost))).rows_of("method")
+    rows = Page(page(content.measured(lost), content.answer)).rows_of("method")
     assert [row[5] for row in rows[2:5]] == ["failed"] * 3
     assert not any("★" in row[column] for row in rows if len(row) > 2 for column in (1, 2, 5))
 
@@ -374,21 +381,21 @@ def test_a_regression_says_so():
 
 
 def test_many_classes_are_cut():
-    content = replace(make_content(), classes=tuple(f"k{i}" for i in range(20)))
+    content = make_content().change(classes=tuple(f"k{i}" for i in range(20)))
     assert "k10, k11 and 8 more" in Page(page(content)).words
 
 
 @pytest.mark.parametrize("evil", [EVIL, "$x$", "\"><img src=x onerror='a'>", "{{ 7 * 7 }}", "a\nb"])
 def test_hostile_names_show_as_text(evil, tmp_path):
-    contenders = [*CONTENDERS[1:], Contender("irmv1", evil, "invariant", evil)]
+    contenders = [*CONTENDERS[1:], MethodInfo("irmv1", evil, "invariant", evil)]
     found = make_found({evil: 0.8, f"{evil}2": 0.7, f"{evil * 9}3": 0.6, "d": 0.5}, contenders)
-    content = replace(
-        make_content(found), title=evil, target=evil, environment=evil, classes=(evil, "b"),
-        columns={evil: f"left out: {evil}"}, notes=(evil,), settings={"irmv1": {evil: evil}},
+    content = make_content(found).set_as("irmv1", {evil: evil}).change(
+        title=evil, target=evil, environment=evil, classes=(evil, "b"),
+        columns={evil: f"left out: {evil}"}, notes=(evil,),
         next_command=evil, provenance={evil: evil, "command": evil, "version": evil},
         findings=(Finding("effects", evil, evil, evil, "warning", pd.DataFrame({evil: [evil]})),),
     )  # fmt: skip
-    path = write_own_rows(content, tmp_path)
+    path = write(content, tmp_path)
     text = path.read_text(encoding="utf-8")
     parsed = Page(text)
     plain = " ".join(evil.split())
@@ -396,7 +403,7 @@ def test_hostile_names_show_as_text(evil, tmp_path):
     assert [plain] in parsed.rows_of(plain)
     assert "script" not in {tag for tag, _ in parsed.tags}
     assert [tag for tag, _ in parsed.tags].count("img") == 2
-    labels = [label.get_text() for label in by_environment(found).axes[0].get_yticklabels()]
+    labels = [label.get_text() for label in by_environment(shown(found)).axes[0].get_yticklabels()]
     assert labels[0] == plain.replace("$", r"\$")
 
 
@@ -413,44 +420,43 @@ def test_the_table_says_what_a_picture_calls_an_environment():
 
 def test_write_own_rows(tmp_path):
     content = make_content()
-    path = write_own_rows(content, tmp_path / "a" / "report")
+    path = write(content, tmp_path / "a" / "report")
     assert path == tmp_path / "a" / "report" / "report.html"
     files = sorted(str(file.relative_to(path.parent)) for file in path.parent.rglob("*.*"))
     assert files == ["figures/by_environment.png", "figures/worst_against_mean.png", "report.html"]
     first = path.read_bytes()
-    assert write_own_rows(content, path.parent).read_bytes() == first
+    assert write(content, path.parent).read_bytes() == first
 
 
 def test_a_lone_surrogate_does_not_stop_the_report(tmp_path):
-    content = replace(make_content(), notes=("broken \udc80 byte",))
-    assert "broken ? byte" in write_own_rows(content, tmp_path).read_text(encoding="utf-8")
+    content = make_content().change(notes=("broken \udc80 byte",))
+    assert "broken ? byte" in write(content, tmp_path).read_text(encoding="utf-8")
 
 
 def test_errors(tmp_path):
     content = make_content()
     with pytest.raises(UnknownNameError, match=r"Unknown method 'irmv2'\. Did you mean 'irmv1'\?"):
-        write_own_rows(replace(content, settings={"irmv2": {}}), tmp_path)
-    for wrong in ({"environments": {"Bergen": 400}}, {"folds": (("Leidn",), *content.folds)}):
+        content.record.method("irmv2")
+    for wrong in (
+        {"environments": {"Bergen": 400}},
+        {"folds": (("Leidn",), *content.record.folds)},
+    ):
         with pytest.raises(UnknownNameError, match=r"Unknown environment '(Leiden|Leidn)'\. "):
-            write_own_rows(replace(content, **wrong), tmp_path)
-    for folds in (content.folds[1:], (tuple(HOSPITALS),)):
+            write(content.change(**wrong), tmp_path)
+    for folds in (content.record.folds[1:], (tuple(HOSPITALS),)):
         expected = (
             "Expected folds in which every environment that was measured in is left out and at "
             f"least one is trained on, got {[list(fold) for fold in folds]} of Bergen, Leiden, "
             "Porto, Turku, Zadar. Give the folds that were trained."
         )
         with pytest.raises(EnvironmentsError, match="^" + re.escape(expected) + "$"):
-            write_own_rows(replace(content, folds=folds), tmp_path)
-    other = replace(content.verdict, recommended="ermm")
+            write(content.change(folds=folds), tmp_path)
+    other = replace(content.answer, recommended="ermm")
     with pytest.raises(UnknownNameError, match=r"Unknown method 'ermm'\. Did you mean 'erm'\?"):
-        write_own_rows(replace(content, verdict=other), tmp_path)
+        page(content, other)
     with pytest.raises(UnknownNameError, match=r"Known: classification, regression\."):
-        write_own_rows(replace(content, task="regresion"), tmp_path)
+        write(content.change(task="regresion"), tmp_path)
+    twice = pd.concat([content.results, content.results.head(1)])
+    with pytest.raises(OptionError, match=r"^Expected one value per \(method, problem, "):
+        write_own_rows(content.record, twice, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "file").write_text("")
-    expected = (
-        f"Expected a folder to write the report in, '{tmp_path / 'file'}' cannot be written: "
-        "Not a directory. Name another folder, or free this one."
-    )
-    with pytest.raises(OutputError, match="^" + re.escape(expected) + "$"):
-        write_own_rows(content, tmp_path / "file")

@@ -11,22 +11,21 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from invlearn.diagnostics.held_out import Contender
 from invlearn.reports.drawing import png
 from invlearn.reports.own_rows_figures import (
     by_environment,
     descriptions,
-    in_order,
     short_names,
     spread,
     worst_against_mean,
 )
-from reports.made import CONTENDERS, HOSPITALS, failed_in, make_found
+from invlearn.results import MethodInfo
+from reports.made import CONTENDERS, HOSPITALS, failed_in, make_found, shown
 
 
 def test_by_environment_draws_every_number():
     found = make_found(HOSPITALS)
-    figure = by_environment(found)
+    figure = by_environment(shown(found))
     ax = figure.axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(HOSPITALS)
     legend = [entry.get_text() for entry in figure.legends[0].get_texts()]
@@ -35,7 +34,7 @@ def test_by_environment_draws_every_number():
     ]  # fmt: skip
     lines = ax.get_lines()
     drawn = np.array([line.get_xdata()[0] for line in lines]).reshape(5, 5)
-    order = [found.number(c.name) for c in in_order(found)]
+    order = [found.number(c.name) for c in shown(found).methods]
     np.testing.assert_allclose(drawn, 100 * found.values[:, order])
     heights = np.array([line.get_ydata()[0] for line in lines]).reshape(5, 5)
     assert (np.diff(heights.ravel()) > 0).all()
@@ -52,18 +51,18 @@ def test_by_environment_draws_every_number():
 
 def test_ten_methods_look_different():
     contenders = [
-        Contender(f"m{i}", f"Method {i}", "usual" if i < 3 else "invariant", "") for i in range(10)
+        MethodInfo(f"m{i}", f"Method {i}", "usual" if i < 3 else "invariant", "") for i in range(10)
     ]
     found = make_found(HOSPITALS, contenders)
-    lines = by_environment(found).axes[0].get_lines()[:10]
+    lines = by_environment(shown(found)).axes[0].get_lines()[:10]
     assert len({(line.get_marker(), line.get_color()) for line in lines}) == 10
     # Without color the shape and whether it is filled are left; the legend's order is the bands'.
     assert len({(line.get_marker(), line.get_markerfacecolor()) for line in lines}) == 10
 
 
 def test_figures_grow_with_what_they_hold():
-    small = by_environment(make_found({"a": 0.8, "b": 0.7}, CONTENDERS[:2], rows=20))
-    large = by_environment(make_found({f"e{i}": 0.7 for i in range(40)}, rows=20))
+    small = by_environment(shown(make_found({"a": 0.8, "b": 0.7}, CONTENDERS[:2], rows=20)))
+    large = by_environment(shown(make_found({f"e{i}": 0.7 for i in range(40)}, rows=20)))
     per_line = 72 * (large.get_figheight() - 1.6) / (40 * 5)
     assert small.get_figheight() < 3
     assert per_line > 6  # points: a marker's size, so that markers do not overlap
@@ -84,10 +83,10 @@ def assert_apart(boxes: list[Bbox]) -> None:
 @pytest.mark.parametrize("metric", ["accuracy", "RMSE"])
 def test_worst_against_mean(metric):
     found = make_found(HOSPITALS, metric=metric)
-    figure = worst_against_mean(found)
+    figure = worst_against_mean(shown(found))
     ax = figure.axes[0]
     scale = 100 if metric == "accuracy" else 1
-    for line, text in zip(ax.get_lines(), in_order(found), strict=True):
+    for line, text in zip(ax.get_lines(), shown(found).methods, strict=True):
         assert line.get_xdata()[0] == pytest.approx(scale * found.mean(text.name).value)
         assert line.get_ydata()[0] == pytest.approx(scale * found.worst(text.name).value)
     figure.draw_without_rendering()
@@ -104,8 +103,8 @@ def test_worst_against_mean(metric):
 
 
 def test_many_labels_at_one_place_do_not_overlap():
-    contenders = [Contender(f"m{i}", f"Method {i}", "invariant", "") for i in range(12)]
-    figure = worst_against_mean(make_found({"a": 0.8, "b": 0.7}, contenders, rows=30))
+    contenders = [MethodInfo(f"m{i}", f"Method {i}", "invariant", "") for i in range(12)]
+    figure = worst_against_mean(shown(make_found({"a": 0.8, "b": 0.7}, contenders, rows=30)))
     figure.draw_without_rendering()
     assert_apart(label_boxes(figure))
 
@@ -126,18 +125,18 @@ def test_an_interval_that_leaves_its_number_out_is_drawn():
     found = make_found({f"e{i}": 0.8 for i in range(30)}, rows=30)
     found = replace(found, draws=np.minimum(found.draws, found.values.min() - 0.05))
     assert found.worst("erm").high < found.worst("erm").value
-    for figure in (by_environment(found), worst_against_mean(found)):
+    for figure in (by_environment(shown(found)), worst_against_mean(shown(found))):
         assert png(figure).startswith(b"\x89PNG")
 
 
 def test_axes_do_not_inflate_small_differences():
     found = make_found({"a": 0.8, "b": 0.8})
     same = replace(found, values=np.full((2, 5), 0.8), draws=np.full((200, 2, 5), 0.8))
-    for figure in (by_environment(same), worst_against_mean(same)):
+    for figure in (by_environment(shown(same)), worst_against_mean(shown(same))):
         low, high = figure.axes[0].get_xlim()
         assert high - low == pytest.approx(10)
     right = replace(found, values=np.ones((2, 5)), draws=np.ones((200, 2, 5)))
-    assert by_environment(right).axes[0].get_xlim()[1] == 102
+    assert by_environment(shown(right)).axes[0].get_xlim()[1] == 102
 
 
 def test_short_names():
@@ -161,7 +160,7 @@ def words_in(figure: Figure) -> list[str]:
 def test_a_failed_method_is_said_and_bends_no_axis(metric):
     found = make_found(HOSPITALS, metric=metric)
     failed = failed_in(found, ("Porto", "vrex"), ("Zadar", "vrex"))
-    dots = by_environment(failed)
+    dots = by_environment(shown(failed))
     ax = dots.axes[0]
     assert words_in(dots) == ["V-REx: failed"] * 2
     heights = [text.get_position()[1] for text in ax.texts]
@@ -170,7 +169,7 @@ def test_a_failed_method_is_said_and_bends_no_axis(metric):
     assert np.isfinite(ax.get_xlim()).all()
     assert len(ax.collections) == 23
     assert "V-REx" in [entry.get_text() for entry in dots.legends[0].get_texts()]
-    both = worst_against_mean(failed)
+    both = worst_against_mean(shown(failed))
     names = words_in(both)
     assert "V-REx: failed" in names
     assert len(names) == 5
@@ -178,7 +177,7 @@ def test_a_failed_method_is_said_and_bends_no_axis(metric):
     # Its label is beyond the worst point, which is on the other side for errors.
     assert names.index("V-REx: failed") == (0 if metric == "accuracy" else 4)
     assert_apart(label_boxes(both))
-    words = descriptions(failed)
+    words = descriptions(shown(failed))
     assert "V-REx: worst failed in Porto, mean failed" in words["worst_against_mean"]
     assert "failed in Porto" in words["by_environment"]
     assert "nan" not in " ".join(words.values())
@@ -187,18 +186,20 @@ def test_a_failed_method_is_said_and_bends_no_axis(metric):
 def test_all_methods_may_have_failed():
     found = make_found({"a": 0.8, "b": 0.7})
     failed = failed_in(found, *((e, c.name) for e in "ab" for c in CONTENDERS))
-    assert len(words_in(by_environment(failed))) == 10
-    assert len(words_in(worst_against_mean(failed))) == 5
-    for figure in (by_environment(failed), worst_against_mean(failed)):
+    assert len(words_in(by_environment(shown(failed)))) == 10
+    assert len(words_in(worst_against_mean(shown(failed)))) == 5
+    for figure in (by_environment(shown(failed)), worst_against_mean(shown(failed))):
         assert png(figure).startswith(b"\x89PNG")
 
 
 def test_one_environment():
     found = make_found({"Zadar": 0.45})
-    assert by_environment(found).legends[0].get_title().get_text() == (
+    assert by_environment(shown(found)).legends[0].get_title().get_text() == (
         "The environment left out, with 95 % intervals"
     )
-    words = descriptions(found)["by_environment"]
+    words = descriptions(shown(found))["by_environment"]
     assert words.startswith("Dot plot of the accuracy of every method in the one left-out envir")
-    others = [Contender(f"m{i}", f"Method {i}", "invariant", "") for i in range(70)]
-    assert "Method 69: " in descriptions(make_found({"Zadar": 0.4}, others))["by_environment"]
+    others = [MethodInfo(f"m{i}", f"Method {i}", "invariant", "") for i in range(70)]
+    assert (
+        "Method 69: " in descriptions(shown(make_found({"Zadar": 0.4}, others)))["by_environment"]
+    )

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from invlearn.diagnostics.held_out import Contender
-from invlearn.reports.own_rows import OwnRows, write_own_rows
-from reports.made import CONTENDERS, make_alone, make_content, make_found, make_twelve
+from invlearn.reports.own_rows import write_own_rows
+from invlearn.results import MethodInfo
+from reports.made import CONTENDERS, Content, make_alone, make_content, make_found, make_twelve
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -55,19 +54,21 @@ def measured(folder: Path, width: int) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def many() -> OwnRows:
+def write(content: Content, folder: Path) -> Path:
+    return write_own_rows(content.record, content.results, folder)
+
+
+def many() -> Content:
     """Forty environments and ten methods, with names that nobody breaks."""
-    others = [Contender(f"m{i}", f"Method {i}", "invariant", "Some words.") for i in range(5)]
+    others = [MethodInfo(f"m{i}", f"Method {i}", "invariant", "Some words.") for i in range(5)]
     levels = {f"{'averylongname' * 5}{i}": 0.7 for i in range(40)}
     content = make_content(make_found(levels, [*CONTENDERS, *others], rows=30))
     names = list(levels)
-    return replace(
-        content,
+    return content.set_as("erm", {"w" * 90: "v" * 90}).change(
         title="x" * 90,
         folds=tuple(tuple(names[i::10]) for i in range(10)),
         target="y" * 90,
         columns={"z" * 90: "number"},
-        settings={"erm": {"w" * 90: "v" * 90}},
         provenance={"u" * 90: "t" * 90},
     )
 
@@ -75,7 +76,7 @@ def many() -> OwnRows:
 @pytest.mark.parametrize("make", [make_content, make_alone, make_twelve])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_screenshot_shows_the_page(tmp_path, make, size):
-    page = write_own_rows(make(), tmp_path)
+    page = write(make(), tmp_path)
     browse(page, f"--screenshot={tmp_path / 'shot.png'}", f"--window-size={size[0]},{size[1]}")
     with Image.open(tmp_path / "shot.png") as image:
         assert image.size == size
@@ -89,12 +90,12 @@ def test_a_screenshot_shows_the_page(tmp_path, make, size):
 @pytest.mark.parametrize("make", [make_content, make_alone, make_twelve, many])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_window(tmp_path, make, width):
-    write_own_rows(make(), tmp_path)
+    write(make(), tmp_path)
     assert measured(tmp_path, width) == (width, width)
 
 
 def test_the_measure_finds_what_is_too_wide(tmp_path):
-    page = write_own_rows(make_content(), tmp_path)
+    page = write(make_content(), tmp_path)
     text = page.read_text(encoding="utf-8")
     wide = text.replace("<main>", '<main><div style="width: 700px">wide</div>')
     page.write_text(wide, encoding="utf-8")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,9 @@ import pytest
 from rich.console import Console
 
 from invlearn.errors import OptionError, UnknownNameError
-from invlearn.reports import aggregate, console, layout, wide, write_report
+from invlearn.reports import aggregate, console, wide, write_report
+from invlearn.reports.benchmark import Unsatisfied, Warned
+from invlearn.reports.drawing import numeric_axis
 from invlearn.reports.tables import Stat, footnotes, table, text
 from invlearn.results import RESULT_COLUMNS
 
@@ -22,7 +25,7 @@ def frame(values: list[float]) -> pd.DataFrame:
 
 def printed(experiment, width: int = 110) -> str:
     out = io.StringIO()
-    console(experiment.results, experiment.summary, Console(file=out, width=width))
+    console(experiment.results, experiment.record, Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -68,7 +71,7 @@ def test_text(stat, metric, expected):
 
 
 def test_training_column_is_the_mean_over_environments_first(experiment):
-    one = table(experiment.results, experiment.summary, layout.rule("last", experiment.summary))
+    one = table(experiment.results, experiment.record, experiment.record.rule("last"))
     mine = experiment.results.query(
         "method == 'erm' and selection == 'last' and split == 'train' and metric == 'accuracy'"
     )
@@ -86,50 +89,48 @@ def test_a_trial_lacking_an_environment_is_not_averaged(experiment):
         & (frame["environment"] == "p_e=0.2")
         & (frame["split"] == "train")
     )
-    rule = layout.rule("last", experiment.summary)
+    rule = experiment.record.rule("last")
     for results in (frame[~lost], frame.assign(value=frame["value"].mask(lost))):
-        row = table(results, experiment.summary, rule).rows[0]
+        row = table(results, experiment.record, rule).rows[0]
         assert row.train.count == 2
-        assert table(results, experiment.summary, rule).cells(row)[-1] == "2 of 3"
+        assert table(results, experiment.record, rule).cells(row)[-1] == "2 of 3"
 
 
 def test_a_method_without_results_keeps_its_row(experiment):
     results = experiment.results[experiment.results["method"] != "vrex"]
-    one = table(results, experiment.summary, layout.rule("last", experiment.summary))
+    one = table(results, experiment.record, experiment.record.rule("last"))
     assert [row.method.name for row in one.rows] == ["erm", "irmv1", "vrex", "erm-grayscale"]
     assert one.cells(one.rows[2]) == ["–", "–", "–", "–", "0 of 3"]
 
 
 def test_rules_headline_first_oracles_last(experiment):
-    names = [rule.name for rule in layout.rules(experiment.results, experiment.summary)]
+    names = [rule.name for rule in experiment.record.shown_rules(experiment.results)]
     assert names == ["risks-agree", "last", "last (oracle hyperparameters)", "oracle"]
 
 
 def test_headline_with_oracle_hyperparameters_only(experiment):
-    experiment.summary["headline"] = "last"
+    experiment.change(headline="last")
     results = experiment.results[experiment.results["selection"] != "last"]
-    rule = layout.headline(results, experiment.summary)
+    rule = experiment.record.main_rule(results)
     assert rule.oracle
     assert rule.name == "last (oracle hyperparameters)"
 
 
 def test_unknown_headline(experiment):
-    experiment.summary["headline"] = "risk-agrees"
+    experiment.change(headline="risk-agrees")
     with pytest.raises(UnknownNameError, match="Did you mean 'risks-agree'"):
-        layout.rules(experiment.results, experiment.summary)
+        experiment.record.shown_rules(experiment.results)
 
 
 def test_oracle_recipe_labels_every_rule(experiment):
-    experiment.summary["recipe"]["oracle"] = True
-    assert all(rule.oracle for rule in layout.rules(experiment.results, experiment.summary))
+    experiment.tune_on_the_test_environment()
+    assert all(rule.oracle for rule in experiment.record.shown_rules(experiment.results))
     assert printed(experiment).count("oracle: looked at the test environment") == 4
 
 
 def test_console(experiment):
-    experiment.summary["warnings"] = [{"method": "erm", "problem": 0, "message": "x"}]
-    experiment.summary["unsatisfied"] = [
-        {"selection": "risks-agree", "method": "irmv1", "trials": [0, 2]}
-    ]
+    experiment.change(warnings=(Warned("erm", 0, "x"),))
+    experiment.change(unsatisfied=(Unsatisfied("risks-agree", "irmv1", (0, 2)),))
     shown = printed(experiment)
     assert shown.index("Risks agree") < shown.index("Last step") < shown.index("Best target")
     assert shown.count("[oracle: looked at the test environment]") == 2
@@ -139,7 +140,8 @@ def test_console(experiment):
 
 
 def test_console_prints_markup_as_it_is(experiment):
-    experiment.summary["methods"][0]["title"] = "[bold]ERM[/bold]"
+    first, *others = experiment.record.methods
+    experiment.change(methods=(replace(first, title="[bold]ERM[/bold]"), *others))
     assert "[bold]ERM[/bold]" in printed(experiment)
 
 
@@ -151,28 +153,25 @@ def test_console_of_a_regression(build):
 
 
 def test_footnotes_name_the_rule_they_belong_to(experiment):
-    experiment.summary["unsatisfied"] = [{"selection": "last", "method": "x", "trials": [1]}]
-    assert footnotes(layout.rule("oracle", experiment.summary), experiment.summary) == []
-    assert footnotes(layout.rule("last", experiment.summary), experiment.summary) == [
-        "In 1 run no step satisfied the rule and the last step was taken (x: trial 1)."
+    experiment.change(unsatisfied=(Unsatisfied("last", "vrex", (1,)),))
+    assert footnotes(experiment.record.rule("oracle"), experiment.record) == []
+    assert footnotes(experiment.record.rule("last"), experiment.record) == [
+        "In 1 run no step satisfied the rule and the last step was taken (V-REx: trial 1)."
     ]
 
 
 def test_bad_inputs_are_refused(experiment, tmp_path):
-    results, curves, summary = experiment.results, experiment.curves, experiment.summary
+    results, curves, record = experiment.results, experiment.curves, experiment.record
     with pytest.raises(OptionError, match="missing: step, selection"):
-        write_report(results.drop(columns=["step", "selection"]), curves, summary, tmp_path)
-    less = {key: value for key, value in summary.items() if key != "seed"}
-    with pytest.raises(OptionError, match="missing: seed"):
-        write_report(results, curves, less, tmp_path)
+        write_report(results.drop(columns=["step", "selection"]), curves, record, tmp_path)
     with pytest.raises(OptionError, match="one value per"):
-        write_report(pd.concat([results, results.head(1)]), curves, summary, tmp_path)
+        write_report(pd.concat([results, results.head(1)]), curves, record, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_shown_environments_up_to_four(experiment):
-    experiment.summary["dataset"]["test_environments"] = ["p_e=0.1", "p_e=0.5", "p_e=0.7"]
-    assert layout.shown_environments(experiment.summary) == [
+    experiment.change_dataset(test_environments=("p_e=0.1", "p_e=0.5", "p_e=0.7"))
+    assert experiment.record.dataset.shown == [
         "p_e=0.1", "p_e=0.5", "p_e=0.7", "p_e=0.9",
     ]  # fmt: skip
 
@@ -187,13 +186,12 @@ def test_shown_environments_up_to_four(experiment):
     ],
 )
 def test_numeric_axis(names, expected):
-    assert layout.numeric_axis(names) == expected
+    assert numeric_axis(names) == expected
 
 
 def test_chance(experiment):
-    summary = experiment.summary
-    assert layout.chance(summary) == 0.5
-    summary["dataset"] |= {"loss": "softmax", "description": {"classes": 4}}
-    assert layout.chance(summary) == 0.25
-    summary["dataset"]["description"] = {}
-    assert layout.chance(summary) is None
+    assert experiment.record.dataset.chance == 0.5
+    experiment.change_dataset(loss="softmax", description={"classes": 4})
+    assert experiment.record.dataset.chance == 0.25
+    experiment.change_dataset(description={})
+    assert experiment.record.dataset.chance is None

@@ -10,12 +10,13 @@ import pytest
 from invlearn import EnvironmentsError, OptionError, OutputError, UnknownNameError
 from invlearn.compare.store import Store
 from invlearn.methods import Network, trial_seed
-from invlearn.reports.verdict import Verdict
+from invlearn.reports.own_rows_answer import own_rows_answer
+from invlearn.reports.record import Answer
 from invlearn.results import RESULT_COLUMNS
 from invlearn.rows.compare import compare_rows
 from invlearn.rows.example import hospitals
 from invlearn.rows.measure import folds_of
-from invlearn.rows.output import next_command, write_comparison
+from invlearn.rows.output import make_record, next_command, write_comparison
 from invlearn.rows.request import RowsRequest
 from invlearn.rows.source import from_frame
 from invlearn.tables import Encoder
@@ -295,7 +296,7 @@ def test_what_a_rule_chose_is_written(selected, tmp_path):
     curves = pd.read_parquet(tmp_path / "out" / "curves.parquet")
     pd.testing.assert_frame_equal(curves, selected.curves)
     assert selected.settings["vrex"]["step by"] == "lowest validation risk"
-    command = next_command(tmp_path / "r.csv", selected, request, Verdict("", (), "vrex", "helps"))
+    command = next_command(tmp_path / "r.csv", selected, request, Answer("", (), "helps", "vrex"))
     assert "--early-stopping lowest-validation-risk" in command
 
 
@@ -316,7 +317,7 @@ def test_two_environments_are_too_few(frame):
 def test_what_is_written(compared, tmp_path):
     folder = tmp_path / "out"
     made = {"command": "invlearn compare", "version": "1"}
-    answer = write_comparison(compared, QUICK, tmp_path / "my rows.csv", folder, made)
+    record, answer = write_comparison(compared, QUICK, tmp_path / "my rows.csv", folder, made)
     table = pd.read_csv(folder / "results.csv")
     assert set(table["method"]) == {"linear", "boosting", "erm-pooled", "vrex"}
     assert list(table.columns) == list(RESULT_COLUMNS)
@@ -327,7 +328,7 @@ def test_what_is_written(compared, tmp_path):
     assert table["step"].isna().all()
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["answer"]["headline"] == answer.headline
-    assert summary["provenance"]["seed"] == "0"
+    assert summary["seed"] == record.seed == 0
     assert [each["method"] for each in summary["overall"]] == [
         "linear", "boosting", "erm-pooled", "vrex"
     ]  # fmt: skip
@@ -342,7 +343,7 @@ def test_what_is_written(compared, tmp_path):
 
 
 def test_the_way_on_fits_what_was_measured(compared, three, tmp_path):
-    helps = Verdict("", (), "vrex", "helps")
+    helps = Answer("", (), "helps", "vrex")
     command = next_command(tmp_path / "a b.csv", compared, QUICK, helps)
     assert command.startswith("invlearn fit '")
     assert command.endswith(
@@ -350,7 +351,7 @@ def test_the_way_on_fits_what_was_measured(compared, three, tmp_path):
         "--output model"
     )
     assert "--steps" not in next_command(tmp_path / "a.csv", compared, RowsRequest(), helps)
-    does_not = Verdict("", (), "boosting", "as good")
+    does_not = Answer("", (), "as good", "boosting")
     wide = RowsRequest(hidden=(32, 8))
     without = replace(compared, source=rows_of(three, drop=["age"]))
     command = next_command(tmp_path / "a.csv", without, wide, does_not)
@@ -360,14 +361,13 @@ def test_the_way_on_fits_what_was_measured(compared, three, tmp_path):
 @pytest.mark.slow
 def test_hospitals_and_no_shift():
     """The example tables end as they were made to: help where there is a shift, none without."""
-    from invlearn.reports.verdict import verdict
-
     shifted = compare_rows(rows_of(hospitals()), RowsRequest())
-    answer = verdict(shifted.found)
+    answer = own_rows_answer(make_record(shifted, RowsRequest(), {}))
     assert answer.helps
     for usual in ("linear", "boosting", "erm-pooled"):
         assert shifted.found.worst_environment(usual) == "Farhill"
         assert shifted.found.worst(usual).value < 0.7
     assert shifted.found.worst(answer.recommended).value > 0.72
     alike = compare_rows(rows_of(hospitals(shift=False)), RowsRequest())
-    assert verdict(alike.found).outcome == "as good"
+    told = own_rows_answer(make_record(alike, RowsRequest(), {}))
+    assert told.outcome == "as good"

@@ -147,7 +147,7 @@ def test_lowest_worst_group_stops_on_certified_groups(net, averaging):
     stopping = Stopping("lowest-worst-group", patience=3, reference=reference)
     run = make("vrex", stopping).run()
     assert run.reason == "stopped"
-    assert (run.choice.satisfied, run.choice.note) == (True, "")
+    assert (run.choice.satisfied, run.choice.note) == (True, None)
     assert 0 < run.choice.step == run.choice.statistic[1:].idxmin() < run.steps
     again = make("vrex").run(until=run.choice.step)
     assert torch.equal(parameters(run.model), parameters(again.model))

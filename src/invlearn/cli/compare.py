@@ -15,11 +15,12 @@ from rich.table import Table
 from invlearn.cli.common import app, bar, command, names, pairs, reported, widths
 from invlearn.compare.store import Store
 from invlearn.datasets import DATASETS
-from invlearn.diagnostics.held_out import HeldOut
 from invlearn.errors import OptionError
 from invlearn.experiments.compare import DEFAULT_METHODS, Request
 from invlearn.experiments.compare import compare as run_compare
 from invlearn.ground.machine import keep_freed_memory, provenance
+from invlearn.metrics import METRICS
+from invlearn.reports.record import OwnRowsRecord
 from invlearn.reports.tables import console as print_tables
 from invlearn.rows.compare import compare_rows
 from invlearn.rows.output import write_comparison
@@ -186,7 +187,7 @@ def compare(
                 seed=seed,
             )
             found = compare_rows(source, rows_request, store=store, jobs=jobs, progress=progress)
-            answer = write_comparison(found, rows_request, Path(name), folder, made)
+            record, answer = write_comparison(found, rows_request, Path(name), folder, made)
             store.finish()
         else:
             request = Request(
@@ -211,14 +212,14 @@ def compare(
         console.print(f"[bold]{escape(answer.headline)}[/]", highlight=False)
         for sentence in (*answer.sentences, *found.notes):
             console.print(sentence, highlight=False, markup=False)
-        console.print(_table(found.found))
+        console.print(_table(record))
         for finding in found.findings:
             console.print(f"{finding.title}: {finding.sentence} {finding.action}", markup=False)
     else:
-        description = comparison.summary["dataset"]["description"]
+        description = comparison.record.dataset.description
         if "test_set" in description:
             console.print(f"Test set: {description['test_set']}", highlight=False)
-        print_tables(comparison.results, comparison.summary, console)
+        print_tables(comparison.results, comparison.record, console)
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
@@ -237,21 +238,21 @@ def _refuse(context: typer.Context, options: Sequence[str], name: str, own: bool
         )
 
 
-def _table(found: HeldOut) -> Table:
+def _table(record: OwnRowsRecord) -> Table:
     """Worst and mean; single environments are in results.csv and the report."""
     table = Table(
         "method", "where it does worst", "there", "mean",
-        title=f"{found.metric.name} in environments not trained on [95 % interval]",
+        title=f"{record.metric} in environments not trained on [95 % interval]",
         title_justify="left",
     )  # fmt: skip
-    show = found.metric.show
-    for contender in found.contenders:
+    show = METRICS[record.metric].show
+    for overall in record.overall:
         worst, mean = (
             f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
-            for estimate in (found.worst(contender.name), found.mean(contender.name))
+            for estimate in (overall.worst, overall.mean)
         )
-        where = escape(found.worst_environment(contender.name))
-        table.add_row(contender.title, where, worst.replace("[", r"\["), mean.replace("[", r"\["))
+        words = [escape(overall.where), worst.replace("[", r"\["), mean.replace("[", r"\[")]
+        table.add_row(record.method(overall.method).title, *words)
     return table
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,10 @@ class Finding:
     action: str
     level: Level
     table: pd.DataFrame
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as JSON has it, the table as a list of its rows."""
+        return vars(self) | {"table": json.loads(self.table.to_json(orient="records"))}
 
 
 def left_out(name: str, title: str, why: str, action: str = NOTHING) -> Finding:

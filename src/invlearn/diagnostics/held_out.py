@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,21 +11,9 @@ import pandas as pd
 
 from invlearn.diagnostics.intervals import normal_bound, resampled_means
 from invlearn.metrics import Metric
-from invlearn.results import RESULT_COLUMNS, Estimate, Overall
+from invlearn.results import RESULT_COLUMNS, Estimate, MethodInfo, Overall
 
 Floats = npt.NDArray[np.float64]
-
-
-class Contender(NamedTuple):
-    """A method that took part.
-
-    kind: 'usual' for what one would use anyway, 'invariant' for a method of the IRM family.
-    """
-
-    name: str
-    title: str
-    kind: str
-    summary: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +25,7 @@ class HeldOut:
     Attributes
     ----------
     metric : Metric
-    contenders : tuple of Contender, M of them
+    contenders : tuple of MethodInfo, M of them
     environments : tuple of str, E of them
     rows : tuple of int
         Rows of each environment.
@@ -51,7 +38,7 @@ class HeldOut:
     """
 
     metric: Metric
-    contenders: tuple[Contender, ...]
+    contenders: tuple[MethodInfo, ...]
     environments: tuple[str, ...]
     rows: tuple[int, ...]
     fewest: tuple[int, ...]
@@ -62,7 +49,7 @@ class HeldOut:
         """A method's place among the contenders."""
         return [contender.name for contender in self.contenders].index(name)
 
-    def finished(self, kind: str) -> list[Contender]:
+    def finished(self, kind: str) -> list[MethodInfo]:
         """The contenders of a kind that ended in finite numbers everywhere."""
         failed = self.failed()
         return [c for c in self.contenders if c.kind == kind and c.name not in failed]
@@ -207,7 +194,7 @@ class HeldOut:
 
 def compare_errors(
     errors: Mapping[str, Floats],
-    contenders: Sequence[Contender],
+    contenders: Sequence[MethodInfo],
     metric: Metric,
     *,
     classes: Mapping[str, npt.NDArray[np.int64]] | None = None,
@@ -221,7 +208,7 @@ def compare_errors(
     errors : {environment: array [n_e, M]}
         0-1 or squared error of every row by every method, while its environment was left out; NaN
         where its training failed.
-    contenders : sequence of Contender, M of them
+    contenders : sequence of MethodInfo, M of them
     metric : Metric
     classes : {environment: array [n_e]}, optional
         Of the rows: errors are averaged within each class first, and rows drawn within it, as
@@ -233,7 +220,7 @@ def compare_errors(
     Examples
     --------
     >>> from invlearn.metrics import METRICS
-    >>> two = [Contender("a", "A", "usual", ""), Contender("b", "B", "invariant", "")]
+    >>> two = [MethodInfo("a", "A", "usual", ""), MethodInfo("b", "B", "invariant", "")]
     >>> errors = {"north": np.array([[0.0, 1.0], [1.0, 1.0]]), "south": np.zeros((2, 2))}
     >>> found = compare_errors(errors, two, METRICS["accuracy"])
     >>> found.worst("a").value, found.worst_environment("b")

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from invlearn.compare.runner import Kept, Task, Work, run
+from invlearn.compare.runner import Task, Work, run
 from invlearn.compare.store import Store
 from invlearn.datasets import DATASETS, load
 from invlearn.datasets.base import Benchmark
 from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.recipes import Recipe, get_recipe
-from invlearn.experiments.request import (
-    DEFAULT_METHODS,
-    Request,
-    describe_dataset,
-    describe_method,
-    describe_rule,
-    overrides,
-)
+from invlearn.experiments.record import describe_method, make_record
+from invlearn.experiments.request import DEFAULT_METHODS, Request
 from invlearn.experiments.similarity import Chosen, measure_similarity
 from invlearn.experiments.trials import Trials
 from invlearn.features import width
@@ -34,6 +26,10 @@ from invlearn.learning import Plan
 from invlearn.methods import Method, Network, Problem, Usual, get_method, trial_seed
 from invlearn.objectives import OBJECTIVES
 from invlearn.reports import write_report
+from invlearn.reports.answer import benchmark_answer
+from invlearn.reports.benchmark import BenchmarkRecord
+from invlearn.reports.record import to_json
+from invlearn.reports.tables import table
 from invlearn.selection import RULES
 from invlearn.training.together import small_step
 
@@ -47,7 +43,7 @@ class Comparison:
 
     results: pd.DataFrame
     curves: pd.DataFrame
-    summary: dict[str, Any]
+    record: BenchmarkRecord
     folder: Path
 
 
@@ -105,7 +101,7 @@ def compare(
     processes = cores() if jobs is None else jobs
     if processes < 1:
         raise OptionError(f"Expected one or more runs at a time, got jobs={processes}.")
-    plans = {name: describe_method(method) for name, method in methods.items()}
+    plans = {name: asdict(describe_method(method)) for name, method in methods.items()}
     store = Store.check(out, resume=resume)
     store.begin({"plans": plans, "request": asdict(request)})
     trials = Trials(
@@ -132,49 +128,29 @@ def compare(
         pd.concat([kept.tables[name] for kept in runs], ignore_index=True)
         for name in ("curves", "results", "statistics")
     )
-    messages = [
-        {"method": kept.task.method, "problem": int(kept.task.problem), "message": text}
-        for kept in runs
-        for text in kept.messages
-    ]
     applied = {name for kept in runs for name in kept.facts["rules"]}
     rules = [rule for name, rule in RULES.items() if name in applied]
-    summary = {
-        "dataset": describe_dataset(request, benchmark),
-        "methods": list(plans.values()),
-        "selections": [describe_rule(rule) for rule in rules],
-        "recipe": {
-            "name": recipe.name,
-            "oracle": recipe.oracle,
-            "note": recipe.note + overrides(request),
-            "settings": recipe.common,
-        },
-        "headline": rules[0].name,
-        "trials": request.trials,
-        "seed": request.seed,
-        "seeds": [trial_seed(request.seed, t) for t in range(request.trials)],
-        "provenance": source
-        | {
-            "jobs": workers,
-            "threads": 1,
-            "seconds": round(time.monotonic() - clock, 1),
-            "seconds_of_all_runs": round(sum(kept.seconds for kept in runs), 1),
-            "runs_resumed": resumed,
-        },
-        "warnings": messages,
-        "unsatisfied": _by_method(runs, "unsatisfied"),
-        "notes": _by_method(runs, "notes"),
+    facts = {
+        "jobs": workers,
+        "threads": 1,
+        "seconds": round(time.monotonic() - clock, 1),
+        "seconds_of_all_runs": round(sum(kept.seconds for kept in runs), 1),
+        "runs_resumed": resumed,
     }
+    record = make_record(
+        request, benchmark, recipe, methods.values(), rules, runs, {**source, **facts}
+    )
     similarity = _similarity(request, trials, methods, results, processes, progress)
-    write_report(results, curves, summary, out, statistics, similarity)
+    write_report(results, curves, record, out, statistics, similarity)
     if similarity is not None:
         store.write("similarity.csv", similarity.to_csv(index=False, float_format="%.8g"))
     store.write("statistics.parquet", statistics.to_parquet(index=False))
     store.write("curves.parquet", curves.to_parquet(index=False))
     store.write("results.csv", results.to_csv(index=False, float_format="%.10g"))
-    store.write("summary.json", json.dumps(summary, indent=1))
+    answer = benchmark_answer(table(results, record, record.main_rule(results)), record)
+    store.write("summary.json", to_json(record, answer))
     store.finish(keep_outputs=request.keep_outputs)
-    return Comparison(results, curves, summary, out)
+    return Comparison(results, curves, record, out)
 
 
 def _resolve(request: Request) -> tuple[Recipe, dict[str, Method], Benchmark]:
@@ -298,18 +274,6 @@ def _similarity(
 
     run_all(partial(measure_similarity, trials), chosen, processes=processes, done=done)
     return pd.concat(tables).sort_values(["method", "problem", "kind"], kind="stable")
-
-
-def _by_method(runs: Sequence[Kept], what: str) -> list[dict[str, Any]]:
-    """Runs whose rule has something to say: trials by selection, method and text."""
-    found: dict[tuple[str, str, str], list[int]] = {}
-    for kept in runs:
-        for label, text in kept.facts[what].items():
-            found.setdefault((label, kept.task.method, text), []).append(int(kept.task.problem))
-    return [
-        {"selection": label, "method": method, "trials": trials} | ({"note": text} if text else {})
-        for (label, method, text), trials in found.items()
-    ]
 
 
 __all__ = ["DEFAULT_METHODS", "Comparison", "Request", "compare"]

@@ -5,13 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from invlearn.datasets import DATASETS
-from invlearn.datasets.base import Benchmark, OptionValue
-from invlearn.experiments.recipes import describe_plan
-from invlearn.methods import Method, Network
-from invlearn.selection import Rule
+from invlearn.datasets.base import OptionValue
 
 DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex", "meta-irm")
 
@@ -82,52 +77,3 @@ class Request:
             for name, number in values.items():
                 words += ["--hyper", f"{method}.{name}={number}"]
         return shlex.join(words)
-
-
-def overrides(request: Request) -> str:
-    """What the request changed in the recipe: the note no longer covers it."""
-    given = [f"{m}.{n}={v:g}" for m, own in request.hyper.items() for n, v in own.items()]
-    given += [] if request.steps is None else [f"steps={request.steps}"]
-    return f" Given by hand instead: {', '.join(given)}." if given else ""
-
-
-def describe_dataset(request: Request, benchmark: Benchmark) -> dict[str, Any]:
-    """The data of a comparison, for its summary."""
-    dataset = DATASETS[request.dataset]
-    return {
-        "name": dataset.name,
-        "summary": dataset.summary,
-        "source": dataset.source,
-        "options": {n: o.default for n, o in dataset.options.items()}
-        | dict(request.dataset_options),
-        "description": dict(benchmark.description),
-        "target": benchmark.target,
-        "training_environments": list(benchmark.train.names),
-        "test_environments": list(benchmark.test.names),
-        "loss": benchmark.loss,
-    }
-
-
-def describe_method(method: Method) -> dict[str, Any]:
-    """A method and its plan, for the summary."""
-    return {
-        "name": method.name,
-        "title": method.title,
-        "summary": method.summary,
-        "source": method.source,
-        "reference": method.kind == "reference",
-        "hyperparameters": describe_plan(method.planned)
-        if isinstance(method, Network)
-        else {"settings": "scikit-learn's defaults"},
-    }
-
-
-def describe_rule(rule: Rule) -> dict[str, Any]:
-    """A selection rule, for the summary."""
-    return {
-        "name": rule.name,
-        "title": rule.title,
-        "explanation": rule.explanation,
-        "oracle": rule.oracle,
-        "statistic": rule.statistic,
-    }

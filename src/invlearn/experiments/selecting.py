@@ -10,7 +10,7 @@ from invlearn.experiments.recipes import Recipe
 from invlearn.metrics import METRICS
 from invlearn.outputs import Outputs
 from invlearn.results import ORACLE_SUFFIX, RESULT_COLUMNS, STATISTIC_COLUMNS
-from invlearn.selection import applicable, select
+from invlearn.selection import Note, applicable, select
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Selected:
     """What the rules chose in one run.
 
     results: measurements at each rule's step; statistics: each rule's statistic along the
-    steps; unsatisfied, notes: by selection.
+    steps; unsatisfied: selections that no step satisfied; notes: by selection.
     """
 
     method: str
@@ -26,8 +26,8 @@ class Selected:
     rules: tuple[str, ...]
     results: pd.DataFrame
     statistics: pd.DataFrame
-    unsatisfied: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
+    unsatisfied: tuple[str, ...] = ()
+    notes: dict[str, Note] = field(default_factory=dict)
 
 
 def select_all(
@@ -41,8 +41,8 @@ def select_all(
     """Apply every rule that can read the run; what has no steps is what each of them chooses."""
     method, problem = str(curves["method"].iloc[0]), int(curves["problem"].iloc[0])
     parts, statistics = [], []
-    unsatisfied: dict[str, str] = {}
-    notes: dict[str, str] = {}
+    unsatisfied: list[str] = []
+    notes: dict[str, Note] = {}
     rules = applicable(curves, outputs=stepless or outputs is not None)
     for rule in rules:
         label = rule.name + (ORACLE_SUFFIX if recipe.oracle else "")
@@ -52,7 +52,7 @@ def select_all(
         chosen, choice = select(curves, rule, target, label, outputs)
         parts.append(chosen)
         if not choice.satisfied:
-            unsatisfied[label] = ""
+            unsatisfied.append(label)
         if choice.note:
             notes[label] = choice.note
         if rule.statistic and choice.statistic is not None:
@@ -72,6 +72,6 @@ def select_all(
         pd.concat(statistics)[list(STATISTIC_COLUMNS)]
         if statistics
         else pd.DataFrame(columns=list(STATISTIC_COLUMNS)),
-        unsatisfied,
+        tuple(unsatisfied),
         notes,
     )

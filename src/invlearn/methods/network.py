@@ -113,7 +113,8 @@ def _outcome(problem: Problem, runs: Sequence[Run], chosen: Mapping[str, float])
         messages += tuple(f"without {name}: {text}" for text in left.messages)
     choice = runs[0].choice
     if choice is not None and not choice.satisfied:
-        messages += (choice.note or "No step satisfied the rule: the nearest was taken",)
+        nearest = "No step satisfied the rule: the nearest was taken"
+        messages += (str(choice.note or nearest),)
     return Outcome(
         pd.concat([run.curves for run in runs], ignore_index=True),
         partial(outputs, runs[0].model),

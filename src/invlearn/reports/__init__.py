@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from invlearn.ground.files import write_whole
-from invlearn.reports import drawing, figures, html, layout
-from invlearn.reports.layout import Summary
+from invlearn.reports import drawing, figures, html
+from invlearn.reports.benchmark import BenchmarkRecord
+from invlearn.reports.page import write_page
 from invlearn.reports.tables import aggregate, console, wide
+from invlearn.results import CURVE_COLUMNS, STATISTIC_COLUMNS, check_cells, check_columns
 
 __all__ = ["aggregate", "console", "wide", "write_report"]
 
@@ -17,7 +18,7 @@ __all__ = ["aggregate", "console", "wide", "write_report"]
 def write_report(
     results: pd.DataFrame,
     curves: pd.DataFrame,
-    summary: Summary,
+    record: BenchmarkRecord,
     folder: str | Path,
     statistics: pd.DataFrame | None = None,
     similarity: pd.DataFrame | None = None,
@@ -32,9 +33,8 @@ def write_report(
         Accuracies are fractions.
     curves : DataFrame
         The same without `selection`: every evaluated step.
-    summary : mapping
-        What was run: dataset, methods, selections, recipe, headline, trials, seed,
-        provenance, warnings, unsatisfied; may hold notes: what rules said about runs.
+    record : BenchmarkRecord
+        What was run.
     folder : path
         Made if missing; older reports in it are replaced.
     statistics : DataFrame, optional
@@ -52,15 +52,14 @@ def write_report(
     Raises
     ------
     OptionError
-        A column or key is missing, or a cell of the results has two values.
+        A column is missing, or a cell of the results has two values.
     UnknownNameError
         The results hold no selection of the headline's name.
     """
-    layout.check(results, curves, summary, statistics)
-    every = figures.draw_all(results, curves, summary, statistics, similarity)
+    check_cells(results)
+    check_columns("curves", curves, CURVE_COLUMNS)
+    if statistics is not None:
+        check_columns("statistics", statistics, STATISTIC_COLUMNS)
+    every = figures.draw_all(results, curves, record, statistics, similarity)
     drawn = {name: drawing.png(figure) for name, figure in every.items()}
-    page = html.render(results, curves, summary, drawn, statistics)
-    figures.save_all(drawn, Path(folder) / "figures")
-    path = Path(folder) / "report.html"
-    write_whole(path, page.encode("utf-8"))
-    return path
+    return write_page(html.render(results, curves, record, drawn, statistics), drawn, Path(folder))

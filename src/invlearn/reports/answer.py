@@ -6,18 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from invlearn.reports import layout
-from invlearn.reports.layout import Summary
-from invlearn.reports.notes import Note, notes, unsatisfied
+from invlearn.reports.benchmark import BenchmarkRecord
+from invlearn.reports.notes import Gathered, notes, unsatisfied
+from invlearn.reports.record import Answer
 from invlearn.reports.tables import Row, Stat, Table, text
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A verdict of a few words and the sentences behind it, all plain text."""
-
-    verdict: str
-    sentences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class _Yardstick:
         return words.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def answer(table: Table, summary: Summary) -> Answer:
+def benchmark_answer(table: Table, record: BenchmarkRecord) -> Answer:
     """Say which methods do better than ERM in the target environment, and at what price.
 
     A method does better when the means differ by more than one percentage point
@@ -54,32 +46,32 @@ def answer(table: Table, summary: Summary) -> Answer:
     ----------
     table : Table
         The headline rule's table.
-    summary : mapping
-        The run's summary.
+    record : BenchmarkRecord
 
     Returns
     -------
     Answer
     """
     accuracy = table.metric == "accuracy"
-    yard = _Yardstick(accuracy, layout.chance(summary) if accuracy else None)
-    rivals = [r for r in table.rows if not r.method.reference and r.method.name != "erm"]
+    yard = _Yardstick(accuracy, record.dataset.chance if accuracy else None)
+    rivals = [r for r in table.rows if r.method.kind != "reference" and r.method.name != "erm"]
     erm = next((r for r in table.rows if r.method.name == "erm" and r.target.count), None)
     finished = [r for r in rivals if r.target.count]
-    verdict, sentences = _verdict(table, yard, finished, erm, str(summary["dataset"]["target"]))
+    outcome, headline, sentences = _compared(table, yard, finished, erm, record.dataset.target)
     if table.rule.oracle:
-        verdict = f"Oracle result: {verdict}"
+        headline = f"Oracle result: {headline}"
     if lost := [r.method.title for r in rivals if not r.target.count]:
         sentences.append(f"Without a finished trial: {_join(lost)}.")
-    return Answer(verdict, (*sentences, *_caveats(table, summary)))
+    return Answer(headline, (*sentences, *_caveats(table, record)), outcome)
 
 
-def _verdict(
+def _compared(
     table: Table, yard: _Yardstick, rivals: Sequence[Row], erm: Row | None, target: str
-) -> tuple[str, list[str]]:
+) -> tuple[str, str, list[str]]:
     if erm is None:
         numbers = _join([yard.show(r, r.target) for r in rivals]) or "nothing finished"
         return (
+            "undecided",
             "There is no ERM run to compare with.",
             [f"In {target}: {numbers}. Add ERM to the methods to see what invariance bought."],
         )
@@ -90,7 +82,7 @@ def _verdict(
     informed = [
         r
         for r in table.rows
-        if r.method.reference and r.target.count and yard.better(r.target, erm.target)
+        if r.method.kind == "reference" and r.target.count and yard.better(r.target, erm.target)
         and yard.above_chance(r.target)
     ]  # fmt: skip
     what = "accuracy" if yard.accuracy else "risk"
@@ -100,18 +92,19 @@ def _verdict(
         + ("" if yard.above_chance(erm.target) else f", no better than guessing{_guess(yard)}")
         + "."
     ]
+    outcome = "helps" if holding else "as good" if rivals else "undecided"
     if holding:
-        verdict = f"{_join([r.method.title for r in holding])} did better than ERM in {target}."
+        headline = f"{_join([r.method.title for r in holding])} did better than ERM in {target}."
         shown = _join([yard.show(r, r.target) for r in holding])
         sentences.append(f"In {target}, on which none of them was trained: {shown}.")
         if prices := [price for r in holding if (price := _price(yard, r, erm))]:
             sentences.append(f"In the training environments, against ERM: {_join(prices)}.")
     elif informed:
-        verdict = f"Only the reference did better than ERM in {target}; no competitor did."
+        headline = f"Only the reference did better than ERM in {target}; no competitor did."
     elif rivals:
-        verdict = f"No method did better than ERM in {target}."
+        headline = f"No method did better than ERM in {target}."
     else:
-        verdict = "Only ERM was run; there is nothing to compare it with."
+        headline = "Only ERM was run; there is nothing to compare it with."
     if guessing:
         shown = _join([yard.show(r, r.target) for r in guessing])
         sentences.append(
@@ -125,10 +118,10 @@ def _verdict(
     if informed:
         shown = _join([yard.show(r, r.target) for r in informed])
         sentences.append(f"For orientation, with information a user lacks: {shown}.")
-    return verdict, sentences
+    return outcome, headline, sentences
 
 
-def _caveats(table: Table, summary: Summary) -> list[str]:
+def _caveats(table: Table, record: BenchmarkRecord) -> list[str]:
     lines = []
     if table.rule.oracle:
         lines.append(
@@ -137,25 +130,25 @@ def _caveats(table: Table, summary: Summary) -> list[str]:
         )
     if table.trials == 1:
         lines.append("One trial only: how much the numbers vary is unknown.")
-    if fallen := sum(len(trials) for trials in unsatisfied(table.rule, summary).values()):
+    if fallen := sum(len(trials) for trials in unsatisfied(table.rule, record).values()):
         lines.append(
             f"In {fallen} {'run' if fallen == 1 else 'runs'} no step satisfied the rule, "
             "and the last step was taken."
         )
-    return lines + _said(notes(table.rule, summary))
+    return lines + _said(notes(table.rule, record))
 
 
-def _said(found: Sequence[Note]) -> list[str]:
-    """Write what the rule said about runs, one sentence for each wording."""
+def _said(found: Sequence[Gathered]) -> list[str]:
+    """Write what the rule said about runs, one sentence for each note."""
     lines = []
-    for words in dict.fromkeys(note.words for note in found):
-        same = [note for note in found if note.words == words]
-        counts = [len(note.trials) for note in same]
-        of = [f"{n} of {note.title}" for n, note in zip(counts, same, strict=True)]
+    for note in dict.fromkeys(each.note for each in found):
+        same = [each for each in found if each.note == note]
+        counts = [len(each.trials) for each in same]
+        of = [f"{n} of {each.title}" for n, each in zip(counts, same, strict=True)]
         who = same[0].title if len(same) == 1 else _join(of)
-        gist, colon, rest = words.partition(":")
+        rest = str(note).removeprefix(note.gist)
         runs = "run" if sum(counts) == 1 else "runs"
-        lines.append(f"In {sum(counts)} {runs} ({who}) the rule said “{gist}”{colon}{rest}.")
+        lines.append(f"In {sum(counts)} {runs} ({who}) the rule said “{note.gist}”{rest}.")
     return lines
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from invlearn.reports import layout
+from invlearn.reports.benchmark import BenchmarkRecord
 from invlearn.reports.drawing import (
     COLOURS,
     MARKERS,
@@ -21,24 +21,25 @@ from invlearn.reports.drawing import (
     shared_legend,
     small_axes,
 )
-from invlearn.reports.layout import Method, Summary
+from invlearn.reports.tables import shown_metric
+from invlearn.results import MethodInfo
 
 
 def training_curves(
-    curves: pd.DataFrame, summary: Summary, results: pd.DataFrame | None = None
+    curves: pd.DataFrame, record: BenchmarkRecord, results: pd.DataFrame | None = None
 ) -> Figure:
     """Draw target (test) and training values against the step, one panel per method.
 
     Thin lines are trials, thick lines their mean; with `results` the steps the headline
     rule chose are marked on the target's curve.
     """
-    metric = layout.metric(curves)
-    rule = layout.rule(summary["headline"], summary)
+    metric = shown_metric(curves)
+    rule = record.rule(record.headline)
     if results is not None:
-        rule = layout.headline(results, summary)
-    target = str(summary["dataset"]["target"])
-    training = [str(name) for name in summary["dataset"]["training_environments"]]
-    methods = layout.methods(curves, summary)
+        rule = record.main_rule(results)
+    target = record.dataset.target
+    training = list(record.dataset.training_environments)
+    methods = record.ordered
     figure, panels = small_axes(methods)
     mine = curves[curves["metric"] == metric]
     if metric == "accuracy":
@@ -70,7 +71,7 @@ def training_curves(
 
 
 def agreement(
-    curves: pd.DataFrame, summary: Summary, results: pd.DataFrame | None = None
+    curves: pd.DataFrame, record: BenchmarkRecord, results: pd.DataFrame | None = None
 ) -> Figure:
     """Draw how far the training environments' validation risks lie apart at every step.
 
@@ -78,12 +79,12 @@ def agreement(
     steps the headline rule chose are marked.
     """
     figure, ax = one_axes(height=4.6)
-    training = [str(name) for name in summary["dataset"]["training_environments"]]
+    training = list(record.dataset.training_environments)
     mine = curves[(curves["metric"] == "risk") & (curves["split"] == "validation")]
-    target = str(summary["dataset"]["target"])
-    rule = None if results is None else layout.headline(results, summary)
+    target = record.dataset.target
+    rule = None if results is None else record.main_rule(results)
     positive = True
-    for i, method in enumerate(layout.methods(curves, summary)):
+    for i, method in enumerate(record.ordered):
         runs = mine[mine["method"] == method.name]
         spread = _by_step(runs, training, how="std").mean(axis=1)
         positive &= bool((spread.dropna() > 0).all())
@@ -119,7 +120,9 @@ def _by_step(runs: pd.DataFrame, environments: list[str], how: str = "mean") -> 
     return values.unstack("problem")
 
 
-def _chosen(results: pd.DataFrame | None, method: Method, rule: str, target: str) -> dict[Any, Any]:
+def _chosen(
+    results: pd.DataFrame | None, method: MethodInfo, rule: str, target: str
+) -> dict[Any, Any]:
     """Find the step of each trial that the rule chose."""
     if results is None:
         return {}

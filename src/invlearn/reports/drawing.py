@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from invlearn.reports import layout
-from invlearn.reports.layout import Method
+from invlearn.reports.tables import REFERENCE_BADGE
+from invlearn.results import MethodInfo
 
 DPI = 120
 WIDTH = 7.6
@@ -35,7 +36,7 @@ def one_axes(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def small_axes(methods: Sequence[Method]) -> tuple[Figure, list[Axes]]:
+def small_axes(methods: Sequence[MethodInfo]) -> tuple[Figure, list[Axes]]:
     """Make a figure with one small axes per method, its name above, ranges shared."""
     count = max(len(methods), 1)
     columns = 2 if count in {2, 4} else min(3, count)
@@ -65,11 +66,26 @@ def shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
                   ncols=columns, frameon=False, fontsize=9)  # fmt: skip
 
 
-def method_style(i: int, method: Method) -> dict[str, Any]:
+def method_style(i: int, method: MethodInfo) -> dict[str, Any]:
     """Choose the i-th method's colour, marker and line, the same in every figure."""
-    colour = "#666666" if method.reference else COLOURS[i % len(COLOURS)]
+    colour = "#666666" if method.kind == "reference" else COLOURS[i % len(COLOURS)]
     return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5,
             "linestyle": LINES[i % len(LINES)], "linewidth": 1.5}  # fmt: skip
+
+
+def numeric_axis(names: Sequence[str]) -> tuple[str, list[float]] | None:
+    """Read the key and the numbers of names like 'p_e=0.1', or None where they are just names.
+
+    Examples
+    --------
+    >>> numeric_axis(["p_e=0.1", "p_e=0.9"])
+    ('p_e', [0.1, 0.9])
+    """
+    found = [re.fullmatch(r"(\w+)=(-?\d+(?:\.\d+)?)", name) for name in names]
+    matches = [match for match in found if match]
+    if len(matches) < len(names) or len({match[1] for match in matches}) != 1:
+        return None
+    return matches[0][1], [float(match[2]) for match in matches]
 
 
 def meaning(key: str) -> str:
@@ -85,9 +101,9 @@ def value_axis(ax: Axes, metric: str) -> None:
     ax.grid(axis="y", alpha=0.25)
 
 
-def method_label(method: Method) -> str:
+def method_label(method: MethodInfo) -> str:
     """Name the method, saying which is a reference."""
-    return plain(method.title) + (f" ({layout.REFERENCE_BADGE})" if method.reference else "")
+    return plain(method.title) + (f" ({REFERENCE_BADGE})" if method.kind == "reference" else "")
 
 
 def heading(*lines: str, width: float) -> str:

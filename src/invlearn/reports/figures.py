@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from invlearn.ground.files import write_whole
-from invlearn.reports import layout
+from invlearn.reports.benchmark import BenchmarkRecord
 from invlearn.reports.curves import agreement, training_curves
 from invlearn.reports.drawing import (
     WIDTH,
@@ -18,49 +14,49 @@ from invlearn.reports.drawing import (
     meaning,
     method_label,
     method_style,
+    numeric_axis,
     one_axes,
     plain,
-    png,
     value_axis,
 )
-from invlearn.reports.layout import Summary
 from invlearn.reports.similarity import draw_similarity
 from invlearn.reports.statistic import selection_statistic
-from invlearn.reports.tables import aggregate
+from invlearn.reports.tables import aggregate, shown_metric
 
 __all__ = [
     "accuracy_by_environment",
     "agreement",
     "draw_all",
-    "save_all",
     "selection_statistic",
     "training_curves",
 ]
 
 
-def accuracy_by_environment(results: pd.DataFrame, summary: Summary, selection: str) -> Figure:
+def accuracy_by_environment(
+    results: pd.DataFrame, record: BenchmarkRecord, selection: str
+) -> Figure:
     """Draw means over trials in every test environment, one line per method, bars one deviation."""
-    rule = layout.rule(selection, summary)
-    metric = layout.metric(results)
-    names = layout.all_environments(summary)
-    axis = layout.numeric_axis(names)
+    rule = record.rule(selection)
+    metric = shown_metric(results)
+    names = record.dataset.everywhere
+    axis = numeric_axis(names)
     where = axis[1] if axis else [float(i) for i in range(len(names))]
     gap = min(np.diff(sorted(set(where))), default=1.0)
     figure, ax = one_axes(height=5.2)
-    training = set(summary["dataset"]["training_environments"])
+    training = set(record.dataset.training_environments)
     for i, x in enumerate(x for x, name in zip(where, names, strict=True) if name in training):
         label = "" if i else "trained on"
         ax.axvspan(x - 0.3 * gap, x + 0.3 * gap, color="#dddddd", zorder=0, label=label)
-    target = where[names.index(str(summary["dataset"]["target"]))]
+    target = where[names.index(record.dataset.target)]
     ax.axvspan(target - 0.3 * gap, target + 0.3 * gap, fill=False, hatch="///", label="target",
                edgecolor="#cccccc", linewidth=0, zorder=0)  # fmt: skip
-    chance = layout.chance(summary) if metric == "accuracy" else None
+    chance = record.dataset.chance if metric == "accuracy" else None
     if chance is not None:
         ax.axhline(100 * chance, color="#888888", linewidth=1, dashes=(1, 2), label="guessing")
     table = aggregate(results)
     table = table[(table["selection"] == selection) & (table["metric"] == metric)]
     table = table[table["split"] == "test"]
-    methods = layout.methods(results, summary)
+    methods = record.ordered
     scale = 100.0 if metric == "accuracy" else 1.0
     for i, method in enumerate(methods):
         mine = table[table["method"] == method.name].set_index("environment").reindex(names)
@@ -83,7 +79,7 @@ def accuracy_by_environment(results: pd.DataFrame, summary: Summary, selection: 
 def draw_all(
     results: pd.DataFrame,
     curves: pd.DataFrame,
-    summary: Summary,
+    record: BenchmarkRecord,
     statistics: pd.DataFrame | None = None,
     similarity: pd.DataFrame | None = None,
 ) -> dict[str, Figure]:
@@ -91,23 +87,13 @@ def draw_all(
 
     Whether the environments agree is drawn where the headline rule has no statistic of its own.
     """
-    chosen = layout.headline(results, summary).name
-    drawn = {"by_environment": accuracy_by_environment(results, summary, chosen)}
+    chosen = record.main_rule(results).name
+    drawn = {"by_environment": accuracy_by_environment(results, record, chosen)}
     if len(curves):
-        drawn["training_curves"] = training_curves(curves, summary, results)
+        drawn["training_curves"] = training_curves(curves, record, results)
     validation = curves[(curves["metric"] == "risk") & (curves["split"] == "validation")]
     if statistics is not None and (statistics["selection"] == chosen).any():
-        drawn["selection_statistic"] = selection_statistic(statistics, summary, results)
+        drawn["selection_statistic"] = selection_statistic(statistics, record, results)
     elif validation["environment"].nunique() > 1:
-        drawn["agreement"] = agreement(curves, summary, results)
-    return drawn | ({} if similarity is None else draw_similarity(similarity, summary))
-
-
-def save_all(figures: Mapping[str, Figure | bytes], folder: str | Path) -> list[Path]:
-    """Write ``folder/NAME.png`` for every figure, each atomically; return the paths."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, figure in figures.items():
-        paths.append(Path(folder) / f"{name}.png")
-        write_whole(paths[-1], figure if isinstance(figure, bytes) else png(figure))
-    return paths
+        drawn["agreement"] = agreement(curves, record, results)
+    return drawn | ({} if similarity is None else draw_similarity(similarity, record))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
-from invlearn.reports import layout, tables
-from invlearn.reports.answer import answer
-from invlearn.reports.drawing import png
-from invlearn.reports.layout import Summary
+from invlearn.reports import tables
+from invlearn.reports.answer import benchmark_answer
+from invlearn.reports.benchmark import ORACLE_BADGE, BenchmarkRecord
+from invlearn.reports.drawing import numeric_axis
+from invlearn.reports.page import render_page
 from invlearn.reports.statistic import describe
 from invlearn.reports.tables import Table
 
@@ -21,8 +19,8 @@ from invlearn.reports.tables import Table
 def render(
     results: pd.DataFrame,
     curves: pd.DataFrame,
-    summary: Summary,
-    figures: Mapping[str, Figure | bytes],
+    record: BenchmarkRecord,
+    figures: Mapping[str, bytes],
     statistics: pd.DataFrame | None = None,
 ) -> str:
     """Render the page as text.
@@ -31,9 +29,9 @@ def render(
     ----------
     results, curves : DataFrame
         As `write_report`.
-    summary : mapping
+    record : BenchmarkRecord
         As `write_report`.
-    figures : mapping of str to Figure or PNG bytes
+    figures : {name: PNG bytes}
         Those of `figures.draw_all`; what is missing is left out.
     statistics : DataFrame, optional
         As `write_report`: puts the figure 'selection_statistic', shown with it only, in words.
@@ -48,64 +46,54 @@ def render(
     UnknownNameError
         The results hold no selection of the headline's name.
     """
-    environment = Environment(
-        loader=PackageLoader("invlearn.reports", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     if statistics is None:
         figures = {name: figures[name] for name in figures if name != "selection_statistic"}
-    shown = [tables.table(results, summary, rule) for rule in layout.rules(results, summary)]
-    page = environment.get_template("report.html.j2")
-    return page.render(
-        summary=summary,
-        dataset=summary["dataset"],
-        provenance=summary["provenance"],
-        answer=answer(shown[0], summary),
-        main=_section(shown[0], summary),
-        honest=[_section(table, summary) for table in shown[1:] if not table.rule.oracle],
-        oracles=[_section(table, summary) for table in shown[1:] if table.rule.oracle],
-        everywhere=_everywhere(results, summary, shown[0]),
-        methods=layout.methods(results, summary),
-        figures={name: _data_uri(figure) for name, figure in figures.items()},
-        statistic=describe(statistics, summary, results)
+    dataset = record.dataset
+    shown = [tables.table(results, record, rule) for rule in record.shown_rules(results)]
+    return render_page(
+        "report.html.j2",
+        figures,
+        record=record,
+        dataset=dataset,
+        provenance=record.provenance,
+        answer=benchmark_answer(shown[0], record),
+        main=_section(shown[0], record),
+        honest=[_section(table, record) for table in shown[1:] if not table.rule.oracle],
+        oracles=[_section(table, record) for table in shown[1:] if table.rule.oracle],
+        everywhere=_everywhere(results, record, shown[0]),
+        methods=record.ordered,
+        statistic=describe(statistics, record, results)
         if statistics is not None and "selection_statistic" in figures
         else None,
         evaluations=len(curves[["method", "problem", "step"]].drop_duplicates()),
         accuracy=shown[0].metric == "accuracy",
-        chance=layout.chance(summary),
-        numeric_key=(layout.numeric_axis(layout.all_environments(summary)) or ("", []))[0],
-        duration=_duration(float(summary["provenance"]["seconds"])),
-        warnings=_grouped(summary),
-        oracle_badge=layout.ORACLE_BADGE,
-        reference_badge=layout.REFERENCE_BADGE,
+        chance=dataset.chance,
+        numeric_key=(numeric_axis(dataset.everywhere) or ("", []))[0],
+        duration=_duration(float(record.provenance["seconds"])),
+        warnings=_grouped(record),
+        oracle_badge=ORACLE_BADGE,
+        reference_badge=tables.REFERENCE_BADGE,
     )
 
 
-def _section(table: Table, summary: Summary) -> dict[str, Any]:
-    dataset = summary["dataset"]
-    trained = set(dataset["training_environments"])
-    kinds = [
-        "trained on" if name in trained else "target" if name == dataset["target"] else "new"
-        for name in table.environments
-    ]
+def _section(table: Table, record: BenchmarkRecord) -> dict[str, Any]:
     return {
         "rule": table.rule,
-        "columns": list(zip(table.environments, kinds, strict=True)),
+        "columns": [(name, record.dataset.kind(name)) for name in table.environments],
         "rows": [(row.method, table.cells(row)) for row in table.rows],
-        "notes": tables.footnotes(table.rule, summary),
+        "notes": tables.footnotes(table.rule, record),
     }
 
 
-def _everywhere(results: pd.DataFrame, summary: Summary, main: Table) -> dict[str, Any] | None:
+def _everywhere(
+    results: pd.DataFrame, record: BenchmarkRecord, main: Table
+) -> dict[str, Any] | None:
     """Tabulate the figure's numbers, where the main table leaves some out."""
-    names = layout.all_environments(summary)
+    names = record.dataset.everywhere
     if len(names) == len(main.environments):
         return None
     cells = tables.wide(results, selection=main.rule.name, split="test", metric=main.metric)
-    methods = layout.methods(results, summary)
+    methods = record.ordered
     cells = cells.reindex(index=[method.name for method in methods], columns=names)
     return {
         "columns": names,
@@ -116,19 +104,13 @@ def _everywhere(results: pd.DataFrame, summary: Summary, main: Table) -> dict[st
     }
 
 
-def _grouped(summary: Summary) -> list[tuple[str, str, list[str]]]:
+def _grouped(record: BenchmarkRecord) -> list[tuple[str, str, list[str]]]:
     """List warnings as (method's title, message, trials), one entry per distinct message."""
-    titles = {entry["name"]: entry["title"] for entry in summary["methods"]}
     found: dict[tuple[str, str], list[str]] = {}
-    for entry in summary["warnings"]:
-        name = titles.get(entry["method"], entry["method"])
-        found.setdefault((str(name), str(entry["message"])), []).append(str(entry["problem"]))
+    for one in record.warnings:
+        key = record.method(one.method).title, one.message
+        found.setdefault(key, []).append(str(one.problem))
     return [(name, message, trials) for (name, message), trials in found.items()]
-
-
-def _data_uri(figure: Figure | bytes) -> str:
-    content = figure if isinstance(figure, bytes) else png(figure)
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
 def _duration(seconds: float) -> str:

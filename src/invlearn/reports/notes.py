@@ -2,64 +2,58 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from invlearn.reports.layout import Rule, Summary
+from invlearn.reports.benchmark import BenchmarkRecord, Rule
+from invlearn.selection import Note
 
 
 @dataclass(frozen=True)
-class Note:
-    """What a rule said about some runs of one method.
+class Gathered:
+    """A note that a rule made of some trials of one method.
 
-    words: what holds for all of them; text: with the numbers of each.
+    note: without numbers; numbers: each trial's own.
     """
 
-    objective: str
+    method: str
     title: str
-    trials: tuple[int, ...]
-    words: str
-    text: str
+    note: Note
+    numbers: Mapping[int, str]
 
     @property
-    def gist(self) -> str:
-        """Give the words before the first colon."""
-        return self.words.partition(":")[0]
+    def trials(self) -> tuple[int, ...]:
+        """The trials, in their order."""
+        return tuple(self.numbers)
+
+    @property
+    def text(self) -> str:
+        """The note with the numbers of each trial, once where they are the same."""
+        different = set(self.numbers.values())
+        own = [f"trial {trial}: {numbers}" for trial, numbers in self.numbers.items()]
+        said = different.pop() if len(different) == 1 else "; ".join(own)
+        return str(self.note._replace(numbers=said))
 
 
-def notes(rule: Rule, summary: Summary) -> list[Note]:
-    """List a rule's notes, one entry per method and wording.
-
-    Notes that differ in nothing but their first parenthesis, such as a run's own numbers,
-    are one.
-    """
-    titles = {entry["name"]: str(entry["title"]) for entry in summary["methods"]}
-    found: dict[tuple[str, str, str], dict[int, str]] = {}
-    for entry in summary.get("notes", ()):
-        if entry["selection"] == rule.name:
-            before, own, after = _parts(str(entry["note"]))
-            runs = found.setdefault((str(entry["method"]), before, after), {})
-            runs |= dict.fromkeys(entry["trials"], own)
+def notes(rule: Rule, record: BenchmarkRecord) -> list[Gathered]:
+    """List a rule's notes, one entry per method and note, whatever its numbers."""
+    found: dict[tuple[str, Note], dict[int, str]] = {}
+    for said in record.said:
+        if said.selection == rule.name:
+            runs = found.setdefault((said.method, said.note._replace(numbers="")), {})
+            runs |= dict.fromkeys(said.problems, said.note.numbers)
     return [
-        Note(
-            objective,
-            titles.get(objective, objective),
-            tuple(sorted(runs)),
-            before + after,
-            before + _own(runs) + after,
-        )
-        for (objective, before, after), runs in found.items()
+        Gathered(method, record.method(method).title, note, dict(sorted(runs.items())))
+        for (method, note), runs in found.items()
     ]
 
 
-def unsatisfied(rule: Rule, summary: Summary) -> dict[str, tuple[int, ...]]:
-    """List the trials in which no step satisfied the rule, by objective."""
+def unsatisfied(rule: Rule, record: BenchmarkRecord) -> dict[str, tuple[int, ...]]:
+    """List the trials in which no step satisfied the rule, by method."""
     found: dict[str, tuple[int, ...]] = {}
-    for entry in summary["unsatisfied"]:
-        if entry["selection"] == rule.name and entry["trials"]:
-            name = str(entry["method"])
-            found[name] = (*found.get(name, ()), *entry["trials"])
+    for entry in record.unsatisfied:
+        if entry.selection == rule.name and entry.problems:
+            found[entry.method] = (*found.get(entry.method, ()), *entry.problems)
     return found
 
 
@@ -75,20 +69,3 @@ def numbered(trials: Sequence[int]) -> str:
         return f"trials {trials[0]} to {trials[-1]}"
     word = "trial" if len(trials) == 1 else "trials"
     return f"{word} {', '.join(str(trial) for trial in trials)}"
-
-
-def _parts(note: str) -> tuple[str, str, str]:
-    """Split a note, without its full stop, at its first parenthesis."""
-    note = note.removesuffix(".")
-    match = re.fullmatch(r"(.*?)\s*\(([^()]*)\)(.*)", note, flags=re.DOTALL)
-    return (match[1], match[2], match[3]) if match else (note, "", "")
-
-
-def _own(runs: dict[int, str]) -> str:
-    """Write what the runs' parentheses hold: once where it is the same."""
-    different = set(runs.values())
-    if different == {""}:
-        return ""
-    if len(different) == 1:
-        return f" ({different.pop()})"
-    return f" ({'; '.join(f'trial {trial}: {own}' for trial, own in sorted(runs.items()))})"

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import pandas as pd
 
 from invlearn.diagnostics.findings import Finding
-from invlearn.diagnostics.held_out import Contender, HeldOut
-from invlearn.errors import EnvironmentsError, OutputError, unknown_name
-from invlearn.ground.files import write_whole
-from invlearn.reports import drawing, figures
+from invlearn.errors import EnvironmentsError, unknown_name
+from invlearn.reports import drawing
+from invlearn.reports.found import Found, has_number
+from invlearn.reports.own_rows_answer import own_rows_answer
 from invlearn.reports.own_rows_figures import (
     FAILED,
     by_environment,
     descriptions,
-    has_number,
-    in_order,
-    interval,
     short_names,
     worst_against_mean,
 )
-from invlearn.reports.verdict import Verdict
-from invlearn.results import Estimate
+from invlearn.reports.page import render_page, write_page
+from invlearn.reports.record import Answer, OwnRowsRecord
+from invlearn.results import Estimate, MethodInfo
 
 TASKS = ("classification", "regression")
 SHORTCUTS = ("feature-effects",)
@@ -40,64 +36,16 @@ BADGES = {"warning": "warning", "note": "note", "good": "looks good"}
 """What each level is called, the most pressing first."""
 
 
-@dataclass(frozen=True)
-class OwnRows:
-    """What a comparison on a user's own rows found.
-
-    Attributes
-    ----------
-    title : str
-        Of the page, for instance the file's name.
-    target, environment : str
-        Names of columns.
-    task : 'classification' or 'regression'
-    classes : tuple of str
-        Empty for a regression.
-    found : HeldOut
-        Every method in every environment that was measured in.
-    environments : {environment: rows}
-        All that took part, measured in or only trained on.
-    folds : tuple of tuples of str
-        The environments left out together in each round; the methods were trained on all others.
-    verdict : Verdict
-    findings : tuple of Finding
-        Of the rows of all environments; may be empty.
-    columns : {column: 'number', 'category', 'date', 'text' or 'left out: reason'}
-    notes : tuple of str
-        Things to know: rows dropped, environments set aside.
-    settings : {method's name: {what: how it was set}}
-    next_command : str
-        The command that goes on from here.
-    provenance : {what: value}
-        Such as command, version, commit, machine, started, seconds, seed; empty values are
-        left out.
-    """
-
-    title: str
-    target: str
-    environment: str
-    task: str
-    classes: tuple[str, ...]
-    found: HeldOut
-    environments: Mapping[str, int]
-    folds: tuple[tuple[str, ...], ...]
-    verdict: Verdict
-    findings: tuple[Finding, ...]
-    columns: Mapping[str, str]
-    notes: tuple[str, ...]
-    settings: Mapping[str, Mapping[str, str]]
-    next_command: str
-    provenance: Mapping[str, str]
-
-
-def write_own_rows(content: OwnRows, folder: Path) -> Path:
+def write_own_rows(record: OwnRowsRecord, results: pd.DataFrame, folder: Path) -> Path:
     """Write ``folder/report.html`` and ``folder/figures/*.png``, each file atomically.
 
     Where one environment was measured in, the figure of the worst against the mean is left out.
 
     Parameters
     ----------
-    content : OwnRows
+    record : OwnRowsRecord
+    results : DataFrame
+        Of `RESULT_COLUMNS`: every method in every environment left out.
     folder : Path
         Made if missing; an older report in it is replaced.
 
@@ -109,57 +57,48 @@ def write_own_rows(content: OwnRows, folder: Path) -> Path:
     Raises
     ------
     UnknownNameError
-        A method or an environment that took no part, or another task.
+        An environment that took no part, another task.
     EnvironmentsError
-        An environment measured in is in no fold, or a fold leaves none to train on.
+        An environment measured in is in no fold, a fold leaves none to train on, or no usual method
+        ended in finite numbers.
     OutputError
         A folder that cannot be written.
     """
-    _check(content)
-    drawn = {"by_environment": drawing.png(by_environment(content.found))}
-    if len(content.found.environments) > 1:
-        drawn["worst_against_mean"] = drawing.png(worst_against_mean(content.found))
-    page = render(content, drawn)
-    path = Path(folder) / "report.html"
-    try:
-        figures.save_all(drawn, path.parent / "figures")
-        if "worst_against_mean" not in drawn:
-            (path.parent / "figures" / "worst_against_mean.png").unlink(missing_ok=True)
-        write_whole(path, page.encode("utf-8", errors="replace"))
-    except OSError as error:
-        raise OutputError(
-            f"Expected a folder to write the report in, '{folder}' cannot be written: "
-            f"{error.strerror}. Name another folder, or free this one."
-        ) from error
+    found = Found.read(record, results)
+    _check(found)
+    drawn = {"by_environment": drawing.png(by_environment(found))}
+    if len(found.environments) > 1:
+        drawn["worst_against_mean"] = drawing.png(worst_against_mean(found))
+    path = write_page(render(found, own_rows_answer(record), drawn), drawn, Path(folder))
+    if "worst_against_mean" not in drawn:
+        (path.parent / "figures" / "worst_against_mean.png").unlink(missing_ok=True)
     return path
 
 
-def _check(content: OwnRows) -> None:
-    known = [method.name for method in content.found.contenders]
-    for name in (content.verdict.recommended, *content.settings):
-        if name not in known:
-            raise unknown_name("method", name, known)
-    if content.task not in TASKS:
-        raise unknown_name("task", content.task, TASKS)
-    left_out = [name for fold in content.folds for name in fold]
-    for name in (*content.found.environments, *left_out):
-        if name not in content.environments:
-            raise unknown_name("environment", name, content.environments)
-    never = [name for name in content.found.environments if name not in left_out]
-    if never or any(set(fold) == set(content.environments) for fold in content.folds):
+def _check(found: Found) -> None:
+    record = found.record
+    if record.task not in TASKS:
+        raise unknown_name("task", record.task, TASKS)
+    left_out = [name for fold in record.folds for name in fold]
+    for name in (*found.environments, *left_out):
+        if name not in record.environments:
+            raise unknown_name("environment", name, record.environments)
+    never = [name for name in found.environments if name not in left_out]
+    if never or any(set(fold) == set(record.environments) for fold in record.folds):
         raise EnvironmentsError(
             "Expected folds in which every environment that was measured in is left out and at "
-            f"least one is trained on, got {list(map(list, content.folds))} of "
-            f"{', '.join(content.environments)}. Give the folds that were trained."
+            f"least one is trained on, got {list(map(list, record.folds))} of "
+            f"{', '.join(record.environments)}. Give the folds that were trained."
         )
 
 
-def render(content: OwnRows, drawn: Mapping[str, bytes]) -> str:
+def render(found: Found, answer: Answer, drawn: Mapping[str, bytes]) -> str:
     """Render the page as text.
 
     Parameters
     ----------
-    content : OwnRows
+    found : Found
+    answer : Answer
     drawn : {'by_environment' and, of several environments, 'worst_against_mean': PNG bytes}
 
     Returns
@@ -167,36 +106,26 @@ def render(content: OwnRows, drawn: Mapping[str, bytes]) -> str:
     str
         A complete HTML document, figures and styles inside.
     """
-    found = content.found
-    environment = Environment(
-        loader=PackageLoader("invlearn.reports", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    ranked = sorted(content.findings, key=lambda finding: list(BADGES).index(finding.level))
+    record = found.record
+    ranked = sorted(record.findings, key=lambda finding: list(BADGES).index(finding.level))
     findings = [_shown(finding) for finding in ranked]
     shortcuts = [f for f in findings if f.name in SHORTCUTS and f.level == "warning"]
-    return environment.get_template("own_rows.html.j2").render(
-        content=content,
+    return render_page(
+        "own_rows.html.j2",
+        drawn,
+        record=record,
+        answer=answer,
         found=found,
-        recommended=found.contenders[found.number(content.verdict.recommended)],
+        recommended=record.method(answer.recommended),
         shortcuts=shortcuts,
         findings=[finding for finding in findings if finding not in shortcuts],
         columns=_columns(found),
         groups=_groups(found),
         alts=descriptions(found),
-        others=sorted({len(content.environments) - len(fold) for fold in content.folds}),
-        methods=in_order(found),
-        figures={name: _data_uri(picture) for name, picture in drawn.items()},
-        kinds=_kinds(content.columns),
-        provenance=_provenance(content.provenance),
+        others=sorted({len(record.environments) - len(fold) for fold in record.folds}),
+        kinds=_kinds(record.columns),
+        provenance=_provenance(record),
     )
-
-
-def _data_uri(picture: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
 
 
 class Cell(NamedTuple):
@@ -208,25 +137,26 @@ class Cell(NamedTuple):
     where: str = ""
 
 
-def _columns(found: HeldOut) -> list[tuple[str, str]]:
+def _columns(found: Found) -> list[tuple[str, str]]:
     """List the environments, each with its rows and what the picture calls it."""
     names, notes = found.environments, []
-    for name, short, rows in zip(names, short_names(names), found.rows, strict=True):
+    for name, short in zip(names, short_names(names), strict=True):
+        rows = found.record.environments[name]
         called = f"; in the picture: {short}" if short != " ".join(name.split()) else ""
         notes.append((name, f"{rows:,} rows{called}"))
     return notes
 
 
-def _groups(found: HeldOut) -> list[tuple[str, list[tuple[Contender, list[Cell]]]]]:
+def _groups(found: Found) -> list[tuple[str, list[tuple[MethodInfo, list[Cell]]]]]:
     """List the main table's rows, the usual methods above the invariant ones.
 
     The worst and the mean come first, unless there is one environment, which is both.
     """
     several = len(found.environments) > 1
     estimates = {
-        c.name: [found.worst(c.name), found.mean(c.name)] * several
+        c.name: [found.overall(c.name).worst, found.overall(c.name).mean] * several
         + [found.cell(e, c.name) for e in found.environments]
-        for c in found.contenders
+        for c in found.methods
     }
     pick = max if found.metric.higher_is_better else min
     best = []
@@ -239,16 +169,16 @@ def _groups(found: HeldOut) -> list[tuple[str, list[tuple[Contender, list[Cell]]
         if not has_number(estimate):
             return Cell(FAILED, "", False, where)
         value = found.metric.show(estimate.value)
-        return Cell(value, interval(found, estimate), value == top, where)
+        return Cell(value, found.interval(estimate), value == top, where)
 
-    def cells(method: Contender) -> list[Cell]:
-        wheres = [f"in {found.worst_environment(method.name)}", ""] * several
+    def cells(method: MethodInfo) -> list[Cell]:
+        wheres = [f"in {found.overall(method.name).where}", ""] * several
         wheres += [""] * len(found.environments)
         return [cell(*each) for each in zip(estimates[method.name], best, wheres, strict=True)]
 
     return [
         (f"{kind.capitalize()} methods", [(method, cells(method)) for method in members])
-        for kind, members in groupby(in_order(found), key=lambda method: method.kind)
+        for kind, members in groupby(found.methods, key=lambda method: method.kind)
     ]
 
 
@@ -293,9 +223,10 @@ def _kinds(columns: Mapping[str, str]) -> str:
     return ", ".join(f"{number} {words[kind]}" for kind, number in count.items())
 
 
-def _provenance(provenance: Mapping[str, str]) -> dict[str, str]:
+def _provenance(record: OwnRowsRecord) -> dict[str, str]:
     """What the page shows beside the command."""
-    shown = {key: value for key, value in provenance.items() if value and key != "command"}
+    every = {**record.provenance, "seed": record.seed}
+    shown = {key: str(value) for key, value in every.items() if value != "" and key != "command"}
     if "seconds" in shown:
         shown["took (h:m:s)"] = str(timedelta(seconds=round(float(shown.pop("seconds")))))
     return shown

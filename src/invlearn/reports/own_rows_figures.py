@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from invlearn.diagnostics.held_out import Contender, HeldOut
 from invlearn.reports.drawing import COLOURS, MARKERS, one_axes, plain
-from invlearn.results import Estimate
+from invlearn.reports.found import Found, has_number
+from invlearn.results import Estimate, MethodInfo
 
 LONGEST = 26
 """Characters of an environment's name that fit beside a figure."""
@@ -32,33 +32,18 @@ FAILED = "failed"
 """What stands where a training diverged and left no number."""
 
 
-def in_order(found: HeldOut) -> list[Contender]:
-    """Contenders as every table and figure has them: the usual ones, then the invariant ones."""
-    return sorted(found.contenders, key=lambda method: method.kind != "usual")
-
-
-def has_number(estimate: Estimate) -> bool:
-    """Whether the training ended in finite numbers."""
-    return bool(np.isfinite(estimate.value))
-
-
-def interval(found: HeldOut, estimate: Estimate) -> str:
-    """Write an interval as text."""
-    return f"{found.metric.show(estimate.low)} to {found.metric.show(estimate.high)}"
-
-
-def descriptions(found: HeldOut) -> dict[str, str]:
+def descriptions(found: Found) -> dict[str, str]:
     """Say in words what the pictures show, numbers included, for who cannot see them."""
 
     def said(estimate: Estimate) -> str:
         if not has_number(estimate):
             return FAILED
-        return f"{found.metric.show(estimate.value)} ({interval(found, estimate)})"
+        return f"{found.metric.show(estimate.value)} ({found.interval(estimate)})"
 
-    methods, name = in_order(found), found.metric.name
+    methods, name = found.methods, found.metric.name
     sums = "; ".join(
-        f"{c.title}: worst {said(found.worst(c.name))} in {found.worst_environment(c.name)}, "
-        f"mean {said(found.mean(c.name))}"
+        f"{c.title}: worst {said(found.overall(c.name).worst)} in {found.overall(c.name).where}, "
+        f"mean {said(found.overall(c.name).mean)}"
         for c in methods
     )
     cells = "; ".join(
@@ -66,7 +51,7 @@ def descriptions(found: HeldOut) -> dict[str, str]:
         + ", ".join(f"{said(found.cell(e, c.name))} in {e}" for e in found.environments)
         for c in methods
     )
-    if found.values.size > MANY and len(found.environments) > 1:
+    if len(found.cells) > MANY and len(found.environments) > 1:
         cells = f"{sums}. The table has every number"
     where = "the one" if len(found.environments) == 1 else "every"
     return {
@@ -110,13 +95,13 @@ def _cut(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[:14]}…{name[-11:]}"
 
 
-def by_environment(found: HeldOut) -> Figure:
+def by_environment(found: Found) -> Figure:
     """Draw every method in every environment it was not trained on, with 95 % intervals.
 
     One band per environment, the first on top, in it one line per method in the order of the
     legend; the figure grows with both. Usual methods have hollow markers.
     """
-    methods = in_order(found)
+    methods = found.methods
     count = len(found.environments)
     figure, ax = one_axes(max(0.3, 0.085 * len(methods) + 0.16) * count + 1.6)
     for e, environment in enumerate(found.environments):
@@ -149,17 +134,17 @@ def by_environment(found: HeldOut) -> Figure:
     return figure
 
 
-def worst_against_mean(found: HeldOut) -> Figure:
+def worst_against_mean(found: Found) -> Figure:
     """Draw each method's worst environment against its mean over environments, one point each.
 
     A method that failed somewhere has neither; its label says so.
     """
-    methods = in_order(found)
+    methods = found.methods
     figure, ax = one_axes(max(4.2, LABEL_GAP * len(methods) + 1.6))
-    means = [_scaled(found, found.mean(method.name)) for method in methods]
-    worsts = [_scaled(found, found.worst(method.name)) for method in methods]
-    ax.set_xlim(*_limits(found, [found.mean(method.name) for method in methods]))
-    ax.set_ylim(*_limits(found, [found.worst(method.name) for method in methods]))
+    means = [_scaled(found, found.overall(method.name).mean) for method in methods]
+    worsts = [_scaled(found, found.overall(method.name).worst) for method in methods]
+    ax.set_xlim(*_limits(found, [found.overall(method.name).mean for method in methods]))
+    ax.set_ylim(*_limits(found, [found.overall(method.name).worst for method in methods]))
     for m, (method, mean, worst) in enumerate(zip(methods, means, worsts, strict=True)):
         if not has_number(worst):
             continue
@@ -197,7 +182,7 @@ def spread(wanted: Sequence[float], gap: float, top: float = 1.0) -> list[float]
     return places
 
 
-def _say_failed(ax: Axes, y: float, method: Contender, *, bad_left: bool) -> None:
+def _say_failed(ax: Axes, y: float, method: MethodInfo, *, bad_left: bool) -> None:
     """Say at the bad end of a method's line why there is nothing in it."""
     ax.text(0.01 if bad_left else 0.99, y, plain(f"{method.title}: {FAILED}"),
             transform=ax.get_yaxis_transform(), ha="left" if bad_left else "right", va="center",
@@ -206,7 +191,7 @@ def _say_failed(ax: Axes, y: float, method: Contender, *, bad_left: bool) -> Non
 
 def _label_points(
     ax: Axes,
-    methods: Sequence[Contender],
+    methods: Sequence[MethodInfo],
     points: Sequence[tuple[float, float]],
     height: float,
 ) -> None:
@@ -229,7 +214,7 @@ def _label_points(
                                 "linestyle": ":", "shrinkB": 5, "relpos": (0, 0.5)})  # fmt: skip
 
 
-def _style(m: int, method: Contender) -> dict[str, Any]:
+def _style(m: int, method: MethodInfo) -> dict[str, Any]:
     """Choose color and marker, the same in both figures; hollow says usual."""
     colour = COLOURS[m % len(COLOURS)]
     return {"color": colour, "marker": MARKERS[m % len(MARKERS)], "markersize": 5.5,
@@ -237,22 +222,22 @@ def _style(m: int, method: Contender) -> dict[str, Any]:
             "markeredgewidth": 1.4}  # fmt: skip
 
 
-def _label(method: Contender) -> str:
+def _label(method: MethodInfo) -> str:
     return f"{method.title} (usual)" if method.kind == "usual" else method.title
 
 
-def _scaled(found: HeldOut, estimate: Estimate) -> Estimate:
+def _scaled(found: Found, estimate: Estimate) -> Estimate:
     factor = 100 if found.metric.higher_is_better else 1
     return Estimate(*(factor * number for number in estimate))
 
 
-def _axis_name(found: HeldOut) -> str:
+def _axis_name(found: Found) -> str:
     if found.metric.higher_is_better:
         return f"{found.metric.name} (%)"
     return f"{found.metric.name} (lower is better)"
 
 
-def _limits(found: HeldOut, estimates: Sequence[Estimate]) -> tuple[float, float]:
+def _limits(found: Found, estimates: Sequence[Estimate]) -> tuple[float, float]:
     """Span all intervals with a margin, and enough that no small difference looks large."""
     numbers = [_scaled(found, estimate) for estimate in estimates if has_number(estimate)]
     low, high = float(np.min(numbers or 0.0)), float(np.max(numbers or 1.0))

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from invlearn.errors import OptionError
-from invlearn.reports import layout
+from invlearn.reports.benchmark import BenchmarkRecord
 from invlearn.reports.drawing import (
     LINES,
     WIDTH,
@@ -18,14 +18,14 @@ from invlearn.reports.drawing import (
     meaning,
     method_label,
     method_style,
+    numeric_axis,
     one_axes,
     plain,
 )
-from invlearn.reports.layout import Method, Summary
-from invlearn.results import SIMILARITY_COLUMNS, check_columns
+from invlearn.results import SIMILARITY_COLUMNS, MethodInfo, check_columns
 
 
-def inner_step_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
+def inner_step_similarity(table: pd.DataFrame, record: BenchmarkRecord) -> Figure:
     """Draw how alike each layer is before and after the inner step, one line per method.
 
     Means over trials and training environments, bars one population standard deviation.
@@ -36,8 +36,7 @@ def inner_step_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
         Columns method, problem, kind, layer, environment, value. Those of kind
         'inner-step' hold the PWCCA of a layer before and after adapting to a training
         environment, layers in forward order.
-    summary : mapping
-        What was run, as a report takes it.
+    record : BenchmarkRecord
 
     Raises
     ------
@@ -51,7 +50,7 @@ def inner_step_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
     mine = _of_kind(table, "inner-step")
     layers = list(dict.fromkeys(mine["layer"]))
     figure, ax = one_axes(height=4.6)
-    methods = _present(mine, summary)
+    methods = _present(mine, record)
     for k, (i, method) in enumerate(methods):
         stats = _stats(mine[mine["method"] == method.name], "layer", layers)
         shift = 0.4 * (k - (len(methods) - 1) / 2) / len(methods)
@@ -62,10 +61,10 @@ def inner_step_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
     ax.set_xlabel("layer, from the input to the output")
     what = "Similarity of every layer before and after the inner step"
     over = "mean over trials and training environments"
-    return _finish(figure, ax, summary, what, over)
+    return _finish(figure, ax, record, what, over)
 
 
-def representation_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
+def representation_similarity(table: pd.DataFrame, record: BenchmarkRecord) -> Figure:
     """Draw how alike the representation in the first test environment and in others is.
 
     Means over trials, bars one population standard deviation; one line per method, named
@@ -77,8 +76,7 @@ def representation_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
         Columns method, problem, kind, layer, environment, value. Those of kind
         'representation' hold the PWCCA between the representation `layer` in the first
         test environment and in `environment`.
-    summary : mapping
-        What was run, as a report takes it.
+    record : BenchmarkRecord
 
     Raises
     ------
@@ -91,12 +89,12 @@ def representation_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
     """
     mine = _of_kind(table, "representation")
     found = set(mine["environment"])
-    first, *_ = every = layout.all_environments(summary)
+    first, *_ = every = record.dataset.everywhere
     names = [name for name in every if name in found] + sorted(found - set(every))
-    axis = layout.numeric_axis(names)
+    axis = numeric_axis(names)
     where = axis[1] if axis else [float(i) for i in range(len(names))]
     figure, ax = one_axes(height=4.6)
-    for i, method in _present(mine, summary):
+    for i, method in _present(mine, record):
         rows = mine[mine["method"] == method.name]
         for k, layer in enumerate(dict.fromkeys(rows["layer"])):
             stats = _stats(rows[rows["layer"] == layer], "environment", names)
@@ -108,10 +106,10 @@ def representation_similarity(table: pd.DataFrame, summary: Summary) -> Figure:
     key = axis[0] if axis else ""
     ax.set_xlabel(f"test environment compared with {plain(first)}{meaning(key)}")
     what = f"Similarity of the representations in {first} and in other test environments"
-    return _finish(figure, ax, summary, what, "mean over trials")
+    return _finish(figure, ax, record, what, "mean over trials")
 
 
-def draw_similarity(table: pd.DataFrame, summary: Summary) -> dict[str, Figure]:
+def draw_similarity(table: pd.DataFrame, record: BenchmarkRecord) -> dict[str, Figure]:
     """Draw the figures of the kinds that were measured, by file name.
 
     Raises
@@ -125,12 +123,12 @@ def draw_similarity(table: pd.DataFrame, summary: Summary) -> dict[str, Figure]:
         "representation": ("representation_similarity", representation_similarity),
     }
     kinds = set(table["kind"])
-    return {name: draw(table, summary) for kind, (name, draw) in figures.items() if kind in kinds}
+    return {name: draw(table, record) for kind, (name, draw) in figures.items() if kind in kinds}
 
 
-def _finish(figure: Figure, ax: Axes, summary: Summary, what: str, over: str) -> Figure:
+def _finish(figure: Figure, ax: Axes, record: BenchmarkRecord, what: str, over: str) -> Figure:
     """Add what both figures share: whole range, title with the rule, legend."""
-    rule = layout.rule(summary["headline"], summary)
+    rule = record.rule(record.headline)
     ax.set_ylim(0, 1.05)
     ax.set_ylabel("PWCCA similarity")
     ax.grid(axis="y", alpha=0.25)
@@ -153,10 +151,10 @@ def _of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
     return mine
 
 
-def _present(mine: pd.DataFrame, summary: Summary) -> list[tuple[int, Method]]:
+def _present(mine: pd.DataFrame, record: BenchmarkRecord) -> list[tuple[int, MethodInfo]]:
     """List the methods measured, each with its place among all: its style elsewhere too."""
     found = set(mine["method"])
-    listed = enumerate(layout.methods(mine, summary))
+    listed = enumerate(record.ordered)
     return [(i, method) for i, method in listed if method.name in found]
 
 

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from invlearn.errors import OptionError
-from invlearn.reports import layout, notes
+from invlearn.reports import notes
+from invlearn.reports.benchmark import BenchmarkRecord, Rule
 from invlearn.reports.drawing import COLOURS, heading, plain, shared_legend, small_axes
-from invlearn.reports.layout import Method, Rule, Summary
+from invlearn.results import MethodInfo
 
 CHOSEN = "chosen step, per trial"
 UNSATISFIED = "no step satisfied the rule: last step"
@@ -35,7 +36,7 @@ class Words:
 
 
 def selection_statistic(
-    statistics: pd.DataFrame, summary: Summary, results: pd.DataFrame | None = None
+    statistics: pd.DataFrame, record: BenchmarkRecord, results: pd.DataFrame | None = None
 ) -> Figure:
     """Draw the headline rule's statistic against the step, one panel per method.
 
@@ -48,8 +49,7 @@ def selection_statistic(
     ----------
     statistics : DataFrame
         Columns method, problem, selection, step, value, bound (NaN: none), chosen.
-    summary : mapping
-        What was run, as a report takes it.
+    record : BenchmarkRecord
     results : DataFrame, optional
         Says whether the headline rule's name has the suffix of oracle hyperparameters;
         default: as in `statistics`.
@@ -61,19 +61,19 @@ def selection_statistic(
     UnknownNameError
         No selection of the headline's name.
     """
-    rule = layout.headline(statistics if results is None else results, summary)
+    rule = record.main_rule(statistics if results is None else results)
     mine = _rows(statistics, rule)
-    said = notes.notes(rule, summary)
+    said = notes.notes(rule, record)
     drawn = _own(mine, said)
-    fallen = notes.unsatisfied(rule, summary)
-    methods = _methods(mine, summary)
+    fallen = notes.unsatisfied(rule, record)
+    methods = _methods(mine, record)
     figure, panels = small_axes(methods)
     for ax, method in zip(panels, methods, strict=True):
         shown = drawn[drawn["method"] == method.name]
         ax.axhline(0, color="#888888", linewidth=0.8)
         if len(shown):
             _draw(ax, shown, fallen.get(method.name, ()), _crosses(drawn))
-        lines = [_left_out(note) for note in said if note.objective == method.name]
+        lines = [_left_out(note) for note in said if note.method == method.name]
         if lines:
             words = "\n".join(textwrap.fill(plain(line), 28) for line in lines)
             where = (0.05, 0.05, "bottom") if len(shown) else (0.2, 0.5, "center")
@@ -99,16 +99,16 @@ def selection_statistic(
 
 
 def describe(
-    statistics: pd.DataFrame, summary: Summary, results: pd.DataFrame | None = None
+    statistics: pd.DataFrame, record: BenchmarkRecord, results: pd.DataFrame | None = None
 ) -> Words:
     """Say in words what `selection_statistic` draws of the same arguments."""
-    rule = layout.headline(statistics if results is None else results, summary)
+    rule = record.main_rule(statistics if results is None else results)
     mine = _rows(statistics, rule)
-    said = notes.notes(rule, summary)
+    said = notes.notes(rule, record)
     drawn = _own(mine, said)
-    fallen = notes.unsatisfied(rule, summary)
+    fallen = notes.unsatisfied(rule, record)
     sentences = []
-    for method in _methods(mine, summary):
+    for method in _methods(mine, record):
         marks = drawn[drawn["chosen"] & (drawn["method"] == method.name)]
         parts = []
         if len(marks):
@@ -116,7 +116,7 @@ def describe(
             parts.append(f"step {first}" if first == last else f"steps {first} to {last}")
             if lost := int(marks["problem"].isin(fallen.get(method.name, ())).sum()):
                 parts.append(f"no step satisfied the rule in {lost} of {len(marks)} trials")
-        parts += [_left_out(note) for note in said if note.objective == method.name]
+        parts += [_left_out(note) for note in said if note.method == method.name]
         sentences.append(f"{method.title}: {'; '.join(parts) or 'no step'}.")
     return Words(_name(rule), tuple(sentences), _crosses(drawn), bool(drawn["bound"].notna().any()))
 
@@ -125,18 +125,18 @@ def _name(rule: Rule) -> str:
     return rule.statistic or "the rule's statistic"
 
 
-def _left_out(note: notes.Note) -> str:
-    return f"not drawn, {notes.numbered(note.trials)}: {note.gist}"
+def _left_out(note: notes.Gathered) -> str:
+    return f"not drawn, {notes.numbered(note.trials)}: {note.note.gist}"
 
 
-def _methods(mine: pd.DataFrame, summary: Summary) -> list[Method]:
+def _methods(mine: pd.DataFrame, record: BenchmarkRecord) -> list[MethodInfo]:
     present = set(mine["method"])
-    return [method for method in layout.methods(mine, summary) if method.name in present]
+    return [method for method in record.ordered if method.name in present]
 
 
-def _own(mine: pd.DataFrame, said: Sequence[notes.Note]) -> pd.DataFrame:
+def _own(mine: pd.DataFrame, said: Sequence[notes.Gathered]) -> pd.DataFrame:
     """Take the runs that the rule chose in by its own statistic."""
-    other = {(note.objective, trial) for note in said for trial in note.trials}
+    other = {(note.method, trial) for note in said for trial in note.trials}
     runs = zip(mine["method"], mine["problem"], strict=True)
     return mine[[run not in other for run in runs]]
 

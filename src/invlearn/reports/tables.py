@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from invlearn.reports import layout
-from invlearn.reports.layout import Method, Rule, Summary
+from invlearn.reports.benchmark import BenchmarkRecord, Rule
 from invlearn.reports.notes import notes, numbered, unsatisfied
+from invlearn.results import MethodInfo
 
 MISSING = "–"
+REFERENCE_BADGE = "reference, not a competitor"
 KEYS = ["method", "selection", "environment", "split", "metric"]
 
 
@@ -33,7 +34,7 @@ class Stat:
 class Row:
     """One method: its training environments' mean, then each shown test environment."""
 
-    method: Method
+    method: MethodInfo
     train: Stat
     test: tuple[Stat, ...]
     target: Stat
@@ -109,6 +110,12 @@ def wide(results: pd.DataFrame, *, selection: str, split: str, metric: str) -> p
     )
 
 
+def shown_metric(results: pd.DataFrame) -> str:
+    """Choose 'accuracy' where there is any, else 'risk' (regression)."""
+    accuracy = results.loc[results["metric"] == "accuracy", "value"]
+    return "accuracy" if accuracy.notna().any() else "risk"
+
+
 def text(stat: Stat, metric: str) -> str:
     """Write a mean with its spread; one trial has no spread, so it says 'n=1'.
 
@@ -126,48 +133,44 @@ def text(stat: Stat, metric: str) -> str:
     return f"{mean} ± {100 * stat.std:.1f}" if percent else f"{mean} ± {stat.std:.2g}"
 
 
-def table(results: pd.DataFrame, summary: Summary, rule: Rule) -> Table:
-    """Make one rule's table: every method of the summary, references last."""
-    metric = layout.metric(results)
+def table(results: pd.DataFrame, record: BenchmarkRecord, rule: Rule) -> Table:
+    """Make one rule's table: every method of the record, references last."""
+    metric = shown_metric(results)
     mine = results[(results["selection"] == rule.name) & (results["metric"] == metric)]
-    training = [str(name) for name in summary["dataset"]["training_environments"]]
-    target = str(summary["dataset"]["target"])
-    shown = layout.shown_environments(summary)
+    dataset = record.dataset
+    training, shown = list(dataset.training_environments), dataset.shown
     rows = []
-    for method in layout.methods(results, summary):
+    for method in record.ordered:
         runs = mine[mine["method"] == method.name]
         test = {name: _stat(runs[runs["split"] == "test"], [name]) for name in shown}
         train = _stat(runs[runs["split"] == "train"], training)
-        rows.append(Row(method, train, tuple(test.values()), test[target]))
-    return Table(rule, metric, tuple(shown), tuple(rows), int(summary["trials"]))
+        rows.append(Row(method, train, tuple(test.values()), test[dataset.target]))
+    return Table(rule, metric, tuple(shown), tuple(rows), record.trials)
 
 
-def footnotes(rule: Rule, summary: Summary) -> list[str]:
+def footnotes(rule: Rule, record: BenchmarkRecord) -> list[str]:
     """Note what a reader of this rule's table must know.
 
     Runs that fell back to the last step, and what the rule said about runs.
     """
-    titles = {entry["name"]: entry["title"] for entry in summary["methods"]}
     lines = []
-    if fallen := unsatisfied(rule, summary):
+    if fallen := unsatisfied(rule, record):
         runs = sum(len(trials) for trials in fallen.values())
         names = "; ".join(
-            f"{titles.get(name, name)}: {numbered(trials)}" for name, trials in fallen.items()
+            f"{record.method(name).title}: {numbered(trials)}" for name, trials in fallen.items()
         )
         lines.append(
             f"In {runs} {'run' if runs == 1 else 'runs'} no step satisfied the rule and the "
             f"last step was taken ({names})."
         )
-    said = [f"{one.title}, {numbered(one.trials)}: {one.text}." for one in notes(rule, summary)]
+    said = [f"{one.title}, {numbered(one.trials)}: {one.text}." for one in notes(rule, record)]
     return lines + said
 
 
-def console(results: pd.DataFrame, summary: Summary, console: Console) -> None:
+def console(results: pd.DataFrame, record: BenchmarkRecord, console: Console) -> None:
     """Print one table per selection rule, the headline first."""
-    trained = set(summary["dataset"]["training_environments"])
-    target = summary["dataset"]["target"]
-    for rule in layout.rules(results, summary):
-        one = table(results, summary, rule)
+    for rule in record.shown_rules(results):
+        one = table(results, record, rule)
         unit = "accuracy in %" if one.metric == "accuracy" else "risk, lower is better"
         shown = RichTable(
             box=box.SIMPLE_HEAD,
@@ -177,19 +180,20 @@ def console(results: pd.DataFrame, summary: Summary, console: Console) -> None:
         shown.add_column("method", min_width=10)
         shown.add_column("train", justify="right", no_wrap=True)
         for name in one.environments:
-            kind = "trained on" if name in trained else "target" if name == target else "new"
-            shown.add_column(Text(f"test {name}\n{kind}"), justify="right", no_wrap=True)
+            words = f"test {name}\n{record.dataset.kind(name)}"
+            shown.add_column(Text(words), justify="right", no_wrap=True)
         shown.add_column("n", justify="right", no_wrap=True)
         for i, row in enumerate(one.rows):
-            if row.method.reference and i and not one.rows[i - 1].method.reference:
+            reference = row.method.kind == "reference"
+            if reference and i and one.rows[i - 1].method.kind != "reference":
                 shown.add_section()
-            shown.add_row(Text(row.method.title + "*" * row.method.reference), *one.cells(row))
+            shown.add_row(Text(row.method.title + "*" * reference), *one.cells(row))
         console.print(shown)
-        if any(row.method.reference for row in one.rows):
-            console.print(Text(f"  * {layout.REFERENCE_BADGE}", style="dim"))
-        for note in footnotes(rule, summary):
+        if any(row.method.kind == "reference" for row in one.rows):
+            console.print(Text(f"  * {REFERENCE_BADGE}", style="dim"))
+        for note in footnotes(rule, record):
             console.print(Text(f"  {note}", style="dim"))
-    if count := len(summary["warnings"]):
+    if count := len(record.warnings):
         word = "warning was" if count == 1 else "warnings were"
         console.print(Text(f"{count} {word} raised while training; the report lists them."))
 

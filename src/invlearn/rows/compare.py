@@ -13,11 +13,11 @@ import pandas as pd
 from invlearn.compare.runner import Kept, Task, Work, run
 from invlearn.compare.store import Store
 from invlearn.diagnostics.findings import Finding
-from invlearn.diagnostics.held_out import Contender, HeldOut
+from invlearn.diagnostics.held_out import HeldOut
 from invlearn.errors import EnvironmentsError
 from invlearn.ground.machine import cores
 from invlearn.methods import Method, Network
-from invlearn.results import CURVE_COLUMNS
+from invlearn.results import CURVE_COLUMNS, MethodInfo
 from invlearn.rows.folds import Folds
 from invlearn.rows.measure import data_findings, fewer, folds_of, measured, metric_of
 from invlearn.rows.request import RowsRequest, check, competing
@@ -134,7 +134,7 @@ def compare_rows(
     for one in kept.values():
         place = folds.parts(one.task.problem)[0], one.task.method
         predicted.setdefault(place, []).append(one.tables["predicted"]["predicted"].to_numpy(float))
-    competitors = tuple(Contender(m.name, m.title, m.kind, m.summary) for m in methods.values())
+    competitors = tuple(MethodInfo(m.name, m.title, m.kind, m.summary) for m in methods.values())
     return RowsComparison(
         source,
         folds.left_out,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -158,10 +157,7 @@ def diagnose_file(
         notes += [*source.notes, *model.notes(frame)]
     findings = model.diagnose(source, seed=seed)
     if output is not None:
-        content = [
-            asdict(finding) | {"table": json.loads(finding.table.to_json(orient="records"))}
-            for finding in findings
-        ]
+        content = [finding.plain() for finding in findings]
         text = json.dumps({"findings": content, "notes": notes}, indent=2, ensure_ascii=False)
         write_whole(output, text + "\n")
     return findings, notes

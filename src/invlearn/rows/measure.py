@@ -12,13 +12,14 @@ import torch
 from invlearn.diagnostics.diversity import diversity
 from invlearn.diagnostics.effects import feature_effects
 from invlearn.diagnostics.findings import Finding, environment_rows
-from invlearn.diagnostics.held_out import Contender, HeldOut, compare_errors
+from invlearn.diagnostics.held_out import HeldOut, compare_errors
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.estimators.checks import location_and_scale
 from invlearn.learning.strength import environment_groups
 from invlearn.losses import get_loss
 from invlearn.metrics import METRICS, Metric, usual_metric
+from invlearn.results import MethodInfo
 from invlearn.rows.inputs import Inputs
 from invlearn.rows.source import Source, loss_of
 
@@ -99,7 +100,7 @@ def metric_of(source: Source, wanted: str | None) -> Metric:
 def measured(
     source: Source,
     folds: Sequence[Sequence[str]],
-    methods: Sequence[Contender],
+    methods: Sequence[MethodInfo],
     predicted: Mapping[tuple[int, str], Sequence[Floats]],
     metric: Metric,
     seed: int,

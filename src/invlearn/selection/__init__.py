@@ -18,6 +18,7 @@ from invlearn.selection.gaps import reference_step
 from invlearn.selection.groups import groups_agree, lowest_worst_group
 from invlearn.selection.rules import (
     Choice,
+    Note,
     Rule,
     last_step,
     leave_one_environment_out,
@@ -143,6 +144,7 @@ __all__ = [
     "RULES",
     "Certificate",
     "Choice",
+    "Note",
     "Rule",
     "applicable",
     "certify",

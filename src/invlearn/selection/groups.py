@@ -17,7 +17,7 @@ import pandas as pd
 from invlearn.errors import OptionError
 from invlearn.outputs import Outputs
 from invlearn.selection.gaps import Gaps, gaps
-from invlearn.selection.rules import Choice, agreeing_steps, mean_table, risks_agree, step_of
+from invlearn.selection.rules import Choice, Note, agreeing_steps, mean_table, risks_agree, step_of
 
 NORMAL = 1.96
 """Two-sided 5 % point of the normal distribution."""
@@ -165,9 +165,12 @@ def _not_identifiable(found: Gaps, source: str, fallback: Choice) -> Choice:
     return fallback._replace(
         statistic=None,
         bound=None,
-        note="not identifiable from these environments: no difference was found in how "
-        f"often they hold the rows that {_MISLED[source]} ({shares}); 'risks agree' "
-        "chose instead",
+        note=Note(
+            "not identifiable from these environments",
+            "no difference was found in how often they hold the rows that " + _MISLED[source],
+            shares,
+            "'risks agree' chose instead",
+        ),
     )
 
 

@@ -14,6 +14,29 @@ from invlearn.errors import OptionError
 from invlearn.outputs import Outputs
 
 
+class Note(NamedTuple):
+    """What a user should know of a choice.
+
+    gist: in a few words; reason: why; numbers: the run's own, that show it; instead: what was
+    done.
+
+    Examples
+    --------
+    >>> str(Note("not identifiable", "both are as frequent", "3 %, 3 %", "'last' chose instead"))
+    "not identifiable: both are as frequent (3 %, 3 %); 'last' chose instead"
+    """
+
+    gist: str
+    reason: str = ""
+    numbers: str = ""
+    instead: str = ""
+
+    def __str__(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        numbers = f" ({self.numbers})" if self.numbers else ""
+        return f"{self.gist}{reason}{numbers}" + (f"; {self.instead}" if self.instead else "")
+
+
 class Choice(NamedTuple):
     """What a rule chose.
 
@@ -27,7 +50,7 @@ class Choice(NamedTuple):
     satisfied: bool
     statistic: pd.Series | None = None
     bound: pd.Series | None = None
-    note: str = ""
+    note: Note | None = None
     latest: int | None = None
 
 

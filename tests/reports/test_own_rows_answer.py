@@ -4,16 +4,21 @@ import numpy as np
 import pytest
 
 from invlearn import EnvironmentsError
-from invlearn.diagnostics.held_out import Contender, compare_errors
+from invlearn.diagnostics.held_out import compare_errors
 from invlearn.metrics import METRICS
-from invlearn.reports.verdict import verdict
+from invlearn.results import MethodInfo
+from reports.made import make_content
 
 FOUR = [
-    Contender("linear", "Linear", "usual", ""),
-    Contender("boosting", "Boosting", "usual", ""),
-    Contender("vrex", "V-REx", "invariant", ""),
-    Contender("irmv1", "IRMv1", "invariant", ""),
+    MethodInfo("linear", "Linear", "usual", ""),
+    MethodInfo("boosting", "Boosting", "usual", ""),
+    MethodInfo("vrex", "V-REx", "invariant", ""),
+    MethodInfo("irmv1", "IRMv1", "invariant", ""),
 ]
+
+
+def told(found):
+    return make_content(found).answer
 
 
 def answer(rates, n=1000, metric="accuracy"):
@@ -22,7 +27,7 @@ def answer(rates, n=1000, metric="accuracy"):
         name: np.stack([rng.permutation(np.arange(n) < round(r * n)) for r in row], 1).astype(float)
         for name, row in rates.items()
     }
-    return verdict(compare_errors(errors, FOUR, METRICS[metric]))
+    return told(compare_errors(errors, FOUR, METRICS[metric]))
 
 
 def test_it_helps_at_a_price():
@@ -67,18 +72,18 @@ def test_a_failed_training_is_said_and_takes_no_part():
     rng = np.random.default_rng(0)
     errors = {name: (rng.random((500, 4)) < 0.2).astype(float) for name in "ab"}
     errors["b"][:, 2] = np.nan
-    found = verdict(compare_errors(errors, FOUR, METRICS["accuracy"]))
+    found = told(compare_errors(errors, FOUR, METRICS["accuracy"]))
     assert "V-REx failed: its training diverged without b." in found.sentences[-1]
     errors["a"][:, :2] = np.nan
     with pytest.raises(EnvironmentsError, match="none did"):
-        verdict(compare_errors(errors, FOUR, METRICS["accuracy"]))
+        told(compare_errors(errors, FOUR, METRICS["accuracy"]))
 
 
 def test_nothing_to_compare_with_decides_nothing():
     rng = np.random.default_rng(0)
     errors = {name: (rng.random((500, 4)) < 0.2).astype(float) for name in "ab"}
     errors["b"][:, 2:] = np.nan
-    found = verdict(compare_errors(errors, FOUR, METRICS["accuracy"]))
+    found = told(compare_errors(errors, FOUR, METRICS["accuracy"]))
     assert found.outcome == "undecided"
     assert found.headline.startswith("No invariant method finished")
 
