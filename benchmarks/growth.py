@@ -129,7 +129,8 @@ def plain_stepper(model: nn.Module, rows: Environments) -> Callable[[], object]:
 
 def check_equal(rows: Environments) -> float:
     """How far the gradients of IRMv1's two sides lie apart; far is an error."""
-    trainer, model = make_trainer(OBJECTIVES["irmv1"], rows), dense_copy(make_model(HIDDEN))
+    objective = get_objective("irmv1", penalty_weight=WEIGHT)
+    trainer, model = make_trainer(objective, rows), dense_copy(make_model(HIDDEN))
     stepper(trainer)()
     plain_stepper(model, rows)()
     apart = gradient_difference(trainer.model, model)

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from invlearn.ground.files import write_whole
 from invlearn.reports.drawing import (
     COLOURS,
     LINES,
@@ -18,7 +19,6 @@ from invlearn.reports.drawing import (
     one_axes,
     plain,
     png,
-    replace,
     shared_legend,
 )
 
@@ -100,5 +100,5 @@ def draw_all(record: Mapping[str, Any], folder: Path) -> list[Path]:
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"growth-{name}.png")
-        replace(paths[-1], png(figure))
+        write_whole(paths[-1], png(figure))
     return paths
