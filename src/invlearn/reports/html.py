@@ -51,11 +51,11 @@ def render(
     dataset = record.dataset
     shown = [tables.table(results, record, rule) for rule in record.shown_rules(results)]
     return render_page(
-        "report.html.j2",
+        "benchmark.html.j2",
         figures,
         record=record,
         dataset=dataset,
-        provenance=record.provenance,
+        again=_again(record, len(curves[["method", "problem", "step"]].drop_duplicates())),
         answer=benchmark_answer(shown[0], record),
         main=_section(shown[0], record),
         honest=[_section(table, record) for table in shown[1:] if not table.rule.oracle],
@@ -65,11 +65,9 @@ def render(
         statistic=describe(statistics, record, results)
         if statistics is not None and "selection_statistic" in figures
         else None,
-        evaluations=len(curves[["method", "problem", "step"]].drop_duplicates()),
         accuracy=shown[0].metric == "accuracy",
         chance=dataset.chance,
         numeric_key=(numeric_axis(dataset.everywhere) or ("", []))[0],
-        duration=_duration(float(record.provenance["seconds"])),
         warnings=_grouped(record),
         oracle_badge=ORACLE_BADGE,
         reference_badge=tables.REFERENCE_BADGE,
@@ -111,6 +109,18 @@ def _grouped(record: BenchmarkRecord) -> list[tuple[str, str, list[str]]]:
         key = record.method(one.method).title, one.message
         found.setdefault(key, []).append(str(one.problem))
     return [(name, message, trials) for (name, message), trials in found.items()]
+
+
+def _again(record: BenchmarkRecord, evaluations: int) -> dict[str, Any]:
+    """What the page shows beside the command."""
+    took = _duration(float(record.provenance["seconds"]))
+    took += f", {evaluations} evaluated steps" if evaluations else ""
+    rest = {
+        key: value
+        for key, value in record.provenance.items()
+        if value and key not in ("command", "seconds")
+    }
+    return {"seed": record.seed, "took": took, **rest}
 
 
 def _duration(seconds: float) -> str:

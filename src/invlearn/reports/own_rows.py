@@ -124,7 +124,7 @@ def render(found: Found, answer: Answer, drawn: Mapping[str, bytes]) -> str:
         alts=descriptions(found),
         others=sorted({len(record.environments) - len(fold) for fold in record.folds}),
         kinds=_kinds(record.columns),
-        provenance=_provenance(record),
+        again=_again(record),
     )
 
 
@@ -223,7 +223,7 @@ def _kinds(columns: Mapping[str, str]) -> str:
     return ", ".join(f"{number} {words[kind]}" for kind, number in count.items())
 
 
-def _provenance(record: OwnRowsRecord) -> dict[str, str]:
+def _again(record: OwnRowsRecord) -> dict[str, str]:
     """What the page shows beside the command."""
     every = {**record.provenance, "seed": record.seed}
     shown = {key: str(value) for key, value in every.items() if value != "" and key != "command"}
