@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 import shutil
 import subprocess
+from functools import partial
 
 import pytest
 
@@ -17,6 +19,26 @@ def test_every_item_is_done_once(processes):
     done = []
     run_all(abs, [-1, -2, -3], processes=processes, done=done.append)
     assert sorted(done) == [1, 2, 3]
+
+
+class Large:
+    """A function that counts how often it is sent."""
+
+    sent = 0
+
+    def __call__(self, item):
+        return item
+
+    def __reduce__(self):
+        Large.sent += 1
+        return partial, (operator.mul, -1)
+
+
+def test_what_a_function_holds_is_sent_to_each_process_once():
+    Large.sent, done = 0, []
+    run_all(Large(), list(range(6)), processes=2, done=done.append)
+    assert sorted(done) == [-5, -4, -3, -2, -1, 0]  # Arrived as what stands for it there.
+    assert Large.sent == 2
 
 
 @pytest.mark.parametrize("processes", [1, 2])
