@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import torch
 
 from invlearn.datasets import load
-from invlearn.datasets.base import Benchmark
 from invlearn.errors import CollapseWarning, DivergenceWarning
 from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.references import trial_reference
@@ -36,6 +35,7 @@ from invlearn.losses import get_loss
 from invlearn.methods import get_network, trial_seed
 from invlearn.models import MLP
 from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.problem import Problem
 from invlearn.selection import lowest_worst_group
 from invlearn.training import Settings, Trainer
 from invlearn.training.bilevel import curvature
@@ -75,7 +75,7 @@ VARIANTS = (
 
 
 def run(
-    variant: Variant, benchmark: Benchmark, reference: Any, seed: int, steps: int
+    variant: Variant, benchmark: Problem, reference: Any, seed: int, steps: int
 ) -> dict[str, Any]:
     """Train one variant; its products by step and what the rule chose."""
     started = time.perf_counter()

@@ -32,7 +32,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from invlearn.datasets.base import Benchmark
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.ground.machine import provenance
 from invlearn.learning import Plan, evaluation_sets
@@ -41,6 +40,7 @@ from invlearn.learning.plan import Layers
 from invlearn.objectives.erm import ERM
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.objectives.vrex import VREx
+from invlearn.problem import Problem
 from invlearn.selection import Choice, get_rule, lowest_validation_risk, reference_step
 from invlearn.training import PenaltySchedule, Run, Settings
 
@@ -156,7 +156,7 @@ CASES: dict[str, Case] = {
 }
 
 
-def make(case: Case, seed: int) -> Benchmark:
+def make(case: Case, seed: int) -> Problem:
     """The case's rows of one seed."""
     rng = np.random.default_rng(seed)
     names = {f"e{e}": e for e in range(len(case.noise))}
@@ -165,7 +165,7 @@ def make(case: Case, seed: int) -> Benchmark:
         return Environments.from_parts({n: case.sample(e, count, rng) for n, e in names.items()})
 
     fresh = {name: case.sample(name, 2000, rng) for name in ("as trained", "reversed")}
-    return Benchmark(
+    return Problem(
         name="made",
         train=rows(case.rows),
         validation=rows(case.rows // 2),

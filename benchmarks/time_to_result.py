@@ -39,7 +39,6 @@ from torch import nn
 
 from common import source_of, timed, write
 from invlearn.datasets import load
-from invlearn.datasets.base import Benchmark
 from invlearn.environments import EvaluationSet
 from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.references import Reference, trial_reference
@@ -50,6 +49,7 @@ from invlearn.losses import get_loss
 from invlearn.methods import get_network, trial_seed
 from invlearn.models import MLP
 from invlearn.outputs import Outputs
+from invlearn.problem import Problem
 from invlearn.selection import get_rule
 from invlearn.training import Stopping
 from invlearn.training.means import seeded_generator
@@ -67,12 +67,12 @@ PROCESSES = 2
 Trial = dict[str, Any]
 
 
-def reference_of(benchmark: Benchmark, seed: int) -> Reference:
+def reference_of(benchmark: Problem, seed: int) -> Reference:
     """The rule's reference ERM, the same for both sides."""
     return trial_reference(get_recipe(DATASET, RECIPE).plan(get_network("erm")), benchmark, seed)
 
 
-def measured(benchmark: Benchmark, *, dense: bool) -> list[EvaluationSet]:
+def measured(benchmark: Problem, *, dense: bool) -> list[EvaluationSet]:
     """What both sides are measured on: validation rows and test environments."""
     assert benchmark.validation is not None
     sets = [EvaluationSet.from_environments(benchmark.validation, "validation"), benchmark.test]
@@ -120,7 +120,7 @@ def train_plain(seed: int, steps: int | None) -> Trial:
     return result(seed, seconds, recorder.curves, recorder.outputs.with_reference(reference))
 
 
-def plain_loop(benchmark: Benchmark, seed: int, steps: int) -> tuple[nn.Module, Recorder]:
+def plain_loop(benchmark: Problem, seed: int, steps: int) -> tuple[nn.Module, Recorder]:
     """The published loop: the model of its last step, and what was measured."""
     rows = dense_rows(benchmark.train)
     generator = seeded_generator(seed, 1)

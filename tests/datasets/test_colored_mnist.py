@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from invlearn.datasets import Benchmark, colored_mnist, load
+from invlearn.datasets import Problem, colored_mnist, load
 from invlearn.datasets.download import mnist_available
 from invlearn.errors import OptionError
 from invlearn.features import ChannelImages, Features
@@ -103,7 +103,7 @@ def test_seeds() -> None:
     assert not torch.equal(first.test.targets[0], other.test.targets[0])
 
 
-def same(a: Benchmark, b: Benchmark) -> bool:
+def same(a: Problem, b: Problem) -> bool:
     assert isinstance(a.train.x, ChannelImages)
     assert isinstance(b.train.x, ChannelImages)
     return (

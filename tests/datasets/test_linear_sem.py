@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from invlearn.datasets import Benchmark, linear_sem, load
+from invlearn.datasets import Problem, linear_sem, load
 from invlearn.datasets.linear_sem import SETTINGS, structural_model, true_weights
 from invlearn.errors import OptionError
 
@@ -15,7 +15,7 @@ def least_squares(x: Tensor, y: Tensor) -> Tensor:
     return torch.linalg.lstsq(x.double(), y.double()[:, None]).solution[:, 0]
 
 
-def rows(benchmark: Benchmark) -> Tensor:
+def rows(benchmark: Problem) -> Tensor:
     assert isinstance(benchmark.train.x, Tensor)
     return benchmark.train.x
 

@@ -13,7 +13,6 @@ import torch
 from invlearn.compare.runner import Kept, Task, Work, run_unit
 from invlearn.compare.store import Store
 from invlearn.datasets import load
-from invlearn.datasets.base import without_shortcut
 from invlearn.errors import EnvironmentsError, InvlearnError, OptionError, UnknownNameError
 from invlearn.experiments import compare as module
 from invlearn.experiments import references
@@ -27,6 +26,7 @@ from invlearn.learning.plan import Layers
 from invlearn.learning.reference import reference_within
 from invlearn.methods import Usual, get_method, get_network, known_methods
 from invlearn.objectives import get_objective
+from invlearn.problem import without_shortcut
 from invlearn.reports.benchmark import BenchmarkRecord, Said, Unsatisfied, Warned
 from invlearn.reports.record import from_json
 from invlearn.results import ORACLE_SUFFIX, RESULT_COLUMNS

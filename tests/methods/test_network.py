@@ -1,16 +1,17 @@
 """A network as a method: what learning gives, problem by problem, and what is measured along it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from invlearn.datasets.base import Benchmark
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.evaluation import outputs
 from invlearn.learning import fit, standard_plan
 from invlearn.learning.plan import Layers
 from invlearn.losses import get_loss
-from invlearn.methods import Problem, get_network
-from invlearn.methods.network import Network
+from invlearn.methods import get_network
+from invlearn.problem import Problem
 
 
 def rows(names, seed):
@@ -22,13 +23,13 @@ def rows(names, seed):
 
 def problem(key, names="abc", seed=0):
     test = EvaluationSet.from_environments(rows("xy", 100 + seed), "test")
-    return Problem(key, seed, Benchmark("made", rows(names, seed), None, test, "x", "logistic"))
+    return Problem("made", rows(names, seed), None, test, "x", "logistic", key=key, seed=seed)
 
 
 def planned(name, **options):
     method = get_network(name)
     plan = standard_plan(method.objective, Layers((4,)), steps=10, **options)
-    return Network(name, name, "", "", "invariant", method.objective, plan=plan)
+    return replace(method, plan=plan)
 
 
 def outcomes(method, problems):
@@ -41,7 +42,7 @@ def outcomes(method, problems):
 def test_it_is_what_learning_gives(strength):
     method, one = planned("vrex", strength=strength), problem("0")
     outcome = outcomes(method, [one])["0"]
-    data = one.data
+    data = one
     alone = fit(method.planned, data.train, get_loss("logistic"), 1, seed=0)
     assert torch.equal(outcome.predict(data.test.x), outputs(alone.network, data.test.x))
     assert outcome.chosen == {"penalty_weight": alone.objective.numbers.get("penalty_weight", 0.0)}
@@ -58,7 +59,7 @@ def test_several_problems_at_once_agree_with_each_alone():
     together = outcomes(method, problems)
     for one in problems:
         alone = outcomes(method, [one])[one.key]
-        x = one.data.test.x
+        x = one.test.x
         torch.testing.assert_close(
             together[one.key].predict(x), alone.predict(x), rtol=1e-4, atol=1e-4
         )
@@ -66,7 +67,7 @@ def test_several_problems_at_once_agree_with_each_alone():
 
 def test_a_problem_without_test_environments_is_measured_on_its_own_rows():
     one = problem("0")
-    none = EvaluationSet(one.data.test.x, (), (), (), "test")
-    data = Benchmark("made", one.data.train, None, none, "", "logistic")
-    curves = outcomes(planned("erm"), [Problem("0", 0, data)])["0"].curves
+    none = EvaluationSet(one.test.x, (), (), (), "test")
+    data = Problem("made", one.train, None, none, "", "logistic")
+    curves = outcomes(planned("erm"), [data])[""].curves
     assert set(curves["split"]) == {"train"}

@@ -6,11 +6,11 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from invlearn.datasets import load
-from invlearn.datasets.base import Benchmark
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import OptionError
-from invlearn.methods import Problem, get_method
+from invlearn.methods import get_method
 from invlearn.methods.usual import Predict
+from invlearn.problem import Problem
 
 RNG = np.random.default_rng(0)
 
@@ -20,7 +20,7 @@ def problem(y, n_outputs, loss):
     x[:, 0] += y
     rows = Environments.from_arrays(x, np.asarray(y), ["a", "b"] * (len(y) // 2))
     test = EvaluationSet.from_environments(rows, "test")
-    return Problem("0", 0, Benchmark("made", rows, None, test, "a", loss, n_outputs))
+    return Problem("made", rows, None, test, "a", loss, n_outputs)
 
 
 def outcome(method, one):
@@ -31,7 +31,7 @@ def outcome(method, one):
 
 def test_ridge_on_a_benchmark_is_scikit_learns():
     data = load("linear-sem", seed=0)
-    found = outcome("linear", Problem("0", 0, data))
+    found = outcome("linear", data)
     model = Ridge().fit(data.train.x.numpy(), data.train.y.numpy())
     test = data.test
     for name, rows, y in zip(test.names, test.rows, test.targets, strict=True):
@@ -46,7 +46,7 @@ def test_ridge_on_a_benchmark_is_scikit_learns():
 @pytest.mark.parametrize(("classes", "loss"), [(2, "logistic"), (3, "softmax")])
 def test_the_outputs_give_the_models_own_classes(method, classes, loss):
     one = problem(np.arange(60) % classes, 1 if classes == 2 else classes, loss)
-    x = one.data.train.x
+    x = one.train.x
     predict = outcome(method, one).predict
     z = predict(x).numpy()
     found = (z[:, 0] > 0).astype(int) if classes == 2 else z.argmax(1)
@@ -66,7 +66,7 @@ def test_a_class_that_no_training_row_had_is_never_predicted():
 def test_a_regressions_outputs_are_its_predictions():
     one = problem(np.linspace(0, 1, 40).astype(np.float32), 1, "squared")
     found = outcome("boosting", one)
-    x = one.data.train.x
+    x = one.train.x
     assert found.predict(x)[:, 0].tolist() == found.predict.model.predict(x.numpy()).tolist()
 
 
@@ -75,11 +75,11 @@ def test_images_are_refused_with_the_reason():
     with pytest.raises(
         OptionError, match=r"rows of a table for 'linear', got images: their pixels are no columns"
     ):
-        get_method("linear").fit([Problem("0", 0, data)], lambda *_: None)
+        get_method("linear").fit([data], lambda *_: None)
 
 
 def test_what_it_warns_of_is_kept():
     one = problem(np.arange(40) % 2, 1, "logistic")
-    one.data.train.x[:] *= 1e4
+    one.train.x[:] *= 1e4
     said = outcome("linear", one).messages
     assert any("lbfgs failed to converge" in text for text in said) or said == ()

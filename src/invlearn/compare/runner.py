@@ -12,8 +12,9 @@ import pandas as pd
 
 from invlearn.compare.store import Store
 from invlearn.ground.machine import run_all
-from invlearn.methods.base import Method, Outcome, Problem
+from invlearn.methods.base import Method, Outcome
 from invlearn.outputs import Outputs
+from invlearn.problem import Problem
 
 
 class Task(NamedTuple):

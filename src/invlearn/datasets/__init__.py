@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from invlearn.datasets.base import Benchmark, Dataset, Option, OptionValue
+from dataclasses import replace
+
+from invlearn.datasets.base import Dataset, Option, OptionValue
 from invlearn.datasets.colored_digits import COLORED_DIGITS
 from invlearn.datasets.colored_mnist import COLORED_MNIST
 from invlearn.datasets.linear_sem import LINEAR_SEM
 from invlearn.datasets.options import complete_options
 from invlearn.errors import OptionError, unknown_name
+from invlearn.problem import Problem
 
-__all__ = ["DATASETS", "Benchmark", "Dataset", "Option", "OptionValue", "load"]
+__all__ = ["DATASETS", "Dataset", "Option", "OptionValue", "Problem", "load"]
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for dataset in (COLORED_MNIST, COLORED_DIGITS, LINEAR_SEM)
 }
 
 
-def load(name: str, *, seed: int, **options: OptionValue) -> Benchmark:
+def load(name: str, *, seed: int, **options: OptionValue) -> Problem:
     """Build the dataset of this name.
 
     Parameters
@@ -31,7 +34,7 @@ def load(name: str, *, seed: int, **options: OptionValue) -> Benchmark:
 
     Returns
     -------
-    Benchmark
+    Problem
 
     Raises
     ------
@@ -56,4 +59,5 @@ def load(name: str, *, seed: int, **options: OptionValue) -> Benchmark:
             "Use 0, 1, 2, ... for repeated runs."
         )
     dataset = DATASETS[name]
-    return dataset.build(seed=seed, **complete_options(dataset, options))
+    problem: Problem = dataset.build(seed=seed, **complete_options(dataset, options))
+    return replace(problem, seed=seed)

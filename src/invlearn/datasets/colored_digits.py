@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from invlearn.datasets.base import Benchmark, Dataset, Option
+from invlearn.datasets.base import Dataset, Option
 from invlearn.datasets.coloring import (
     TARGET_P,
     colored_environments,
@@ -22,6 +22,7 @@ from invlearn.datasets.coloring import (
     without_color,
 )
 from invlearn.datasets.options import require_range
+from invlearn.problem import Problem
 
 SCANS = {"train": 1000, "validation": 297, "test": 500}
 _SIDE = 8
@@ -40,7 +41,7 @@ def build(
     test_rows: int = 10_000,
     label_noise: float = 0.25,
     training_p: str = "0.1,0.2",
-) -> Benchmark:
+) -> Problem:
     """Build the colored digits.
 
     The 1,797 scans of 8 x 8 pixels are split, by digit, into three pools, for training,
@@ -66,7 +67,7 @@ def build(
 
     Returns
     -------
-    Benchmark
+    Problem
         Rows of 2 * 64 features; y int64 of 0 and 1; test environments p_e of 0.1 to 0.9 that
         share the test digits and their labels, 'p_e=0.9' the target.
 
@@ -119,7 +120,7 @@ def build(
         label_noise=label_noise,
         rng=np.random.default_rng([seed, 6]),
     )
-    return Benchmark(
+    return Problem(
         name="colored-digits",
         train=train,
         validation=validation,

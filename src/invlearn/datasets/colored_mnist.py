@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from invlearn.datasets.base import Benchmark, Dataset, Option
+from invlearn.datasets.base import Dataset, Option
 from invlearn.datasets.coloring import (
     TARGET_P,
     colored_environments,
@@ -19,6 +19,7 @@ from invlearn.datasets.coloring import (
 )
 from invlearn.datasets.download import read_mnist
 from invlearn.datasets.options import require_choice
+from invlearn.problem import Problem
 
 _TRAINING_DIGITS = 50_000
 _IMAGE_SIZES = (14, 28)
@@ -33,7 +34,7 @@ def build(
     rows_per_environment: int = 0,
     label_noise: float = 0.25,
     training_p: str = "0.1,0.2",
-) -> Benchmark:
+) -> Problem:
     """Build Colored MNIST.
 
     The first 50,000 training digits are shuffled and dealt over the training environments.
@@ -58,7 +59,7 @@ def build(
 
     Returns
     -------
-    Benchmark
+    Problem
         Rows of ``2 * image_size ** 2`` features; y int64 of 0 and 1; test environments p_e of
         0.1 to 0.9 that share the test digits and their labels, 'p_e=0.9' the target.
 
@@ -114,7 +115,7 @@ def build(
         label_noise=label_noise,
         rng=np.random.default_rng([seed, 2]),
     )
-    return Benchmark(
+    return Problem(
         name="colored-mnist",
         train=train,
         validation=validation,

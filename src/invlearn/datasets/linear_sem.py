@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from invlearn.datasets.base import Benchmark, Dataset, Option
+from invlearn.datasets.base import Dataset, Option
 from invlearn.datasets.options import require_choice
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.features import Features, as_rows
+from invlearn.problem import Problem
 
 Array = npt.NDArray[np.float64]
 
@@ -139,7 +140,7 @@ def true_weights(setting: str, seed: int) -> Tensor:
     return torch.from_numpy(weights).to(torch.float32)
 
 
-def build(*, seed: int, setting: str = "appendix-d") -> Benchmark:
+def build(*, seed: int, setting: str = "appendix-d") -> Problem:
     """Build a linear structural model.
 
     Parameters
@@ -152,7 +153,7 @@ def build(*, seed: int, setting: str = "appendix-d") -> Benchmark:
 
     Returns
     -------
-    Benchmark
+    Problem
         x [n, 2d], y [n] float32. The test has fresh rows of the training environments and of one
         with a larger e, the target. The shortcut, Z, can be left out unless it is scrambled.
 
@@ -183,7 +184,7 @@ def build(*, seed: int, setting: str = "appendix-d") -> Benchmark:
     def causes(x: Features) -> Features:
         return as_rows(x).values[:, :d]
 
-    return Benchmark(
+    return Problem(
         name="linear-sem",
         train=environments(model.scales, 1),
         validation=environments(model.scales, 2),

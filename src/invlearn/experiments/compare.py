@@ -13,7 +13,6 @@ import pandas as pd
 from invlearn.compare.runner import Task, Work, run
 from invlearn.compare.store import Store
 from invlearn.datasets import DATASETS, load
-from invlearn.datasets.base import Benchmark
 from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.recipes import Recipe, get_recipe
 from invlearn.experiments.record import describe_method, make_record
@@ -23,8 +22,9 @@ from invlearn.experiments.trials import Trials
 from invlearn.features import width
 from invlearn.ground.machine import check_device, cores, provenance, run_all
 from invlearn.learning import Plan
-from invlearn.methods import Method, Network, Problem, Usual, get_method, trial_seed
+from invlearn.methods import Method, Network, Usual, get_method, trial_seed
 from invlearn.objectives import OBJECTIVES
+from invlearn.problem import Problem
 from invlearn.reports import write_report
 from invlearn.reports.answer import benchmark_answer
 from invlearn.reports.benchmark import BenchmarkRecord
@@ -153,7 +153,7 @@ def compare(
     return Comparison(results, curves, record, out)
 
 
-def _resolve(request: Request) -> tuple[Recipe, dict[str, Method], Benchmark]:
+def _resolve(request: Request) -> tuple[Recipe, dict[str, Method], Problem]:
     """Everything the request names, looked up; every complaint comes from here."""
     if request.trials < 1:
         raise OptionError(f"Expected at least one trial, got {request.trials}.")
@@ -184,14 +184,14 @@ def _resolve(request: Request) -> tuple[Recipe, dict[str, Method], Benchmark]:
             raise unknown_name(f"option of {request.dataset}", name, known)
     recipe = get_recipe(request.dataset, request.recipe)
     seed = trial_seed(request.seed, 0)
-    problem = Problem("", seed, load(request.dataset, seed=seed, **request.dataset_options))
+    first = load(request.dataset, seed=seed, **request.dataset_options)
     for name, method in methods.items():
         if isinstance(method, Usual):
-            method.table(problem)
+            method.table(first)
         if isinstance(method, Network):
             methods[name] = _planned(method, recipe, request)
-            _check_environments(method, request, problem.data)
-    return recipe, methods, problem.data
+            _check_environments(method, request, first)
+    return recipe, methods, first
 
 
 def _planned(method: Network, recipe: Recipe, request: Request) -> Network:
@@ -200,7 +200,7 @@ def _planned(method: Network, recipe: Recipe, request: Request) -> Network:
     return replace(method, plan=plan, leave_one_out=request.leave_one_out)
 
 
-def _check_environments(method: Network, request: Request, benchmark: Benchmark) -> None:
+def _check_environments(method: Network, request: Request, benchmark: Problem) -> None:
     left_out = 1 if request.leave_one_out else 0
     needed = method.objective.min_environments
     if len(benchmark.train) - left_out < needed:
@@ -214,7 +214,7 @@ def _check_environments(method: Network, request: Request, benchmark: Benchmark)
 
 
 def arrange(
-    tasks: Sequence[Task], *, methods: Mapping[str, Method], benchmark: Benchmark, processes: int
+    tasks: Sequence[Task], *, methods: Mapping[str, Method], benchmark: Problem, processes: int
 ) -> list[tuple[Task, ...]]:
     """Tasks in the units that are run as one, the units in the order in which they begin.
 
@@ -239,7 +239,7 @@ def arrange(
     return [part for _, part in sorted(units, key=lambda unit: unit[0])]
 
 
-def count_parameters(plan: Plan, benchmark: Benchmark) -> int:
+def count_parameters(plan: Plan, benchmark: Problem) -> int:
     """Numbers that the plan's model holds."""
     model = plan.network(width(benchmark.train.x), benchmark.n_outputs, 0)
     return sum(p.numel() for p in model.parameters())

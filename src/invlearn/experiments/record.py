@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from invlearn.compare.runner import Kept
 from invlearn.datasets import DATASETS
-from invlearn.datasets.base import Benchmark
 from invlearn.experiments.recipes import Recipe, describe_plan
 from invlearn.experiments.request import Request
 from invlearn.methods import Method, Network, trial_seed
+from invlearn.problem import Problem
 from invlearn.reports import benchmark as shown
 from invlearn.results import MethodInfo
 from invlearn.selection import Note, Rule
@@ -17,7 +17,7 @@ from invlearn.selection import Note, Rule
 
 def make_record(
     request: Request,
-    benchmark: Benchmark,
+    benchmark: Problem,
     recipe: Recipe,
     methods: Iterable[Method],
     rules: Sequence[Rule],
@@ -66,19 +66,12 @@ def make_record(
 
 def describe_method(method: Method) -> MethodInfo:
     """A method and how it is set."""
-    return MethodInfo(
-        method.name,
-        method.title,
-        method.kind,
-        method.summary,
-        method.source,
-        describe_plan(method.planned)
-        if isinstance(method, Network)
-        else {"settings": "scikit-learn's defaults"},
-    )
+    if isinstance(method, Network):
+        return method.info(describe_plan(method.planned))
+    return method.info({"settings": "scikit-learn's defaults"})
 
 
-def _dataset(request: Request, benchmark: Benchmark) -> shown.DatasetInfo:
+def _dataset(request: Request, benchmark: Problem) -> shown.DatasetInfo:
     dataset = DATASETS[request.dataset]
     options = {name: option.default for name, option in dataset.options.items()}
     return shown.DatasetInfo(

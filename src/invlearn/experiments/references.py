@@ -5,14 +5,15 @@ from __future__ import annotations
 from functools import lru_cache
 
 from invlearn.datasets import load
-from invlearn.datasets.base import Benchmark, DatasetOptions, without_shortcut
+from invlearn.datasets.base import DatasetOptions
 from invlearn.experiments.recipes import get_recipe
 from invlearn.learning import Plan, evaluation_sets
 from invlearn.learning.reference import Reference, reference_outputs
 from invlearn.methods import get_network
+from invlearn.problem import Problem, without_shortcut
 
 
-def trial_reference(plan: Plan, benchmark: Benchmark, seed: int) -> Reference:
+def trial_reference(plan: Plan, benchmark: Problem, seed: int) -> Reference:
     """`reference_outputs` on a benchmark's training and validation rows."""
     return reference_outputs(
         plan,

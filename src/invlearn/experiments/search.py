@@ -17,7 +17,7 @@ import pandas as pd
 from invlearn.compare.runner import Kept, Task, Work, run
 from invlearn.compare.store import Store
 from invlearn.datasets import load
-from invlearn.datasets.base import Benchmark, OptionValue
+from invlearn.datasets.base import OptionValue
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
 from invlearn.experiments.recipes import describe_plan, get_recipe
@@ -25,7 +25,8 @@ from invlearn.experiments.search_scores import SCORES, best, late_risks, worst_g
 from invlearn.experiments.search_space import draw_plans, search_space
 from invlearn.experiments.trials import Trials
 from invlearn.ground.machine import provenance
-from invlearn.methods import Method, Network, Outcome, Problem, get_network, trial_seed
+from invlearn.methods import Method, Network, Outcome, get_network, trial_seed
+from invlearn.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class SearchTrials:
     def make(self, key: str) -> Problem:
         """Draw a trial's data, and drop its test environments."""
         problem = self.trials.make(key)
-        _validation(problem.data)
-        test = replace(problem.data.test, names=(), rows=(), targets=(), weights=None)
-        return replace(problem, data=replace(problem.data, test=test))
+        _validation(problem)
+        test = replace(problem.test, names=(), rows=(), targets=(), weights=None)
+        return replace(problem, test=test)
 
     def keep(self, problem: Problem, method: Method, outcome: Outcome, store: Store | None) -> Kept:
         """Score a run."""
@@ -171,7 +172,7 @@ def _searchable(names: Sequence[str]) -> list[Network]:
     return methods
 
 
-def _validation(benchmark: Benchmark) -> Environments:
+def _validation(benchmark: Problem) -> Environments:
     if benchmark.validation is None:
         raise OptionError(
             f"Expected validation rows to search on, {benchmark.name} with these options has none."

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from invlearn.compare.runner import Problems
-from invlearn.datasets.base import Benchmark
 from invlearn.diagnostics import activations, pwcca, representation
 from invlearn.environments import Environments
 from invlearn.errors import OptionError
@@ -22,6 +21,7 @@ from invlearn.learning import train
 from invlearn.losses import get_loss
 from invlearn.methods import Network
 from invlearn.objectives.meta_irm import MetaIRM
+from invlearn.problem import Problem
 from invlearn.training.bilevel import adapt
 from invlearn.training.derivatives import Risk, trainable
 
@@ -50,18 +50,17 @@ def measure_similarity(problems: Problems, chosen: Chosen) -> pd.DataFrame:
         Where PWCCA says nothing (a constant layer, fewer rows than units), the value is NaN.
     """
     problem, plan = problems.make(chosen.problem), chosen.method.planned
-    benchmark = problem.data
     run = train(
         plan,
-        benchmark.train,
-        benchmark.loss,
-        benchmark.n_outputs,
+        problem.train,
+        problem.loss,
+        problem.n_outputs,
         problem.seed,
         until=chosen.step,
     )
-    rows, objective = [*_representations(run.model, benchmark)], cast(MetaIRM, plan.objective)
-    if plan.objective.needs == "inner steps" and benchmark.validation is not None:
-        rows += _inner_steps(run.model, benchmark, benchmark.validation, objective)
+    rows, objective = [*_representations(run.model, problem)], cast(MetaIRM, plan.objective)
+    if plan.objective.needs == "inner steps" and problem.validation is not None:
+        rows += _inner_steps(run.model, problem, problem.validation, objective)
     table = pd.DataFrame(rows, columns=["kind", "layer", "environment", "value"])
     table.insert(0, "method", chosen.method.name)
     table.insert(1, "problem", int(problem.key))
@@ -70,7 +69,7 @@ def measure_similarity(problems: Problems, chosen: Chosen) -> pd.DataFrame:
 
 def _inner_steps(
     model: nn.Module,
-    benchmark: Benchmark,
+    benchmark: Problem,
     validation: Environments,
     objective: MetaIRM,
 ) -> Iterator[tuple[str, str, str, float]]:
@@ -85,9 +84,7 @@ def _inner_steps(
             yield "inner-step", layer, name, _pwcca(before[layer], moved[layer])
 
 
-def _representations(
-    model: nn.Module, benchmark: Benchmark
-) -> Iterator[tuple[str, str, str, float]]:
+def _representations(model: nn.Module, benchmark: Problem) -> Iterator[tuple[str, str, str, float]]:
     test = benchmark.test
     if not all(torch.equal(test.targets[0], y) for y in test.targets):
         return  # Other rows in every environment: there is nothing to compare row by row.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from invlearn.compare.runner import Kept, Task
 from invlearn.compare.store import Store
@@ -12,8 +12,9 @@ from invlearn.experiments.recipes import get_recipe
 from invlearn.experiments.references import shared_reference
 from invlearn.experiments.selecting import select_all
 from invlearn.learning.reference import Reference, reference_within
-from invlearn.methods import Method, Network, Outcome, Problem, get_network, trial_seed
+from invlearn.methods import Method, Network, Outcome, get_network, trial_seed
 from invlearn.outputs import Outputs
+from invlearn.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Trials:
     def make(self, key: str) -> Problem:
         """Draw a trial's data."""
         seed = trial_seed(self.seed, int(key))
-        return Problem(key, seed, load(self.dataset, seed=seed, **dict(self.options)))
+        return replace(load(self.dataset, seed=seed, **dict(self.options)), key=key)
 
     def keep(self, problem: Problem, method: Method, outcome: Outcome, store: Store | None) -> Kept:
         """Apply every rule to the run; its outputs are kept only if asked for."""
@@ -56,7 +57,7 @@ class Trials:
         curves.insert(0, "method", method.name)
         curves.insert(1, "problem", int(problem.key))
         selected = select_all(
-            curves, outputs, recipe, problem.data.target, stepless=not isinstance(method, Network)
+            curves, outputs, recipe, problem.target, stepless=not isinstance(method, Network)
         )
         return Kept(
             Task(method.name, problem.key),

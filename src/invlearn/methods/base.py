@@ -5,38 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from invlearn.datasets.base import Benchmark
 from invlearn.features import Features
 from invlearn.outputs import Outputs
+from invlearn.problem import Problem
+from invlearn.results import MethodInfo
 
 
 def trial_seed(seed: int, trial: int) -> int:
     """Seed of a trial's data, coloring, initial weights and batches."""
     return int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a method is given: a trial of a benchmark, or one's own rows less some environments.
-
-    Attributes
-    ----------
-    key : str
-        Names it among a comparison's, and in files.
-    seed : int
-        Of whatever a method draws.
-    data : Benchmark
-        Rows to learn from, rows to choose by if there are some, environments to be measured in.
-    """
-
-    key: str
-    seed: int
-    data: Benchmark
 
 
 @dataclass(frozen=True)
@@ -72,22 +55,12 @@ Done = Callable[[Problem, Outcome], None]
 
 
 @dataclass(frozen=True)
-class Method(ABC):
-    """A competitor.
+class Method(MethodInfo, ABC):
+    """A competitor: what a report says of it, and how it learns."""
 
-    Attributes
-    ----------
-    name, title, summary, source : str
-    kind : 'usual', 'invariant' or 'reference'
-        What one would use anyway; a method of the IRM family; or a bound that was given what
-        nobody has of new data, features from which the shortcut was removed.
-    """
-
-    name: str
-    title: str
-    summary: str
-    source: str
-    kind: str
+    def info(self, settings: Mapping[str, Any]) -> MethodInfo:
+        """What a report says of it, once it is known how it was set."""
+        return MethodInfo(self.name, self.title, self.kind, self.summary, self.source, settings)
 
     @abstractmethod
     def fit(self, problems: Sequence[Problem], done: Done) -> None:

@@ -8,15 +8,15 @@ from functools import partial
 
 import pandas as pd
 
-from invlearn.datasets.base import without_shortcut
 from invlearn.environments import EvaluationSet
 from invlearn.evaluation import outputs
 from invlearn.learning import Plan, make_trainer, train_all
 from invlearn.learning.fitting import ready
 from invlearn.losses import get_loss
-from invlearn.methods.base import Done, Method, Outcome, Problem
+from invlearn.methods.base import Done, Method, Outcome
 from invlearn.objectives import OBJECTIVES
 from invlearn.objectives.base import Objective
+from invlearn.problem import Problem, without_shortcut
 from invlearn.training import Run, Trainer
 
 
@@ -79,7 +79,7 @@ class Network(Method):
     def _trainers(self, problem: Problem) -> tuple[list[Trainer], dict[str, float]]:
         """Those of its own run and of those with an environment left out; numbers chosen."""
         plan = self.planned
-        data = without_shortcut(problem.data) if self.kind == "reference" else problem.data
+        data = without_shortcut(problem) if self.kind == "reference" else problem
         loss = get_loss(data.loss)
         if plan.choose_strength and len(data.train) < 3:
             # None can be left out to choose by.
@@ -109,7 +109,7 @@ class Network(Method):
 
 def _outcome(problem: Problem, runs: Sequence[Run], chosen: Mapping[str, float]) -> Outcome:
     messages = runs[0].messages
-    for name, left in zip(problem.data.train.names, runs[1:], strict=False):
+    for name, left in zip(problem.train.names, runs[1:], strict=False):
         messages += tuple(f"without {name}: {text}" for text in left.messages)
     choice = runs[0].choice
     if choice is not None and not choice.satisfied:

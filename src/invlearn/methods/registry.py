@@ -19,10 +19,10 @@ def _ablation(name: str, what: str, objective: MetaIRM, **hyper: float) -> Netwo
     return Network(
         f"meta-irm-{name}",
         f"meta-IRM, {what}",
+        "invariant",
         f"An ablation of meta-IRM: {what}.",
         "Bae et al. 2021, table 5",
-        "invariant",
-        objective,
+        objective=objective,
         like="meta-irm",
         hyper=hyper,
     )
@@ -32,10 +32,9 @@ _SPECIAL = (
     Network(
         "erm-grayscale",
         "ERM without the shortcut",
+        "reference",
         "ERM on features from which the shortcut was removed by hand (grayscale images).",
         "Arjovsky et al. 2019",
-        "reference",
-        OBJECTIVES["erm"],
     ),
     _ablation("no-std", "without the standard deviation", MetaIRM(), std_weight=0.0),
     _ablation("first-order", "first order only", MetaIRM(first_order=True)),
@@ -49,10 +48,10 @@ def known_methods() -> dict[str, Method]:
         name: Network(
             name,
             _TITLES.get(name, objective.title),
+            "usual" if name in POOLED else "invariant",
             objective.summary,
             objective.source,
-            "usual" if name in POOLED else "invariant",
-            objective,
+            objective=objective,
         )
         for name, objective in OBJECTIVES.items()
     }

@@ -19,7 +19,8 @@ from invlearn.evaluation import measure
 from invlearn.features import Features
 from invlearn.learning import evaluation_sets
 from invlearn.losses import get_loss
-from invlearn.methods.base import Done, Method, Outcome, Problem
+from invlearn.methods.base import Done, Method, Outcome
+from invlearn.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,21 @@ class Usual(Method):
     def fit(self, problems: Sequence[Problem], done: Done) -> None:
         """Fit a model for each problem in turn; see `Method.fit`."""
         for problem in problems:
-            data = problem.data
-            x, y = self.table(problem), data.train.y.numpy()
-            classifies = data.loss != "squared"
+            x, y = self.table(problem), problem.train.y.numpy()
+            classifies = problem.loss != "squared"
             model = _make(self.name, classifies, problem.seed)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                model.fit(x, y, sample_weight=_numpy(data.train.weights))
-            predict = Predict(model, data.n_outputs if classifies else 0)
-            sets, loss = evaluation_sets(data.train, data.validation), get_loss(data.loss)
-            found = [m for s in (*sets, data.test) for m in measure(predict(s.x), s, loss)]
+                model.fit(x, y, sample_weight=_numpy(problem.train.weights))
+            predict = Predict(model, problem.n_outputs if classifies else 0)
+            sets, loss = evaluation_sets(problem.train, problem.validation), get_loss(problem.loss)
+            found = [m for s in (*sets, problem.test) for m in measure(predict(s.x), s, loss)]
             messages = tuple(dict.fromkeys(str(warning.message) for warning in caught))
             done(problem, Outcome(pd.DataFrame(found).assign(step=0), predict, messages=messages))
 
     def table(self, problem: Problem) -> Any:
         """The problem's training rows [n, d]; OptionError for rows that are no table."""
-        x = problem.data.train.x
+        x = problem.train.x
         if not isinstance(x, Tensor) or x.ndim != 2:
             raise OptionError(
                 f"Expected rows of a table for '{self.name}', got images: their pixels are no "
@@ -94,15 +94,15 @@ USUAL = (
     Usual(
         "linear",
         "Linear model",
+        "usual",
         "A linear model of the pooled rows: logistic regression, or ridge regression.",
         "scikit-learn",
-        "usual",
     ),
     Usual(
         "boosting",
         "Gradient boosting",
+        "usual",
         "Trees on the pooled rows, scikit-learn's histogram gradient boosting.",
         "scikit-learn",
-        "usual",
     ),
 )

@@ -17,7 +17,7 @@ from invlearn.diagnostics.held_out import HeldOut
 from invlearn.errors import EnvironmentsError
 from invlearn.ground.machine import cores
 from invlearn.methods import Method, Network
-from invlearn.results import CURVE_COLUMNS, MethodInfo
+from invlearn.results import CURVE_COLUMNS
 from invlearn.rows.folds import Folds
 from invlearn.rows.measure import data_findings, fewer, folds_of, measured, metric_of
 from invlearn.rows.request import RowsRequest, check, competing
@@ -134,11 +134,11 @@ def compare_rows(
     for one in kept.values():
         place = folds.parts(one.task.problem)[0], one.task.method
         predicted.setdefault(place, []).append(one.tables["predicted"]["predicted"].to_numpy(float))
-    competitors = tuple(MethodInfo(m.name, m.title, m.kind, m.summary) for m in methods.values())
+    shown = [method.info({}) for method in methods.values()]
     return RowsComparison(
         source,
         folds.left_out,
-        measured(source, left_out, competitors, predicted, metric, request.seed),
+        measured(source, left_out, shown, predicted, metric, request.seed),
         data_findings(source, inputs, request.seed),
         _settings(methods, kept.values(), folds, request),
         *_selected(kept.values(), folds, request),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ import pandas as pd
 
 from invlearn.compare.runner import Kept, Task
 from invlearn.compare.store import Store
-from invlearn.datasets.base import Benchmark
 from invlearn.environments import EvaluationSet
 from invlearn.estimators.checks import location_and_scale
-from invlearn.methods import Method, Outcome, Problem
+from invlearn.methods import Method, Outcome
 from invlearn.model_record import OutputScale
+from invlearn.problem import Problem
 from invlearn.rows.fit import estimator_seed
 from invlearn.rows.inputs import Inputs, TableInputs
 from invlearn.rows.model import labelled_rows
@@ -49,7 +49,7 @@ class Folds:
     left_out: tuple[tuple[str, ...], ...]
     inputs: tuple[Inputs, ...]
     seeds: tuple[int, ...]
-    _made: dict[int, tuple[Benchmark, OutputScale]] = field(default_factory=dict, repr=False)
+    _made: dict[int, tuple[Problem, OutputScale]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def learn(
@@ -85,7 +85,7 @@ class Folds:
     def make(self, key: str) -> Problem:
         """Encode a fold's rows; regression targets get mean 0 and deviation 1."""
         fold, seed = self.parts(key)
-        return Problem(key, estimator_seed(self.seeds[seed]), self._fold(fold)[0])
+        return replace(self._fold(fold)[0], key=key, seed=estimator_seed(self.seeds[seed]))
 
     def keep(self, problem: Problem, method: Method, outcome: Outcome, store: Store | None) -> Kept:
         """Predictions for the rows left out, sorted by environment; NaN if it failed."""
@@ -104,7 +104,7 @@ class Folds:
             {"chosen": dict(outcome.chosen)},
         )
 
-    def _fold(self, fold: int) -> tuple[Benchmark, OutputScale]:
+    def _fold(self, fold: int) -> tuple[Problem, OutputScale]:
         """A fold's rows as numbers, and what brings its outputs to the target's unit."""
         if fold not in self._made:
             self._made.clear()
@@ -116,7 +116,7 @@ class Folds:
                 output = OutputScale(center=float(center), scale=float(scale))
             left_out = labelled_rows(tested, inputs, output)
             self._made[fold] = (
-                Benchmark(
+                Problem(
                     source.title,
                     labelled_rows(inside, inputs, output),
                     None,
