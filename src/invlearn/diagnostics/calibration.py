@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
@@ -89,22 +90,7 @@ def calibration(
         return left_out(name, title, too_few(1, kept, without))
     if loss.kind == "numbers" and kept[0].z.shape[1] > 1:
         return left_out(name, title, "it is made for one target column, there are several.")
-    table, slopes = [], []
-    for rows in kept:
-        shares = rows.shares.numpy()
-        row: dict[str, object] = {"environment": rows.name, "rows": len(rows)}
-        if loss.kind == "numbers":
-            residual = (rows.z[:, 0] - rows.y.reshape(len(rows)).double()).numpy()
-            span = interval(resampled_means(residual, shares, draws, rng))
-            bias = float(shares @ residual)
-            row |= {"bias": bias, "bias low": span.low, "bias high": span.high}
-        else:
-            row["calibration error"] = calibration_error(rows.z, rows.y, rows.shares)
-        slope = calibration_slope(rows, loss, draws=draws, rng=rng)
-        row |= {"slope": slope.value, "slope low": slope.span.low, "slope high": slope.span.high}
-        table.append(row)
-        slopes.append(slope)
-    frame = pd.DataFrame(table)
+    frame, slopes = _measured(kept, loss, draws, rng)
     values = np.array([slope.value for slope in slopes])
     if len(kept) > 1:
         gap = widest_gap(values, np.array([slope.span.standard_error for slope in slopes]))
@@ -138,6 +124,28 @@ def calibration(
         f"that is both beyond chance and large.{without}"
     )
     return Finding(name, title, text, NOTHING, "good", frame)
+
+
+def _measured(
+    kept: Sequence[PredictedRows], loss: Loss, draws: int, rng: np.random.Generator
+) -> tuple[pd.DataFrame, list[Slope]]:
+    """The finding's table, and the slopes in it."""
+    table, slopes = [], []
+    for rows in kept:
+        shares = rows.shares.numpy()
+        row: dict[str, object] = {"environment": rows.name, "rows": len(rows)}
+        if loss.kind == "numbers":
+            residual = (rows.z[:, 0] - rows.y.reshape(len(rows)).double()).numpy()
+            span = interval(resampled_means(residual, shares, draws, rng))
+            bias = float(shares @ residual)
+            row |= {"bias": bias, "bias low": span.low, "bias high": span.high}
+        else:
+            row["calibration error"] = calibration_error(rows.z, rows.y, rows.shares)
+        slope = calibration_slope(rows, loss, draws=draws, rng=rng)
+        row |= {"slope": slope.value, "slope low": slope.span.low, "slope high": slope.span.high}
+        table.append(row)
+        slopes.append(slope)
+    return pd.DataFrame(table), slopes
 
 
 def calibration_error(z: Tensor, y: Tensor, shares: Tensor) -> float:
@@ -207,27 +215,9 @@ def calibration_slope(
         u = u.reshape(len(y), 1)
         u = np.concatenate([np.ones_like(u), u], axis=1)
         y = y.reshape(len(y)).astype(np.float64)
-    own = u[np.arange(len(y)), y] if several else np.empty(0)
-
-    def rows_of(theta: Floats) -> tuple[Floats, Floats, Floats]:
-        """Value [n], gradient [n, p] and Hessian [n, p, p] of each row."""
-        if several:
-            score = theta[0] * u
-            p = softmax(score, axis=1)
-            mean = (p * u).sum(1)
-            curve = (p * (u - mean[:, None]) ** 2).sum(1)
-            value = logsumexp(score, axis=1) - theta[0] * own
-            return value, (mean - own)[:, None], curve[:, None, None]
-        score = u @ theta
-        if loss.kind == "classes":
-            p = expit(score)
-            value, slope, curve = np.logaddexp(0, score) - y * score, p - y, p * (1 - p)
-        else:
-            value, slope, curve = (score - y) ** 2 / 2, score - y, np.ones(len(y))
-        return value, slope[:, None] * u, curve[:, None, None] * u[:, :, None] * u[:, None, :]
 
     def mean_of(theta: Floats) -> tuple[float, Floats, Floats]:
-        value, gradient, hessian = rows_of(theta)
+        value, gradient, hessian = _derivatives(theta, u, y, loss.kind)
         away = theta - target
         return (
             float(shares @ value + away @ pull @ away / 2),
@@ -243,7 +233,7 @@ def calibration_slope(
         method="trust-exact",
         options={"gtol": 1e-9},
     ).x
-    _, gradient, hessian = rows_of(fitted)
+    _, gradient, hessian = _derivatives(fitted, u, y, loss.kind)
     width = len(fitted)
     drawn = resampled_means(
         np.concatenate([gradient, hessian.reshape(len(y), -1)], axis=1), shares, draws, rng
@@ -257,3 +247,27 @@ def calibration_slope(
     variance = noise * (bread @ np.tensordot(shares**2, hessian, 1) @ bread)[-1, -1]
     moved *= max(1.0, float(np.sqrt(variance)) / max(float(moved.std(ddof=1)), 1e-300))
     return Slope(float(fitted[-1]) / scale, interval((fitted[-1] + moved) / scale))
+
+
+def _derivatives(
+    theta: Floats, u: Floats, y: npt.NDArray[Any], kind: str
+) -> tuple[Floats, Floats, Floats]:
+    """Value [n], gradient [n, p] and Hessian [n, p, p] of each row's loss in the parameters.
+
+    u: the outputs [n, k] of several classes, which one parameter scales, or [n, 2] of 1 and the
+    score.
+    """
+    if len(theta) == 1:
+        score, own = theta[0] * u, u[np.arange(len(y)), y]
+        p = softmax(score, axis=1)
+        mean = (p * u).sum(1)
+        curve = (p * (u - mean[:, None]) ** 2).sum(1)
+        value = logsumexp(score, axis=1) - theta[0] * own
+        return value, (mean - own)[:, None], curve[:, None, None]
+    score = u @ theta
+    if kind == "classes":
+        p = expit(score)
+        value, slope, curve = np.logaddexp(0, score) - y * score, p - y, p * (1 - p)
+    else:
+        value, slope, curve = (score - y) ** 2 / 2, score - y, np.ones(len(y))
+    return value, slope[:, None] * u, curve[:, None, None] * u[:, :, None] * u[:, None, :]

@@ -85,30 +85,9 @@ def invariance_gap(
         return left_out(name, title, str(error))
     if not layers:
         return left_out(name, title, "the model does not end in a linear layer.")
-    table, clear = [], []
-    for whole in kept:
-        rows = draw_rows(whole, ROWS, rng)
-        shares, losses = rows.shares.numpy(), rows.losses(loss)
-        refitted = refitted_losses(representation(model, rows.x), rows, loss, rng)
-        saved = (losses - refitted).numpy()
-        span = interval(resampled_means(saved, shares, draws, rng))
-        risk, gap = float(rows.shares @ losses), float(shares @ saved)
-        sure = gap > normal_bound(len(kept)) * span.standard_error and gap > SHARE * abs(risk)
-        clear.append(sure)
-        table.append(
-            {
-                "environment": rows.name,
-                "rows": len(rows),
-                "risk": risk,
-                "refitted risk": risk - gap,
-                "gap": gap,
-                "gap low": span.low,
-                "gap high": span.high,
-            }
-        )
+    frame, clear = _gaps(model, kept, loss, draws, rng)
     if any(len(rows) > ROWS for rows in kept):
         without += f" At most {ROWS} rows of an environment were used."
-    frame = pd.DataFrame(table)
     if not any(clear):
         text = (
             "In no environment would a last layer made for it do clearly better: what the model "
@@ -136,6 +115,38 @@ def invariance_gap(
     else:
         text += " What the model computes before it still carries something whose meaning changes."
     return Finding(name, title, text + without, action, level, frame)
+
+
+def _gaps(
+    model: nn.Module,
+    kept: Sequence[PredictedRows],
+    loss: Loss,
+    draws: int,
+    rng: np.random.Generator,
+) -> tuple[pd.DataFrame, list[bool]]:
+    """The finding's table, and where the gap is beyond chance and large."""
+    table, clear = [], []
+    for whole in kept:
+        rows = draw_rows(whole, ROWS, rng)
+        shares, losses = rows.shares.numpy(), rows.losses(loss)
+        refitted = refitted_losses(representation(model, rows.x), rows, loss, rng)
+        saved = (losses - refitted).numpy()
+        span = interval(resampled_means(saved, shares, draws, rng))
+        risk, gap = float(rows.shares @ losses), float(shares @ saved)
+        sure = gap > normal_bound(len(kept)) * span.standard_error and gap > SHARE * abs(risk)
+        clear.append(sure)
+        table.append(
+            {
+                "environment": rows.name,
+                "rows": len(rows),
+                "risk": risk,
+                "refitted risk": risk - gap,
+                "gap": gap,
+                "gap low": span.low,
+                "gap high": span.high,
+            }
+        )
+    return pd.DataFrame(table), clear
 
 
 def _layers(model: nn.Module, rows: PredictedRows) -> list[str]:

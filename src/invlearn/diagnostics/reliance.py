@@ -19,7 +19,7 @@ from invlearn.diagnostics.findings import (
     too_few,
     usable,
 )
-from invlearn.diagnostics.intervals import normal_bound
+from invlearn.diagnostics.intervals import Floats, normal_bound
 from invlearn.evaluation import forward
 from invlearn.features import as_rows
 from invlearn.losses import Loss
@@ -85,14 +85,7 @@ def feature_reliance(
     columns = _most_used(model, drawn, len(feature_names), rng)
     if len(columns) < len(feature_names):
         without += f" Of {len(feature_names)} columns the {COLUMNS} used most were permuted."
-    bound = normal_bound(len(drawn) * len(columns))
-    increases, signs = np.zeros((2, len(columns), len(drawn)))
-    for e, rows in enumerate(drawn):
-        risk = float(rows.shares @ rows.losses(loss))
-        for j, column in enumerate(columns):
-            increase, error = permutation_increase(model, rows, column, loss, rng)
-            clear = abs(increase) > bound * error and abs(increase) > SHARE * abs(risk)
-            increases[j, e], signs[j, e] = increase, np.sign(increase) * clear
+    increases, signs = _increases(model, drawn, columns, loss, rng)
     helps, hurts = (signs > 0).any(1), (signs < 0).any(1)
     verdicts = np.select([helps & hurts, hurts, helps], [0, 1, 2], 3)
     order = np.lexsort((-np.abs(increases).max(1), verdicts))
@@ -132,6 +125,25 @@ def feature_reliance(
     relied = f"relies on {listed(helping)}" if helping else "clearly relies on no single column"
     text = f"The model {relied}; no column misleads it in any environment.{without}"
     return Finding(name, title, text, NOTHING, "good", shown)
+
+
+def _increases(
+    model: nn.Module,
+    drawn: Sequence[PredictedRows],
+    columns: Sequence[int],
+    loss: Loss,
+    rng: np.random.Generator,
+) -> tuple[Floats, Floats]:
+    """Increases [column, environment] of the risk, and their signs, 0 where none is clear."""
+    bound = normal_bound(len(drawn) * len(columns))
+    increases, signs = np.zeros((2, len(columns), len(drawn)))
+    for e, rows in enumerate(drawn):
+        risk = float(rows.shares @ rows.losses(loss))
+        for j, column in enumerate(columns):
+            increase, error = permutation_increase(model, rows, column, loss, rng)
+            clear = abs(increase) > bound * error and abs(increase) > SHARE * abs(risk)
+            increases[j, e], signs[j, e] = increase, np.sign(increase) * clear
+    return increases, signs
 
 
 def permutation_increase(
