@@ -1,4 +1,4 @@
-"""The house keeps to its own measure: files that are read in one sitting, functions on one screen."""
+"""The house keeps to its measure: a file is read in one sitting, a function is on one screen."""
 
 from __future__ import annotations
 

@@ -71,6 +71,9 @@ class Objective(ABC):
         What the engine has to provide.
     reads_features : bool
         Whether `moments` reads the classifier's inputs beside the outputs.
+    shapes_features : bool
+        Whether it acts through the features alone, so that without trainable layers before the
+        classifier its penalty would be a constant.
     min_environments : int
         How many training environments it needs.
     conventions : tuple of str
@@ -91,6 +94,7 @@ class Objective(ABC):
     source: ClassVar[str]
     needs: ClassVar[str]
     reads_features: ClassVar[bool] = False
+    shapes_features: ClassVar[bool] = False
     min_environments: ClassVar[int] = 2
     conventions: ClassVar[tuple[str, ...]] = ("mean",)
     strength: ClassVar[str] = ""

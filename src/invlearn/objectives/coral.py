@@ -20,7 +20,7 @@ class CORAL(MeanObjective):
     μ_e [d] and C_e [d, d] are mean and covariance of the classifier's inputs h in environment e.
     Written with deviations from the environments' mean, of which the pairs' mean is 2 E / (E − 1)
     times the mean, so its cost grows with environments, not with pairs. A model without a hidden
-    layer has its rows as features, which nothing can match: there it is ERM.
+    layer has its rows as features, which nothing can match: it is refused.
 
     Parameters
     ----------
@@ -55,6 +55,7 @@ class CORAL(MeanObjective):
     summary: ClassVar[str] = "Makes the features' means and covariances agree everywhere."
     source: ClassVar[str] = "Sun & Saenko 2016"
     reads_features: ClassVar[bool] = True
+    shapes_features: ClassVar[bool] = True
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (10.0, 100.0)
     conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed", "coral-paper")

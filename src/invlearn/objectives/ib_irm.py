@@ -44,7 +44,7 @@ class IBERM(MeanObjective):
 
     Among predictors of equal risk it takes the one whose features carry least: a feature that
     repeats what others say is dropped. A model without a hidden layer has its rows as features,
-    whose variance nothing can change: there it is ERM.
+    whose variance nothing can change: it is refused.
 
     Parameters
     ----------
@@ -77,6 +77,7 @@ class IBERM(MeanObjective):
     summary: ClassVar[str] = "Keeps the features' variance low: what is not needed is not carried."
     source: ClassVar[str] = "Ahuja et al. 2021"
     reads_features: ClassVar[bool] = True
+    shapes_features: ClassVar[bool] = True
     min_environments: ClassVar[int] = 1
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (1.0, 10.0)
@@ -137,6 +138,7 @@ class IBIRM(MeanObjective):
     summary: ClassVar[str] = "IRMv1 with features that vary no more than the risk needs."
     source: ClassVar[str] = "Ahuja et al. 2021"
     reads_features: ClassVar[bool] = True
+    shapes_features: ClassVar[bool] = True
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (100.0, 1000.0)
     conventions: ClassVar[tuple[str, ...]] = ("mean", "domainbed", "ib-paper")

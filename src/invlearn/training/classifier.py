@@ -51,6 +51,17 @@ def classifier_of(model: nn.Module, name: str = "") -> str:
     return found
 
 
+def check_features_learnt(model: nn.Module, classifier: str, title: str) -> None:
+    """Raise OptionError for a model that has no trainable layer before its classifier."""
+    own = {id(p) for p in model.get_submodule(classifier).parameters()}
+    if all(id(p) in own for p in model.parameters() if p.requires_grad):
+        raise OptionError(
+            f"Expected a trainable layer before the classifier, whose outputs {title} penalizes, "
+            "got none: the features are the rows themselves, and training would be the same "
+            "without the penalty. Give the network a hidden layer."
+        )
+
+
 def with_inputs(model: nn.Module, name: str, call: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
     """Outputs of a call of the model, and the inputs [n, d] of one of its modules in it.
 
