@@ -380,6 +380,15 @@ def test_a_regression_says_so():
     assert "Further right is better" in Page(page(make_content())).words
 
 
+def test_several_trainings_are_said():
+    words = Page(page(make_content().change(trials=3))).words
+    assert (
+        "nor another seed of the training: each method was trained 3 times, with seeds of its "
+        "own, and the rows' errors averaged."
+    ) in words
+    assert "nor another seed of the training. The methods" in Page(page(make_content())).words
+
+
 def test_many_classes_are_cut():
     content = make_content().change(classes=tuple(f"k{i}" for i in range(20)))
     assert "k10, k11 and 8 more" in Page(page(content)).words

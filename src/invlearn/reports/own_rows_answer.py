@@ -68,20 +68,8 @@ def own_rows_answer(record: OwnRowsRecord) -> Answer:
     else:
         best = found.best(usual, "mean")
         use = found.title(best)
-        outcome, headline = "as good", (
-            f"Pooled training is as good or better here: use {use}. No invariant method was "
-            f"clearly better {found.where}."
-        )  # fmt: skip
-        if open_:
-            outcome, headline = "undecided", (
-                f"{found.named(open_)} may or may not do better than the usual "
-                f"methods {found.where}; more rows would tell. Until then use {use}."
-            )  # fmt: skip
-        if not family:
-            outcome, headline = "undecided", (
-                f"No invariant method finished, so nothing was compared. Until then use {use}."
-            )  # fmt: skip
-        else:
+        outcome, headline = found.none_better(family, open_, use)
+        if family:
             sentences.append(found.of_family(family))
         if found.several:
             sentences.append(
@@ -139,6 +127,24 @@ class _Finished:
 
     def place(self, each: Overall) -> str:
         return f" (in {each.where})" if self.several else ""
+
+    def none_better(
+        self, family: Sequence[Overall], open_: Sequence[Overall], use: str
+    ) -> tuple[str, str]:
+        """Say that no invariant method is better: the outcome and the headline."""
+        if not family:
+            return "undecided", (
+                f"No invariant method finished, so nothing was compared. Until then use {use}."
+            )
+        if open_:
+            return "undecided", (
+                f"{self.named(open_)} may or may not do better than the usual methods "
+                f"{self.where}; more rows would tell. Until then use {use}."
+            )
+        return "as good", (
+            f"Pooled training is as good or better here: use {use}. No invariant method was "
+            f"clearly better {self.where}."
+        )
 
     def of_usual(self, usual: Sequence[Overall]) -> str:
         parts = [f"{self.title(c)} {self.show(c.worst)}{self.place(c)}" for c in usual]
