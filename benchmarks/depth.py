@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from invlearn.comparison.recipes import get_recipe
+from invlearn.comparison.references import trial_reference
 from invlearn.datasets import load
 from invlearn.errors import CollapseWarning, DivergenceWarning
-from invlearn.experiments.recipes import get_recipe
-from invlearn.experiments.references import trial_reference
 from invlearn.features import width
 from invlearn.ground.machine import provenance
 from invlearn.learning import evaluation_sets

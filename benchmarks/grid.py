@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from common import source_of, write
-from invlearn.experiments.compare import DEFAULT_METHODS, Request, compare
+from invlearn.comparison.benchmark import DEFAULT_METHODS, Request, compare
 from invlearn.results import read_table
 
 META = "meta-irm"

@@ -38,10 +38,10 @@ import torch
 from torch import nn
 
 from common import source_of, timed, write
+from invlearn.comparison.recipes import get_recipe
+from invlearn.comparison.references import Reference, trial_reference
 from invlearn.datasets import load
 from invlearn.environments import EvaluationSet
-from invlearn.experiments.recipes import get_recipe
-from invlearn.experiments.references import Reference, trial_reference
 from invlearn.features import width
 from invlearn.ground.machine import run_all
 from invlearn.learning import make_trainer

@@ -16,6 +16,7 @@ The public interface on one screen:
 - `compare`, `Request`: all of it at once, with a report.
 """
 
+from invlearn.comparison.benchmark import Comparison, Request, compare
 from invlearn.datasets import DATASETS, load
 from invlearn.diagnostics import activations, pwcca
 from invlearn.environments import Environments, EvaluationSet
@@ -33,7 +34,6 @@ from invlearn.errors import (
 )
 from invlearn.estimators import InvariantClassifier, InvariantRegressor
 from invlearn.evaluation import evaluate
-from invlearn.experiments.compare import Comparison, Request, compare
 from invlearn.features import ChannelImages
 from invlearn.losses import LOSSES, get_loss
 from invlearn.models import MLP

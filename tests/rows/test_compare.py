@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from invlearn import EnvironmentsError, OptionError, OutputError, UnknownNameError
-from invlearn.compare.store import Store
+from invlearn.comparison.store import Store
 from invlearn.methods import Network, trial_seed
 from invlearn.reports.own_rows_answer import own_rows_answer
 from invlearn.reports.record import Answer

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from invlearn.cli.common import app, bar, command, names, pairs, reported
+from invlearn.comparison.search import search as run_search
+from invlearn.comparison.search_scores import SCORES, best
 from invlearn.datasets import DATASETS
 from invlearn.errors import OptionError
-from invlearn.experiments.search import search as run_search
-from invlearn.experiments.search_scores import SCORES, best
 from invlearn.ground.machine import cores, keep_freed_memory
 from invlearn.methods import Network, known_methods
 

@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from invlearn.cli.common import app, bar, command, names, pairs, reported, widths
-from invlearn.compare.store import Store
+from invlearn.comparison.benchmark import DEFAULT_METHODS, Request
+from invlearn.comparison.benchmark import compare as run_compare
+from invlearn.comparison.store import Store
 from invlearn.datasets import DATASETS
 from invlearn.errors import OptionError
-from invlearn.experiments.compare import DEFAULT_METHODS, Request
-from invlearn.experiments.compare import compare as run_compare
 from invlearn.ground.machine import keep_freed_memory, provenance
 from invlearn.metrics import METRICS
 from invlearn.reports.record import OwnRowsRecord

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from invlearn.compare.runner import Kept, Task, Work, run
-from invlearn.compare.store import Store
+from invlearn.comparison.runner import Kept, Task, Work, run
+from invlearn.comparison.store import Store
 from invlearn.diagnostics.findings import Finding
 from invlearn.diagnostics.held_out import HeldOut
 from invlearn.errors import EnvironmentsError

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from invlearn.compare.runner import Kept, Task
-from invlearn.compare.store import Store
+from invlearn.comparison.runner import Kept, Task
+from invlearn.comparison.store import Store
 from invlearn.environments import EvaluationSet
 from invlearn.estimators.checks import location_and_scale
 from invlearn.methods import Method, Outcome

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from invlearn.experiments.recipes import Recipe
+from invlearn.comparison.recipes import Recipe
 from invlearn.metrics import METRICS
 from invlearn.outputs import Outputs
 from invlearn.results import ORACLE_SUFFIX, RESULT_COLUMNS, STATISTIC_COLUMNS

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from invlearn.compare.runner import Problems
+from invlearn.comparison.runner import Problems
 from invlearn.diagnostics import activations, pwcca, representation
 from invlearn.environments import Environments
 from invlearn.errors import OptionError

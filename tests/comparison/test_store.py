@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from invlearn.compare.store import Store
+from invlearn.comparison.store import Store
 from invlearn.errors import OutputError
 
 PLAN = {"plans": {"erm": {"hidden": (3, 3)}}, "jobs": [{"trial": 0}]}

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from invlearn.experiments.search_space import search_space
+from invlearn.comparison.search_space import search_space
 from invlearn.methods import get_network
 from invlearn.outputs import Outputs
 from invlearn.selection import lowest_worst_group

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from invlearn.compare.runner import Kept, Task
-from invlearn.compare.store import Store
+from invlearn.comparison.recipes import get_recipe
+from invlearn.comparison.references import shared_reference
+from invlearn.comparison.runner import Kept, Task
+from invlearn.comparison.selecting import select_all
+from invlearn.comparison.store import Store
 from invlearn.datasets import load
 from invlearn.datasets.base import DatasetOptions
-from invlearn.experiments.recipes import get_recipe
-from invlearn.experiments.references import shared_reference
-from invlearn.experiments.selecting import select_all
 from invlearn.learning.reference import Reference, reference_within
 from invlearn.methods import Method, Network, Outcome, get_network, trial_seed
 from invlearn.outputs import Outputs

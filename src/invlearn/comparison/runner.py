@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 
-from invlearn.compare.store import Store
+from invlearn.comparison.store import Store
 from invlearn.ground.machine import run_all
 from invlearn.methods.base import Method, Outcome
 from invlearn.outputs import Outputs

@@ -84,7 +84,7 @@ class Recipe:
 
 @cache
 def _recipes() -> dict[str, dict[str, Any]]:
-    text = files("invlearn.experiments").joinpath("recipes.toml").read_text(encoding="utf-8")
+    text = files("invlearn.comparison").joinpath("recipes.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from invlearn.compare.runner import Task, Work, run
-from invlearn.compare.store import Store
+from invlearn.comparison.recipes import Recipe, get_recipe
+from invlearn.comparison.record import describe_method, make_record
+from invlearn.comparison.request import DEFAULT_METHODS, Request
+from invlearn.comparison.runner import Task, Work, run
+from invlearn.comparison.similarity import Chosen, measure_similarity
+from invlearn.comparison.store import Store
+from invlearn.comparison.trials import Trials
 from invlearn.datasets import DATASETS, load
 from invlearn.errors import OptionError, unknown_name
-from invlearn.experiments.recipes import Recipe, get_recipe
-from invlearn.experiments.record import describe_method, make_record
-from invlearn.experiments.request import DEFAULT_METHODS, Request
-from invlearn.experiments.similarity import Chosen, measure_similarity
-from invlearn.experiments.trials import Trials
 from invlearn.features import width
 from invlearn.ground.machine import check_device, cores, provenance, run_all
 from invlearn.learning import Plan

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from invlearn.compare.runner import Task, Work, run_unit
+from invlearn.comparison import similarity
+from invlearn.comparison.benchmark import Request, compare
+from invlearn.comparison.recipes import get_recipe
+from invlearn.comparison.runner import Task, Work, run_unit
+from invlearn.comparison.similarity import Chosen, measure_similarity
+from invlearn.comparison.trials import Trials
 from invlearn.datasets import load
 from invlearn.errors import OptionError
 from invlearn.evaluation import evaluate
-from invlearn.experiments import similarity
-from invlearn.experiments.compare import Request, compare
-from invlearn.experiments.recipes import get_recipe
-from invlearn.experiments.similarity import Chosen, measure_similarity
-from invlearn.experiments.trials import Trials
 from invlearn.learning import evaluation_sets
 from invlearn.losses import get_loss
 from invlearn.methods import get_network, trial_seed

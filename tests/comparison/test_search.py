@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from invlearn.comparison import references
+from invlearn.comparison import search as module
+from invlearn.comparison.recipes import get_recipe
+from invlearn.comparison.search import search
+from invlearn.comparison.search_scores import SCORES, best
+from invlearn.comparison.search_space import SETTINGS_SPACE, draw_plans, search_space
 from invlearn.errors import InvlearnError
-from invlearn.experiments import references
-from invlearn.experiments import search as module
-from invlearn.experiments.recipes import get_recipe
-from invlearn.experiments.search import search
-from invlearn.experiments.search_scores import SCORES, best
-from invlearn.experiments.search_space import SETTINGS_SPACE, draw_plans, search_space
 from invlearn.learning import fitting, reference
 from invlearn.methods import get_network
 

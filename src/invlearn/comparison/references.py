@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from invlearn.comparison.recipes import get_recipe
 from invlearn.datasets import load
 from invlearn.datasets.base import DatasetOptions
-from invlearn.experiments.recipes import get_recipe
 from invlearn.learning import Plan, evaluation_sets
 from invlearn.learning.reference import Reference, reference_outputs
 from invlearn.methods import get_network

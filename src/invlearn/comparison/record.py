@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from invlearn.compare.runner import Kept
+from invlearn.comparison.recipes import Recipe, describe_plan
+from invlearn.comparison.request import Request
+from invlearn.comparison.runner import Kept
 from invlearn.datasets import DATASETS
-from invlearn.experiments.recipes import Recipe, describe_plan
-from invlearn.experiments.request import Request
 from invlearn.methods import Method, Network, trial_seed
 from invlearn.problem import Problem
 from invlearn.reports import benchmark as shown

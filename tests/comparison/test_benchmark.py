@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-from invlearn.compare.runner import Kept, Task, Work, run_unit
-from invlearn.compare.store import Store
+from invlearn.comparison import benchmark as module
+from invlearn.comparison import references
+from invlearn.comparison.benchmark import Request, compare
+from invlearn.comparison.recipes import Recipe, describe_plan, get_recipe
+from invlearn.comparison.record import make_record
+from invlearn.comparison.runner import Kept, Task, Work, run_unit
+from invlearn.comparison.selecting import select_all
+from invlearn.comparison.store import Store
+from invlearn.comparison.trials import Trials
 from invlearn.datasets import load
 from invlearn.errors import EnvironmentsError, InvlearnError, OptionError, UnknownNameError
-from invlearn.experiments import compare as module
-from invlearn.experiments import references
-from invlearn.experiments.compare import Request, compare
-from invlearn.experiments.recipes import Recipe, describe_plan, get_recipe
-from invlearn.experiments.record import make_record
-from invlearn.experiments.selecting import select_all
-from invlearn.experiments.trials import Trials
 from invlearn.learning import evaluation_sets, train
 from invlearn.learning.plan import Layers
 from invlearn.learning.reference import reference_within

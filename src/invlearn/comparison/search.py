@@ -14,16 +14,16 @@ from typing import Any
 
 import pandas as pd
 
-from invlearn.compare.runner import Kept, Task, Work, run
-from invlearn.compare.store import Store
+from invlearn.comparison.recipes import describe_plan, get_recipe
+from invlearn.comparison.runner import Kept, Task, Work, run
+from invlearn.comparison.search_scores import SCORES, best, late_risks, worst_group_score
+from invlearn.comparison.search_space import draw_plans, search_space
+from invlearn.comparison.store import Store
+from invlearn.comparison.trials import Trials
 from invlearn.datasets import load
 from invlearn.datasets.base import OptionValue
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
-from invlearn.experiments.recipes import describe_plan, get_recipe
-from invlearn.experiments.search_scores import SCORES, best, late_risks, worst_group_score
-from invlearn.experiments.search_space import draw_plans, search_space
-from invlearn.experiments.trials import Trials
 from invlearn.ground.machine import provenance
 from invlearn.methods import Method, Network, Outcome, get_network, trial_seed
 from invlearn.problem import Problem

@@ -1,1 +1,0 @@
-"""Methods on problems: one runner, and one folder that keeps what is done."""

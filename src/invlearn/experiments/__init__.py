@@ -1,1 +1,0 @@
-"""Experiments: methods, recipes, comparisons and searches."""
