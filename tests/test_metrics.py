@@ -60,6 +60,8 @@ def test_every_kind_of_target_has_a_usual_metric_that_is_for_it():
     [
         ("accuracy", 1.0, "100.0 %"),
         ("RMSE", 0.012345, "0.0123"),
+        ("RMSE", 999.4, "999"),
+        ("RMSE", -999.6, "-1,000"),
         ("RMSE", 12345.6, "12,346"),
         ("RMSE", 1.23e12, "1.23e+12"),
     ],

@@ -62,7 +62,8 @@ class Metric:
         """
         if self.percent:
             return f"{100 * value:.1f} %"
-        return f"{value:.3g}" if abs(value) < 1000 or abs(value) >= 1e9 else f"{value:,.0f}"
+        whole = 999.5 <= abs(value) < 1e9  # As three digits 1e+03.
+        return f"{value:,.0f}" if whole else f"{value:.3g}"
 
 
 def _accuracy(name: str, **options: bool) -> Metric:
