@@ -59,7 +59,9 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
 
 
 def test_a_folder_in_a_files_place_is_named(tmp_path):
-    with pytest.raises(OutputError, match=r"Expected a file to write, '.*' is a folder\."):
+    with pytest.raises(
+        OutputError, match=r"Expected a file to write, '.*' is a folder\. Choose an"
+    ):
         write_whole(tmp_path, "text")
 
 

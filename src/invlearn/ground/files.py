@@ -38,7 +38,9 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], Any]) -> Pat
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         if path.is_dir():
-            raise OutputError(f"Expected a file to write, '{path}' is a folder.")
+            raise OutputError(
+                f"Expected a file to write, '{path}' is a folder. Choose another name."
+            )
         if callable(content):
             content(part)
         else:
