@@ -82,7 +82,8 @@ def measure(z_all: Tensor, data: EvaluationSet, loss: Loss) -> list[Measurement]
     z_all = z_all.to(torch.float64)
     for e, (name, rows, y) in enumerate(zip(data.names, data.rows, data.targets, strict=True)):
         z = z_all[rows]
-        share = _shares(y, None if data.weights is None else data.weights[e])
+        weights = None if data.weights is None else data.weights[e]
+        share = row_shares(y, weights)
         metrics: dict[str, Tensor] = {
             metric.name: metric.of_mean(share @ metric.of_rows(loss, z, y))
             for metric in METRICS.values()
@@ -91,8 +92,7 @@ def measure(z_all: Tensor, data: EvaluationSet, loss: Loss) -> list[Measurement]
         if data.split == "validation":
             losses = loss.value(z, y)
             metrics["risk_standard_error"] = (share * (losses - share @ losses)).norm()
-            constant = loss.constant_risk(y, None if data.weights is None else data.weights[e])
-            metrics["constant_risk"] = z.new_tensor(constant)
+            metrics["constant_risk"] = z.new_tensor(loss.constant_risk(y, weights))
         found += [(name, metric, value) for metric, value in metrics.items()]
     # All at once: each look at a device's numbers waits for it.
     values = torch.stack([value for _, _, value in found]).tolist()
@@ -102,8 +102,8 @@ def measure(z_all: Tensor, data: EvaluationSet, loss: Loss) -> list[Measurement]
     ]
 
 
-def _shares(y: Tensor, weights: Tensor | None) -> Tensor:
-    """Row weights that sum to 1."""
+def row_shares(y: Tensor, weights: Tensor | None) -> Tensor:
+    """Row weights [n] scaled to sum to 1, in double precision; equal ones where there are none."""
     if weights is None:
         return torch.full((len(y),), 1 / len(y), dtype=torch.float64, device=y.device)
     return weights.to(torch.float64) / weights.sum(dtype=torch.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from invlearn.environments import Environments
 from invlearn.errors import OptionError
-from invlearn.evaluation import forward
+from invlearn.evaluation import forward, row_shares
 from invlearn.features import Features
 from invlearn.losses import Loss
 
@@ -89,7 +89,7 @@ class EnvironmentRows:
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, rows: Tensor) -> EnvironmentRows:
+    def take(self, rows: Tensor) -> Self:
         """The rows at some positions."""
         kept = self.shares[rows]
         return replace(self, x=self.x[rows], y=self.y[rows], shares=kept / kept.sum())
@@ -115,12 +115,9 @@ class PredictedRows(EnvironmentRows):
         """The name as sentences show it."""
         return f"'{self.name}'" + (" (new)" if self.new else "")
 
-    def take(self, rows: Tensor) -> PredictedRows:
+    def take(self, rows: Tensor) -> Self:
         """The rows at some positions."""
-        kept = self.shares[rows]
-        return replace(
-            self, x=self.x[rows], y=self.y[rows], z=self.z[rows], shares=kept / kept.sum()
-        )
+        return replace(super().take(rows), z=self.z[rows])
 
     def losses(self, loss: Loss) -> Tensor:
         """Loss of every row [n]."""
@@ -136,13 +133,10 @@ def environment_rows(environments: Environments) -> list[EnvironmentRows]:
     >>> environment_rows(envs)[0].shares.tolist()
     [0.25, 0.75]
     """
-    found = []
+    found, weights, offsets = [], environments.weights, environments.offsets
     for e, (name, x, y) in enumerate(environments):
-        if environments.weights is None:
-            shares = torch.full((len(y),), 1 / len(y), dtype=torch.float64)
-        else:
-            weights = environments.weights[environments.offsets[e] : environments.offsets[e + 1]]
-            shares = weights.to(torch.float64) / weights.sum(dtype=torch.float64)
+        own = None if weights is None else weights[offsets[e] : offsets[e + 1]]
+        shares = row_shares(y, own)
         rows = EnvironmentRows(name=name, x=x, y=y, shares=shares)
         found.append(rows if bool((shares > 0).all()) else rows.take(shares.nonzero()[:, 0]))
     return found
@@ -189,9 +183,7 @@ def draw_rows(rows: AnyRows, limit: int, rng: np.random.Generator) -> AnyRows:
     if len(rows) <= limit:
         return rows
     picked = np.sort(rng.choice(len(rows), limit, replace=False))
-    taken = rows.take(torch.from_numpy(picked))
-    assert isinstance(taken, type(rows))
-    return taken
+    return rows.take(torch.from_numpy(picked))
 
 
 def usable(
