@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import nn
 
 from invlearn.diagnostics.findings import (
     NOTHING,
@@ -26,7 +26,8 @@ from invlearn.diagnostics.intervals import Floats
 from invlearn.evaluation import forward
 from invlearn.features import as_rows
 from invlearn.losses import Loss
-from invlearn.selection import certify
+from invlearn.selection.certificate import certify
+from invlearn.selection.gaps import errs
 
 ROWS = 5000
 """Rows of an environment that the pooled reference is fitted on."""
@@ -83,7 +84,8 @@ def diversity(
         errors = [_errors(reference, rows, loss) for rows in kept]
     environment = torch.repeat_interleave(torch.tensor([len(rows) for rows in kept]))
     weights = torch.cat([rows.shares for rows in kept])
-    found = certify(_wrong(errors, loss), environment, len(kept), weights)
+    wrong = errs(torch.from_numpy(np.concatenate(errors)), loss)
+    found = certify(wrong, environment, len(kept), weights)
     frame = pd.DataFrame(
         {
             "environment": [rows.name for rows in kept],
@@ -92,28 +94,22 @@ def diversity(
         }
     )
     spread = f"{100 * min(found.frequencies):.1f} to {100 * max(found.frequencies):.1f} %"
-    wrong = "gets wrong" if loss.kind == "classes" else "misses by more than on the median row"
+    misses = "gets wrong" if loss.kind == "classes" else "misses by more than on the median row"
     if found.holds:
         text = (
-            f"The rows that pooled training {wrong} are {spread} of an environment, a difference "
+            f"The rows that pooled training {misses} are {spread} of an environment, a difference "
             f"beyond chance (p = {found.p_value:.1g}): comparing environments can show what "
             "misleads it. Unequal noise in the environments would look the same."
         )
         return Finding(name, title, text + without, NOTHING, "good", frame)
     text = (
-        f"The rows that pooled training {wrong} are about as frequent in every environment "
+        f"The rows that pooled training {misses} are about as frequent in every environment "
         f"({spread}, p = {found.p_value:.2g}). As far as these rows show, the environments do not "
         "differ in what it gets wrong: no method can then tell a shortcut from a cause by "
         "comparing them, and pooled training is as good a choice."
     )
     action = "Collect rows from environments that differ more, or train on the pooled rows."
     return Finding(name, title, text + without, action, "warning", frame)
-
-
-def _wrong(errors: Sequence[Floats], loss: Loss) -> Tensor:
-    """Rows on which a model errs; a regression: by more than on the median row."""
-    values = np.concatenate(errors)
-    return torch.from_numpy(values > (0.5 if loss.kind == "classes" else np.median(values)))
 
 
 def _errors(model: nn.Module, rows: EnvironmentRows, loss: Loss) -> Floats:

@@ -52,7 +52,7 @@ def reference_step(outputs: Outputs) -> int:
     weights = _weights(parts)
     found = [
         certify(
-            torch.cat([_errs(part, outputs.loss, part.z[t]) for part in parts]),
+            torch.cat([errs(part.errors(outputs.loss, part.z[t]), outputs.loss) for part in parts]),
             environment,
             len(parts[0].names),
             weights,
@@ -72,19 +72,19 @@ def _weights(parts: Sequence[SplitOutputs]) -> Tensor:
     )
 
 
-def _errs(split: SplitOutputs, loss: Loss, z: Tensor) -> Tensor:
-    errors = split.errors(loss, z)
+def errs(errors: Tensor, loss: Loss) -> Tensor:
+    """Whether a model errs on rows [n] of such errors (a regression: more than on the median)."""
     return errors > (0.5 if loss.kind == "classes" else float(errors.median()))
 
 
 def reference_group(split: SplitOutputs, outputs: Outputs) -> Tensor:
-    """Rows [n] on which the reference ERM errs (a regression: more than on the median row)."""
+    """Rows [n] on which the reference ERM errs."""
     if split.reference is None:
         raise OptionError(
             "Expected the outputs of a reference ERM, found none. Pass "
             "outputs.with_reference(...), or use the rule 'inner-step-groups-agree'."
         )
-    return _errs(split, outputs.loss, split.reference)
+    return errs(split.errors(outputs.loss, split.reference), outputs.loss)
 
 
 def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
@@ -101,29 +101,17 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
     parts = [outputs.splits[name] for name in splits]
     environment = torch.cat([part.environment for part in parts])
     weights = _weights(parts)
-    n_envs = len(parts[0].names)
-    fixed = None
     if source == "reference":
         fixed = torch.cat([reference_group(part, outputs) for part in parts])
+        groups = [fixed] * len(outputs.steps)
+    else:
+        groups = _raised(parts, splits)
     constants = _constant_errors(torch.cat([part.y for part in parts]), weights, outputs.loss)
-    certificate, constant = None, float("nan")
-    if fixed is not None:
-        certificate = certify(fixed, environment, n_envs, weights)
-        constant = _lowest_worst(constants, fixed, weights)
     out: list[tuple[float, float, float, float, bool]] = []
-    for t in range(len(outputs.steps)):
-        group = fixed
-        if group is None:
-            raised = [part.raised for part in parts]
-            if any(r is None for r in raised):
-                raise OptionError(
-                    "Expected outputs that say which rows' loss an inner step raises, found none "
-                    f"for {', '.join(splits)}. Read the split 'validation'."
-                )
-            group = torch.cat([r[t] for r in raised if r is not None])
-            certificate = certify(group, environment, n_envs, weights)
+    for t, group in enumerate(groups):
+        if not t or group is not groups[t - 1]:
+            certificate = certify(group, environment, len(parts[0].names), weights)
             constant = _lowest_worst(constants, group, weights)
-        assert certificate is not None
         errors = torch.cat([part.errors(outputs.loss, part.z[t]) for part in parts])
         means, variances = zip(
             *(_mean(errors[side], weights[side]) for side in (group, ~group)), strict=True
@@ -137,9 +125,19 @@ def gaps(outputs: Outputs, source: str, splits: Sequence[str]) -> Gaps:
                 certificate.holds,
             )
         )
-    assert certificate is not None
     difference, error, worst, by_constant, certified = map(np.array, zip(*out, strict=True))
     return Gaps(difference, error, worst, by_constant, certified.astype(bool), certificate)
+
+
+def _raised(parts: Sequence[SplitOutputs], splits: Sequence[str]) -> list[Tensor]:
+    """At every step the rows whose loss an inner step raises."""
+    raised = [part.raised for part in parts if part.raised is not None]
+    if len(raised) < len(parts):
+        raise OptionError(
+            "Expected outputs that say which rows' loss an inner step raises, found none "
+            f"for {', '.join(splits)}. Read the split 'validation'."
+        )
+    return list(torch.cat(raised, 1))
 
 
 def _lowest_worst(candidates: list[Tensor], group: Tensor, weights: Tensor) -> float:

@@ -112,7 +112,7 @@ def lowest_validation_risk(
     curves: pd.DataFrame, target: str = "", outputs: Outputs | None = None
 ) -> Choice:
     """The step with the lowest mean validation risk over the training environments."""
-    risk = table(curves, "validation", "risk").mean(axis=1)
+    risk = mean_table(curves, "validation", "risk")
     return Choice(step_of(risk.idxmin()), True, risk)
 
 
@@ -176,7 +176,7 @@ def risks_agree(
             "Use the rule 'lowest-validation-risk'."
         )
     spread = risks.std(axis=1, ddof=0)
-    constant = table(curves, "validation", "constant_risk").mean(axis=1)
+    constant = mean_table(curves, "validation", "constant_risk")
     if threshold is None:
         errors = table(curves, "validation", "risk_standard_error")
         bound = np.sqrt((errors**2).mean(axis=1) * (n_envs - 1) / n_envs)
