@@ -103,9 +103,9 @@ def test_large_finite_values_are_not_taken_for_infinite_ones():
 @pytest.mark.parametrize("missing", [None, math.nan])
 def test_a_missing_label_names_its_row(missing):
     labels = pd.Series([*LABELS[:4], missing, "b"], dtype=object)
-    with pytest.raises(EnvironmentsError, match=r"label in every row, row 4 has none\. Drop"):
+    with pytest.raises(EnvironmentsError, match=r"every row, 1 have none \(first: row 4\)\. Drop"):
         Environments.from_arrays(X, Y, labels)
-    with pytest.raises(EnvironmentsError, match="row 4 has none"):
+    with pytest.raises(EnvironmentsError, match="first: row 4"):
         Environments.from_frame(FRAME.assign(site=labels), target="label", environment="site")
 
 
@@ -171,7 +171,7 @@ def test_read_only_and_reversed_arrays_are_copied():
 
 
 def test_missing_label_in_a_list_of_texts_is_refused():
-    with pytest.raises(EnvironmentsError, match="row 5 has none"):
+    with pytest.raises(EnvironmentsError, match="first: row 5"):
         Environments.from_arrays(X, Y, [*LABELS[:5], float("nan")])
 
 

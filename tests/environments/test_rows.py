@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invlearn.environments import Environments
+from invlearn.environments import Environments, by_label
 from invlearn.errors import EnvironmentsError, OptionError, UnknownNameError
 from invlearn.features import ChannelImages
 
@@ -182,6 +182,8 @@ def test_select_keeps_the_order_asked_for():
     assert swapped.names == ("b", "a")
     assert swapped.x.tolist() == X[[0, 2, 5, 1, 3, 4]].tolist()
     assert swapped.weights.tolist() == [1, 3, 6, 2, 4, 5]
+    twice = by_label(envs).select(["b", "b"])
+    assert (twice.names, twice.offsets, len(twice.groups)) == (("b",), (0, 3), 3)
 
 
 def test_select_of_an_unknown_environment_suggests_the_nearest():
@@ -190,6 +192,8 @@ def test_select_of_an_unknown_environment_suggests_the_nearest():
         UnknownNameError, match=r"Unknown environment 'sout'\. Did you mean 'south'\?"
     ):
         envs.select(["sout"])
+    with pytest.raises(EnvironmentsError, match=r"got none\. Name some of: north, south"):
+        envs.select([])
 
 
 def test_with_features_swaps_the_features_and_nothing_else():

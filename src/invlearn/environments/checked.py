@@ -100,11 +100,11 @@ def labels_of(environments: Any) -> pd.Series[Any]:
     labels = (
         pd.Series(environments, dtype=object) if listed else pd.Series(np.asarray(environments))
     )
-    if labels.isna().any():
-        row = int(np.flatnonzero(labels.isna())[0])
+    missing = np.flatnonzero(labels.isna())
+    if len(missing):
         raise EnvironmentsError(
-            f"Expected an environment label in every row, row {row} has none. "
-            "Drop such rows or name their environment."
+            f"Expected an environment label in every row, {len(missing)} have none (first: row "
+            f"{missing[0]}). Drop such rows or name their environment."
         )
     return labels
 

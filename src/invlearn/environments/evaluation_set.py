@@ -47,16 +47,14 @@ class EvaluationSet:
     @classmethod
     def from_environments(cls, environments: Environments, split: str) -> EvaluationSet:
         """Every row once, in place."""
-        bounds = list(zip(environments.offsets, environments.offsets[1:], strict=False))
+        sizes, weights = list(environments.sizes), environments.weights
         return cls(
             environments.x,
             environments.names,
-            tuple(torch.arange(a, b) for a, b in bounds),
-            tuple(environments.y[a:b] for a, b in bounds),
+            torch.split(torch.arange(environments.n_rows), sizes),
+            torch.split(environments.y, sizes),
             split,
-            None
-            if environments.weights is None
-            else tuple(environments.weights[a:b] for a, b in bounds),
+            None if weights is None else torch.split(weights, sizes),
         )
 
     def with_features(self, x: Features) -> EvaluationSet:

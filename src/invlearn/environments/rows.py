@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from invlearn.environments.checked import (
     rows_of_part,
     tensor_of,
 )
-from invlearn.environments.splitting import stratified, stretches
+from invlearn.environments.splitting import stratified
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.features import Features, as_rows, concatenate, rows_of
 
@@ -86,8 +87,8 @@ class Environments:
         if any(w is not None for w in ws):
             filled = [torch.ones(len(y)) if w is None else w for y, w in zip(ys, ws, strict=True)]
             weights = torch.cat(filled)
-        offsets = np.concatenate([[0], np.cumsum([len(y) for y in ys])]).tolist()
-        return cls(concatenate(xs), torch.cat(ys), tuple(map(str, parts)), tuple(offsets), weights)
+        offsets = (0, *accumulate(len(y) for y in ys))
+        return cls(concatenate(xs), torch.cat(ys), tuple(map(str, parts)), offsets, weights)
 
     @classmethod
     def from_arrays(cls, x: Any, y: Any, environments: Any, *, weights: Any = None) -> Environments:
@@ -174,7 +175,7 @@ class Environments:
         return len(self.names)
 
     def __iter__(self) -> Iterator[tuple[str, Features, Tensor]]:
-        for name, start, stop in zip(self.names, self.offsets, self.offsets[1:], strict=False):
+        for name, (start, stop) in zip(self.names, pairwise(self.offsets), strict=True):
             yield name, as_rows(self.x).stretch(start, stop), self.y[start:stop]
 
     @property
@@ -185,7 +186,7 @@ class Environments:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Rows in each environment."""
-        return tuple(b - a for a, b in zip(self.offsets, self.offsets[1:], strict=False))
+        return tuple(b - a for a, b in pairwise(self.offsets))
 
     @property
     def index(self) -> Tensor:
@@ -214,27 +215,28 @@ class Environments:
 
     def take(self, rows: Sequence[Tensor]) -> Environments:
         """Keep, in each environment, the rows at these positions within it (E index tensors)."""
-        index = torch.cat([part + start for part, start in zip(rows, self.offsets, strict=False)])
-        offsets = np.concatenate([[0], np.cumsum([len(part) for part in rows])]).tolist()
-        weights = None if self.weights is None else rows_of(self.weights, index)
-        groups = None if self.groups is None else rows_of(self.groups, index)
-        x, y = as_rows(self.x).take(index), rows_of(self.y, index)
-        return Environments(x, y, self.names, tuple(offsets), weights, groups, self.group_names)
+        places = [part + start for part, start in zip(rows, self.offsets[:-1], strict=True)]
+        return self._at(self.names, places, as_rows(self.x).take(torch.cat(places)))
 
     def select(self, names: Sequence[str]) -> Environments:
         """Only the environments named, in this order; UnknownNameError for one not there."""
         for name in names:
             if name not in self.names:
                 raise unknown_name("environment", name, self.names)
-        parts: dict[str, tuple[Any, ...]] = {}
-        for name in names:
-            e = self.names.index(name)
-            rows = slice(self.offsets[e], self.offsets[e + 1])
-            part: tuple[Any, ...] = (as_rows(self.x).stretch(rows.start, rows.stop), self.y[rows])
-            parts[name] = part if self.weights is None else (*part, self.weights[rows])
-        chosen = Environments.from_parts(parts, min_rows=1)
-        groups = stretches(self.groups, self.offsets, map(self.names.index, names))
-        return replace(chosen, groups=groups, group_names=self.group_names)
+        if not names:
+            raise EnvironmentsError(
+                f"Expected environments to keep, got none. Name some of: {', '.join(self.names)}."
+            )
+        kept = {name: self.offsets[self.names.index(name) :][:2] for name in names}
+        x = concatenate([as_rows(self.x).stretch(a, b) for a, b in kept.values()])
+        return self._at(tuple(kept), [torch.arange(a, b) for a, b in kept.values()], x)
+
+    def _at(self, names: tuple[str, ...], places: Sequence[Tensor], x: Features) -> Environments:
+        """Environments of the rows at these positions, whose features are at hand."""
+        index = torch.cat(list(places))
+        y, offsets = rows_of(self.y, index), (0, *accumulate(map(len, places)))
+        w, g = (None if t is None else rows_of(t, index) for t in (self.weights, self.groups))
+        return Environments(x, y, names, offsets, w, g, self.group_names)
 
     def with_features(self, x: Features) -> Environments:
         """The same rows with other features [n, ...]; EnvironmentsError for another length."""
@@ -284,17 +286,14 @@ class Environments:
                 "Expected rows in memory to split, got rows on disk. Hold out rows before they are "
                 "stored, as StreamedRows.validation does."
             )
-        first: list[Tensor] = []
-        second: list[Tensor] = []
+        first, second = [], []
         for e, (name, _, y) in enumerate(self):
             if len(y) < 2:
                 raise EnvironmentsError(
                     f"Environment '{name}' has {len(y)} row; splitting needs at least 2. "
                     "Merge it with another environment or drop it."
                 )
-            rng = np.random.default_rng([seed, e])
-            held = stratified(y, fraction, rng)
-            keep = np.setdiff1d(np.arange(len(y)), held)
-            first.append(torch.as_tensor(keep))
+            held = stratified(y, fraction, np.random.default_rng([seed, e]))
+            first.append(torch.as_tensor(np.setdiff1d(np.arange(len(y)), held)))
             second.append(torch.as_tensor(held))
         return self.take(first), self.take(second)

@@ -1,8 +1,6 @@
-"""Which rows of an environment are held out; the rows of some environments."""
+"""Which rows of an environment are held out."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -22,12 +20,3 @@ def stratified(y: Tensor, fraction: float, rng: np.random.Generator) -> np.ndarr
         picks = np.floor((np.arange(count) + start) * n / count).astype(np.int64)
         return np.sort(order[np.minimum(picks, n - 1)])
     return np.sort(order[:count])
-
-
-def stretches(
-    values: Tensor | None, offsets: Sequence[int], environments: Iterable[int]
-) -> Tensor | None:
-    """The values of some environments' rows, one environment after another; None of None."""
-    if values is None:
-        return None
-    return torch.cat([values[offsets[e] : offsets[e + 1]] for e in environments])

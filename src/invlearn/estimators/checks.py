@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
+from invlearn.environments.checked import labels_of
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.tables.kinds import label
 
@@ -76,26 +76,14 @@ def environment_labels(environments: Any, n_rows: int) -> Array | str | None:
                 f"'{environments}'. Pass the column itself: environments=frame['{environments}']."
             )
         return environments
-    if isinstance(environments, list | tuple):  # np.asarray would turn None into 'None'.
-        labels = np.empty(len(environments), dtype=object)
-        labels[:] = environments
-    else:
-        labels = np.asarray(
-            environments.to_numpy() if hasattr(environments, "to_numpy") else environments
-        )
-    if labels.ndim != 1 or len(labels) != n_rows:
+    shape = np.asarray(environments, dtype=object).shape
+    if shape != (n_rows,):
         raise EnvironmentsError(
-            f"Expected {n_rows} environment labels, one per row, got shape {labels.shape}. Pass "
-            "the column of the same rows."
-        )
-    missing = pd.isna(pd.Series(labels)).to_numpy()
-    if missing.any():
-        raise EnvironmentsError(
-            f"Expected an environment label in every row, {int(missing.sum())} have none (first: "
-            f"row {int(np.flatnonzero(missing)[0])}). Drop such rows or name their environment."
+            f"Expected {n_rows} environment labels, one per row, got shape {shape}. Pass the "
+            "column of the same rows."
         )
     # Labels of mixed types cannot be sorted; their texts can, and 1 and 1.0 are one environment.
-    return np.array([label(value) for value in labels], dtype=object)
+    return np.array([label(value) for value in labels_of(environments).to_numpy()], dtype=object)
 
 
 def _is_whole(value: Any) -> bool:
