@@ -7,11 +7,12 @@ import torch
 
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.evaluation import outputs
-from invlearn.learning import fit, standard_plan
+from invlearn.learning import EarlyStopping, fit, standard_plan
 from invlearn.learning.plan import Layers
 from invlearn.losses import get_loss
 from invlearn.methods import get_network
 from invlearn.problem import Problem
+from invlearn.training import Settings
 
 
 def rows(names, seed):
@@ -71,3 +72,10 @@ def test_a_problem_without_test_environments_is_measured_on_its_own_rows():
     data = Problem("made", one.train, None, none, "", "logistic")
     curves = outcomes(planned("erm"), [data])[""].curves
     assert set(curves["split"]) == {"train"}
+
+
+def test_a_rule_that_no_step_satisfies_is_said():
+    method = planned("erm", early_stopping=EarlyStopping("risks-agree"))
+    method = replace(method, plan=replace(method.planned, settings=Settings(steps=2, lr=1e-9)))
+    said = outcomes(method, [problem("0")])["0"].messages
+    assert any("no step satisfied the rule that chooses it" in text for text in said)

@@ -113,8 +113,8 @@ def _outcome(problem: Problem, runs: Sequence[Run], chosen: Mapping[str, float])
         messages += tuple(f"without {name}: {text}" for text in left.messages)
     choice = runs[0].choice
     if choice is not None and not choice.satisfied:
-        nearest = "No step satisfied the rule: the nearest was taken"
-        messages += (str(choice.note or nearest),)
+        why = f" ({choice.note})" if choice.note else ""
+        messages += (f"no step satisfied the rule that chooses it, the nearest was taken{why}",)
     return Outcome(
         pd.concat([run.curves for run in runs], ignore_index=True),
         partial(outputs, runs[0].model),
