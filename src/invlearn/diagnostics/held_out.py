@@ -115,11 +115,6 @@ class HeldOut:
         gains = [one(self.number(name), self.number(other), tests * len(over)) for other in over]
         return Estimate(*(min(ends) for ends in zip(*gains, strict=True)))
 
-    def best(self, names: Sequence[str], where: str) -> str:
-        """The method that does best of some, 'worst' or 'mean' as in `gain`."""
-        statistic = {"worst": self.worst, "mean": self.mean}[where]
-        return max(names, key=lambda name: float(self._goodness(np.array(statistic(name).value))))
-
     def overall(self) -> tuple[Overall, ...]:
         """Each method over all environments, an invariant one against the best of the usual.
 
