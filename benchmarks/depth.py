@@ -26,7 +26,7 @@ import torch
 
 from invlearn.comparison.recipes import get_recipe
 from invlearn.comparison.references import trial_reference
-from invlearn.datasets import load
+from invlearn.datasets import load_benchmark
 from invlearn.errors import CollapseWarning, DivergenceWarning
 from invlearn.features import width
 from invlearn.ground.machine import provenance
@@ -111,7 +111,7 @@ def run(
             found.append(float(curvature(along, risk.hessian_product(theta, along))))
         rate = 1.0 if variant.objective.rate == "curvature" else variant.inner_lr
         products[step] = rate * sum(found) / len(found)
-        if result.reason == "diverged":
+        if result.stop_reason == "diverged":
             break
     assert result.outputs is not None
     choice = lowest_worst_group(result.curves, "", result.outputs.with_reference(reference))
@@ -126,7 +126,7 @@ def run(
         "step": choice.step,
         "satisfied": choice.satisfied,
         "test_accuracy": {name: float(accuracy[name]) for name in SHOWN},
-        "reason": result.reason,
+        "reason": result.stop_reason,
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -146,7 +146,7 @@ def main() -> None:
     found = []
     for trial in range(args.seeds):
         seed = trial_seed(11, trial)
-        benchmark = load(args.dataset, seed=seed)
+        benchmark = load_benchmark(args.dataset, seed=seed)
         erm = get_recipe(args.dataset, oracle=False).plan(get_network("erm"))
         reference = trial_reference(erm, benchmark, seed)
         for variant in VARIANTS:

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from common import source_of, write
-from invlearn.comparison.benchmark import DEFAULT_METHODS, Request, compare
+from invlearn.comparison.benchmark import DEFAULT_METHODS, BenchmarkRequest, compare
 from invlearn.results import read_table
 
 META = "meta-irm"
@@ -31,7 +31,7 @@ KEYS = ["method", "problem", "environment", "split", "metric", "selection"]
 def measure(methods: list[str], trials: int, seed: int, steps: int | None, earlier: Path) -> Any:
     """Seconds of one comparison, and how far its accuracies lie from earlier ones."""
     with tempfile.TemporaryDirectory() as folder:
-        request = Request("colored-mnist", methods, trials, seed, steps=steps)
+        request = BenchmarkRequest("colored-mnist", methods, trials, seed, steps=steps)
         found = compare(
             request,
             Path(folder) / "out",

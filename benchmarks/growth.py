@@ -55,7 +55,7 @@ from invlearn.models import MLP
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective
 from invlearn.objectives.meta_irm import MetaIRM
-from invlearn.training import PenaltySchedule, Settings, Trainer, train_together
+from invlearn.training import PenaltySchedule, Settings, Trainer, train_many
 from plain import dense_copy, dense_rows, plain_step
 
 Axis = dict[str, dict[str, Any]]
@@ -197,7 +197,7 @@ def measure_runs(sizes: Sequence[int], repeats: int, steps: int = 20) -> Axis:
                 make = partial(make_trainer, OBJECTIVES["irmv1"], rows, hidden, steps=steps)
                 # Made before the clock starts: trainers for every round.
                 trainers = [[make(seed=s) for s in range(size)] for _ in range(repeats + 2)]
-                train = partial(train_together, arrangement=arrangement)
+                train = partial(train_many, arrangement=arrangement)
                 made[f"{name}, {arrangement}"] = partial(next, map(train, trainers))
         return made
 

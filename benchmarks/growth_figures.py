@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from invlearn.ground.files import write_whole
 from invlearn.reports.drawing import (
-    COLOURS,
+    COLORS,
     LINES,
     MARKERS,
     WIDTH,
@@ -54,7 +54,7 @@ def draw(
     for i, (label, line) in enumerate(lines.items()):
         found = line.get("slope")
         shown = plain(label) + (f" (slope {found:.2f})" if found is not None and slope else "")
-        ax.plot(line["sizes"], line[quantity], label=shown, color=COLOURS[i % len(COLOURS)],
+        ax.plot(line["sizes"], line[quantity], label=shown, color=COLORS[i % len(COLORS)],
                 marker=MARKERS[i % len(MARKERS)], markersize=5, linewidth=1.5,
                 linestyle=LINES[i % len(LINES)])  # fmt: skip
     lowest = min(lines.values(), key=lambda line: float(line[quantity][-1]))

@@ -40,7 +40,7 @@ from torch import nn
 from common import source_of, timed, write
 from invlearn.comparison.recipes import get_recipe
 from invlearn.comparison.references import Reference, trial_reference
-from invlearn.datasets import load
+from invlearn.datasets import load_benchmark
 from invlearn.environments import EvaluationSet
 from invlearn.features import width
 from invlearn.ground.machine import run_all
@@ -94,7 +94,7 @@ def result(seed: int, seconds: float, curves: pd.DataFrame, outputs: Outputs) ->
 
 def train_ours(seed: int, steps: int | None) -> Trial:
     """One trial by this library, on data of its own."""
-    benchmark = load(DATASET, seed=seed)
+    benchmark = load_benchmark(DATASET, seed=seed)
     plan = get_recipe(DATASET, RECIPE).plan(get_network(METHOD), steps=steps)
     start = time.perf_counter()
     reference = reference_of(benchmark, seed)
@@ -111,7 +111,7 @@ def train_ours(seed: int, steps: int | None) -> Trial:
 
 def train_plain(seed: int, steps: int | None) -> Trial:
     """One trial by the published loop, on the same data."""
-    benchmark = load(DATASET, seed=seed)
+    benchmark = load_benchmark(DATASET, seed=seed)
     start = time.perf_counter()
     reference = reference_of(benchmark, seed)
     _, recorder = plain_loop(benchmark, seed, STEPS if steps is None else steps)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from invlearn import MLP, PenaltySchedule, Settings, Trainer, load
+from invlearn import MLP, PenaltySchedule, Settings, Trainer, load_benchmark
 from invlearn.datasets.linear_sem import true_weights
 from invlearn.ground.machine import provenance
 from invlearn.objectives.erm import ERM
@@ -40,7 +40,7 @@ def learn(objective: ERM | IRMv1, *, steps: int, lr: float, seed: int = 0) -> li
         evaluate_every=steps,
         micro_batch=None,
     )
-    rows = load("linear-sem", seed=seed).train
+    rows = load_benchmark("linear-sem", seed=seed).train
     Trainer(model, rows, objective, "squared", settings=settings, seed=seed).run()
     return [float(w) for w in model.layers[0].weight.detach()[0]]
 

@@ -1,4 +1,4 @@
-"""Misspelt names are told the nearest known one."""
+"""Misspelled names are told the nearest known one."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_norm_of_several_dummies_is_euclidean():
 
 
 def test_validation_rows_alone_have_what_selection_rules_need():
-    sets = [regression(split) for split in ("train", "validation", "test", "held-out")]
+    sets = [regression(split) for split in ("train", "validation", "test", "left-out")]
     got = table(Scale(), sets, Squared())
     extra = {key for key in got if key[2] in ("constant_risk", "risk_standard_error")}
     assert extra == {

@@ -312,16 +312,16 @@ def test_is_image_folder(root, tmp_path):
 # Any layout
 
 
-def unlabelled(root, size=12, channels=3):
+def unlabeled(root, size=12, channels=3):
     """Pixels, paths, and how many images each batch held."""
     batches = list(read_unlabelled_images(root, size, channels))
     pixels = np.concatenate([x for x, _ in batches])
     return pixels, [path for _, paths in batches for path in paths], [len(x) for x, _ in batches]
 
 
-def unlabelled_refusal(root, kind=DataFileError, size=12, channels=3):
+def unlabeled_refusal(root, kind=DataFileError, size=12, channels=3):
     with pytest.raises(kind) as caught:
-        unlabelled(root, size, channels)
+        unlabeled(root, size, channels)
     return str(caught.value)
 
 
@@ -329,7 +329,7 @@ def test_unlabelled_images_are_read_as_labelled_ones(root):
     put(root / "b/dog/0.jpg", noise(20, 31))
     put(root / "a-b/cat/2.tif", noise(20, 31, 1))
     expected = read_images(root, 12)
-    x, paths, _ = unlabelled(root)
+    x, paths, _ = unlabeled(root)
     assert x.dtype == np.uint8
     assert np.array_equal(x, expected.x)
     assert paths == list(expected.paths)
@@ -343,7 +343,7 @@ def test_any_layout_is_read_by_path(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("no image")
     (tmp_path / "folder.png").mkdir()
-    x, paths, _ = unlabelled(tmp_path)
+    x, paths, _ = unlabeled(tmp_path)
     assert paths == names
     for i, pixels in enumerate(x):
         assert np.array_equal(pixels.transpose(1, 2, 0), noise(12, 12, seed=i))
@@ -351,7 +351,7 @@ def test_any_layout_is_read_by_path(tmp_path):
 
 def test_a_single_image(tmp_path):
     put(tmp_path / "a/.1.png", noise(12, 12, seed=4))
-    x, paths, _ = unlabelled(tmp_path / "a/.1.png")
+    x, paths, _ = unlabeled(tmp_path / "a/.1.png")
     assert np.array_equal(x[0].transpose(1, 2, 0), noise(12, 12, seed=4))
     assert paths == [".1.png"]
     assert len(x) == 1
@@ -360,11 +360,11 @@ def test_a_single_image(tmp_path):
 def test_unlabelled_images_have_the_channels_asked_for(tmp_path):
     put(tmp_path / "color.png", noise(12, 12))
     put(tmp_path / "gray.png", noise(12, 12, 1))
-    x = unlabelled(tmp_path, channels=1)[0]
+    x = unlabeled(tmp_path, channels=1)[0]
     assert x.shape == (2, 1, 12, 12)
     assert np.abs(x[0, 0] - noise(12, 12).astype(float) @ [0.299, 0.587, 0.114]).max() <= 1
     assert np.array_equal(x[1, 0], noise(12, 12, 1))
-    x = unlabelled(tmp_path, channels=3)[0]
+    x = unlabeled(tmp_path, channels=3)[0]
     assert np.array_equal(x[0].transpose(1, 2, 0), noise(12, 12))
     assert (x[1] == noise(12, 12, 1)).all()
 
@@ -381,10 +381,10 @@ def test_unlabelled_images_have_the_channels_asked_for(tmp_path):
 def test_batches_are_bounded_and_decoded_one_by_one(limit, value, sizes, tmp_path, monkeypatch):
     for i in range(7):
         put(tmp_path / f"{i}.png", noise(12, 12, seed=i))
-    whole = unlabelled(tmp_path)
+    whole = unlabeled(tmp_path)
     assert whole[2] == [7]
     monkeypatch.setattr(f"invlearn.images.{limit}", value)
-    x, paths, found = unlabelled(tmp_path)
+    x, paths, found = unlabeled(tmp_path)
     assert found == sizes
     assert paths == whole[1]
     assert np.array_equal(x, whole[0])
@@ -412,7 +412,7 @@ def test_links_are_followed_but_not_round(tmp_path):
     ]:
         (tmp_path / link).symlink_to((tmp_path / to).resolve())
     a, b = ["a/1.png", "a/b/2.png", "a/b/link.png"], ["b/2.png", "b/a/1.png", "b/link.png"]
-    assert unlabelled(tmp_path / "root")[1] == [*a, *b, "out/3.png"]
+    assert unlabeled(tmp_path / "root")[1] == [*a, *b, "out/3.png"]
 
 
 def test_no_unlabelled_images(tmp_path):
@@ -420,7 +420,7 @@ def test_no_unlabelled_images(tmp_path):
     put(tmp_path / "a/.hidden/1.png")
     (tmp_path / "table.csv").write_text("a,b")
     for name in ("a", "table.csv", "none.png", "none"):
-        assert unlabelled_refusal(tmp_path / name) == (
+        assert unlabeled_refusal(tmp_path / name) == (
             f"Expected an image or a folder of images at '{tmp_path / name}', found none that ends "
             "in .png, .jpg, .jpeg, .bmp, .gif, .tif, .tiff, .webp. Check the path."
         )
@@ -431,16 +431,16 @@ def test_unlabelled_files_that_are_no_images_are_refused_as_labelled_ones(root, 
     for content in (b"", b"no image", encoded("png")[:200], png_claiming(8193, 8193)):
         path.write_bytes(content)
         message = refusal(root, size=12)
-        assert unlabelled_refusal(root) == unlabelled_refusal(path) == message
+        assert unlabeled_refusal(root) == unlabeled_refusal(path) == message
     for options in ({"size": 7}, {"size": 1025}, {"channels": 2}):
         message = refusal(root, OptionError, **options)
-        assert unlabelled_refusal(root, OptionError, **options) == message
+        assert unlabeled_refusal(root, OptionError, **options) == message
 
     def denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(type(root), "iterdir", denied)
-    assert unlabelled_refusal(root) == (
+    assert unlabeled_refusal(root) == (
         f"Expected readable folders in '{root}', got: Permission denied ('{root}'). "
         "Check their permissions."
     )

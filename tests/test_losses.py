@@ -257,7 +257,7 @@ def test_logistic_wants_one_output():
 def test_trap_binary_labels_on_a_softmax_over_one_column_are_refused():
     y = torch.tensor([0, 1, 1])
     z = torch.randn(3, 1)
-    assert (z.softmax(1) == 1).all()  # Whatever the labels: nothing would be learnt.
+    assert (z.softmax(1) == 1).all()  # Whatever the labels: nothing would be learned.
     with pytest.raises(
         OptionError, match=r"at least two outputs for the softmax loss, got 1\. .*the logistic loss"
     ):

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 import invlearn.objectives as registry
-from invlearn import InvariantClassifier, Settings, Trainer, train_together
+from invlearn import InvariantClassifier, Settings, Trainer, train_many
 from invlearn.cli import app
 from invlearn.errors import OptionError
 from invlearn.ground.machine import WORKER_CALLS
@@ -36,7 +36,7 @@ class StdREx(MeanObjective):
 
     penalty_weight: float = number(1.0, Range(0.1, 10.0, log=True))
     title: ClassVar[str] = "Std-REx"
-    summary: ClassVar[str] = "Penalises the standard deviation of the risks."
+    summary: ClassVar[str] = "Penalizes the standard deviation of the risks."
     source: ClassVar[str] = "a stranger"
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (1.0, 3.0)
@@ -86,7 +86,7 @@ def test_it_trains_alone_and_in_a_stack(stranger, rows, model):
 
     alone = [trainer.run() for trainer in trainers()]
     assert all(fitting(trainers()))
-    together = train_together(trainers(), arrangement="stacked")
+    together = train_many(trainers(), arrangement="stacked")
     for one, other in zip(together, alone, strict=True):
         assert (one.history["penalty_weight"] == 1.0).all()
         for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):

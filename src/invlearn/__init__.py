@@ -9,15 +9,15 @@ The public interface on one screen:
   IB-IRM, CORAL, Fishr, AND-mask, SAND-mask, PAIR; `register_objective` adds one's own.
 - `LOSSES`, `get_loss`: squared, logistic, softmax.
 - `Trainer`, `Settings`, `PenaltySchedule`, `Stopping`: train any `torch.nn.Module`.
-- `train_together`: many runs at once, each with the results it has alone.
-- `DATASETS`, `load`: benchmarks whose shortcut is known.
+- `train_many`: many runs at once, each with the results it has alone.
+- `DATASETS`, `load_benchmark`: benchmarks whose shortcut is known.
 - `evaluate`, `RULES`: measure in every environment; choose a step, honestly or as an oracle.
 - `pwcca`, `activations`: how alike two representations are.
-- `compare`, `Request`: all of it at once, with a report.
+- `compare`, `BenchmarkRequest`: all of it at once, with a report.
 """
 
-from invlearn.comparison.benchmark import Comparison, Request, compare
-from invlearn.datasets import DATASETS, load
+from invlearn.comparison.benchmark import BenchmarkRequest, Comparison, compare
+from invlearn.datasets import DATASETS, load_benchmark
 from invlearn.diagnostics import activations, pwcca
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import (
@@ -39,7 +39,7 @@ from invlearn.losses import LOSSES, get_loss
 from invlearn.models import MLP
 from invlearn.objectives import OBJECTIVES, get_objective, register_objective
 from invlearn.selection import RULES, reference_step
-from invlearn.training import PenaltySchedule, Run, Settings, Stopping, Trainer, train_together
+from invlearn.training import PenaltySchedule, Run, Settings, Stopping, Trainer, train_many
 
 __all__ = [
     "DATASETS",
@@ -47,6 +47,7 @@ __all__ = [
     "MLP",
     "OBJECTIVES",
     "RULES",
+    "BenchmarkRequest",
     "ChannelImages",
     "CollapseWarning",
     "Comparison",
@@ -62,7 +63,6 @@ __all__ = [
     "OptionError",
     "OutputError",
     "PenaltySchedule",
-    "Request",
     "Run",
     "Settings",
     "SingleEnvironmentWarning",
@@ -74,9 +74,9 @@ __all__ = [
     "evaluate",
     "get_loss",
     "get_objective",
-    "load",
+    "load_benchmark",
     "pwcca",
     "reference_step",
     "register_objective",
-    "train_together",
+    "train_many",
 ]

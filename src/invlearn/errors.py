@@ -11,7 +11,7 @@ class InvlearnError(ValueError):
 
 
 class EnvironmentsError(InvlearnError):
-    """Rows, targets or environment labels that cannot be learnt from."""
+    """Rows, targets or environment labels that cannot be learned from."""
 
 
 class OptionError(InvlearnError):
@@ -51,7 +51,7 @@ class StackingWarning(RuntimeWarning):
 
 
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UnknownNameError:
-    """Build the error for a misspelt name, with the nearest known one.
+    """Build the error for a misspelled name, with the nearest known one.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ MAX_PIXELS = 2**26
 """Of one image: a small file can claim to unpack into any number."""
 
 BATCH_IMAGES, BATCH_BYTES = 2_000, 2**23
-"""At most so many unlabelled images are in memory at once, and so many bytes of their pixels."""
+"""At most so many unlabeled images are in memory at once, and so many bytes of their pixels."""
 
 _LAYOUT = "Arrange the images as root/environment/class/image, as in hospital_a/healthy/1.png."
 
@@ -116,7 +116,7 @@ def read_images(
     channels : 1 or 3, optional
         By default 1 if every image is stored as gray, else 3.
     fewest_classes : 1 or 2
-        One is enough where nothing is learnt.
+        One is enough where nothing is learned.
 
     Raises
     ------

@@ -35,7 +35,7 @@ class Linear(nn.Linear):
 class MLP(nn.Module):
     """A multilayer perceptron with ReLU, Xavier-uniform weights and zero biases.
 
-    The architecture and initialisation of the IRM paper's Colored MNIST code
+    The architecture and initialization of the IRM paper's Colored MNIST code
     (Arjovsky et al. 2019, arXiv 1907.02893): hidden layers of one width. With no hidden
     layer it is a linear model.
 

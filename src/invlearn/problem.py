@@ -1,4 +1,4 @@
-"""What is learnt from, chosen by and measured in: the one shape of data that methods are given."""
+"""What is learned from, chosen by and measured in: the one shape of data that methods are given."""
 
 from __future__ import annotations
 

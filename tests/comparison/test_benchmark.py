@@ -12,14 +12,14 @@ import torch
 
 from invlearn.comparison import benchmark as module
 from invlearn.comparison import references
-from invlearn.comparison.benchmark import Request, compare
+from invlearn.comparison.benchmark import BenchmarkRequest, compare
 from invlearn.comparison.recipes import Recipe, describe_plan, get_recipe
 from invlearn.comparison.record import make_record
 from invlearn.comparison.runner import Kept, Task, Work, run_unit
 from invlearn.comparison.selecting import select_all
 from invlearn.comparison.store import Store
 from invlearn.comparison.trials import Trials
-from invlearn.datasets import load
+from invlearn.datasets import load_benchmark
 from invlearn.errors import EnvironmentsError, InvlearnError, OptionError, UnknownNameError
 from invlearn.learning import evaluation_sets, train
 from invlearn.learning.plan import Layers
@@ -34,7 +34,7 @@ from invlearn.selection import RULES, Note
 from invlearn.training import PenaltySchedule
 
 SMALL = {"rows_per_environment": 200, "validation_rows": 100, "test_rows": 100}
-TINY = Request(
+TINY = BenchmarkRequest(
     "colored-digits",
     ("erm", "erm-grayscale", "irmv1"),
     trials=2,
@@ -199,7 +199,7 @@ def test_bad_request_is_refused_with_nothing_written(what, tmp_path):
 
 
 def test_leaving_environments_out_adds_the_rule_of_that_name(tmp_path):
-    request = Request(
+    request = BenchmarkRequest(
         "colored-digits",
         ("irmv1",),
         trials=1,
@@ -211,8 +211,8 @@ def test_leaving_environments_out_adds_the_rule_of_that_name(tmp_path):
     chosen = made.results[
         made.results["selection"].str.removesuffix(ORACLE_SUFFIX) == "leave-one-environment-out"
     ]
-    assert set(chosen["split"]) == {"train", "validation", "test", "held-out"}
-    held = made.curves[made.curves["split"] == "held-out"]
+    assert set(chosen["split"]) == {"train", "validation", "test", "left-out"}
+    held = made.curves[made.curves["split"] == "left-out"]
     assert set(held["environment"]) == {"p_e=0.1", "p_e=0.2", "p_e=0.3"}
 
 
@@ -254,7 +254,9 @@ def told(method, trial, unsatisfied, notes, messages):
 
 
 def described(recipe, rules, runs):
-    return make_record(TINY, load("linear-sem", seed=0), recipe, (), list(rules), runs, {})
+    return make_record(
+        TINY, load_benchmark("linear-sem", seed=0), recipe, (), list(rules), runs, {}
+    )
 
 
 @pytest.mark.parametrize("oracle", [True, False])
@@ -379,7 +381,7 @@ def test_methods_of_a_trial_share_their_reference():
     references.shared_reference.cache_clear()
     shared = references.shared_reference(*asked, False)
     assert references.shared_reference(*asked, False) is shared
-    benchmark = load(TINY.dataset, seed=5, **dict(options))
+    benchmark = load_benchmark(TINY.dataset, seed=5, **dict(options))
     plan = get_recipe(TINY.dataset, "default").plan(get_network("erm"), steps=12)
     for removed, data in ((False, benchmark), (True, without_shortcut(benchmark))):
         expected = references.trial_reference(plan, data, 5)
@@ -390,7 +392,7 @@ def test_methods_of_a_trial_share_their_reference():
 
 
 def test_the_reference_within_a_whole_run_is_that_of_the_run_half_as_long():
-    benchmark = load(TINY.dataset, seed=5, **SMALL)
+    benchmark = load_benchmark(TINY.dataset, seed=5, **SMALL)
     plan = get_recipe(TINY.dataset, "default").plan(get_network("erm"), steps=40)
     sets = evaluation_sets(benchmark.train, benchmark.validation)
     run = train(plan, benchmark.train, benchmark.loss, 1, 5, evaluations=sets, keep_outputs=True)
@@ -418,7 +420,7 @@ def test_a_process_takes_the_reference_that_another_left(tmp_path, monkeypatch):
 
 
 def arranged(dataset, names, trials, processes):
-    benchmark = load(dataset, seed=0)
+    benchmark = load_benchmark(dataset, seed=0)
     tasks = [Task(name, f"{trial:03d}") for trial in range(trials) for name in names]
     methods = {"linear": get_method("linear")} | planned(dataset, *(set(names) - {"linear"}))
     return module.arrange(tasks, methods=methods, benchmark=benchmark, processes=processes)
@@ -457,7 +459,7 @@ def test_runs_trained_together_agree_with_those_trained_alone():
 
 
 def test_what_one_would_use_anyway_takes_part_on_a_table(tmp_path):
-    request = Request("linear-sem", ("erm", "linear", "boosting"), trials=2, steps=4)
+    request = BenchmarkRequest("linear-sem", ("erm", "linear", "boosting"), trials=2, steps=4)
     made = compare(request, tmp_path / "out", jobs=1)
     chosen = made.results.groupby("method")["selection"].unique()
     assert set(chosen["linear"]) == set(chosen["boosting"]) == set(chosen["erm"])

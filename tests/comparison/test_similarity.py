@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from invlearn.comparison import similarity
-from invlearn.comparison.benchmark import Request, compare
+from invlearn.comparison.benchmark import BenchmarkRequest, compare
 from invlearn.comparison.recipes import get_recipe
 from invlearn.comparison.runner import Task, Work, run_unit
 from invlearn.comparison.similarity import Chosen, measure_similarity
 from invlearn.comparison.trials import Trials
-from invlearn.datasets import load
+from invlearn.datasets import load_benchmark
 from invlearn.errors import OptionError
 from invlearn.evaluation import evaluate
 from invlearn.learning import evaluation_sets
@@ -35,7 +35,7 @@ def test_retrained_model_is_the_chosen_one(monkeypatch):
     (outcome,) = run_unit(Work(TRIALS, {"meta-irm": META}), [Task("meta-irm", "000")])
     measure_similarity(TRIALS, Chosen(META, "000", 10))
 
-    benchmark = load("colored-digits", seed=trial_seed(3, 0), **dict(SIZES))
+    benchmark = load_benchmark("colored-digits", seed=trial_seed(3, 0), **dict(SIZES))
     found = evaluate(
         kept[0].model,
         evaluation_sets(benchmark.train, benchmark.validation),
@@ -56,7 +56,7 @@ def test_similarity_has_both_kinds_for_meta_irm():
 
 
 def test_compare_writes_similarity_and_keeps_outputs(tmp_path):
-    request = Request(
+    request = BenchmarkRequest(
         "colored-digits",
         ["erm", "meta-irm"],
         trials=1,
@@ -73,7 +73,7 @@ def test_compare_writes_similarity_and_keeps_outputs(tmp_path):
 
 
 def test_similarity_without_a_competitor_is_left_out(tmp_path):
-    request = Request(
+    request = BenchmarkRequest(
         "colored-digits", ["erm-grayscale"], trials=1, steps=2, similarity=1,
         dataset_options=dict(SIZES),
     )  # fmt: skip
@@ -82,13 +82,13 @@ def test_similarity_without_a_competitor_is_left_out(tmp_path):
 
 
 def test_a_negative_count_is_refused(tmp_path):
-    request = Request("colored-digits", ["erm"], similarity=-1)
+    request = BenchmarkRequest("colored-digits", ["erm"], similarity=-1)
     with pytest.raises(OptionError, match="in 0 or more trials, got -1"):
         compare(request, tmp_path / "out")
 
 
 def test_resume_runs_again_what_lost_its_outputs(tmp_path):
-    request = Request(
+    request = BenchmarkRequest(
         "colored-digits", ["erm"], trials=1, steps=2, dataset_options=dict(SIZES), keep_outputs=True
     )
     lost = []

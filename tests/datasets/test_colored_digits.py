@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from invlearn.datasets import colored_digits, load
+from invlearn.datasets import colored_digits, load_benchmark
 from invlearn.datasets.colored_digits import SCANS, augment, split_scans
 from invlearn.errors import OptionError
 from invlearn.features import ChannelImages
@@ -20,7 +20,7 @@ def digit_labels() -> np.ndarray:
 
 
 def test_defaults() -> None:
-    benchmark = load("colored-digits", seed=0)
+    benchmark = load_benchmark("colored-digits", seed=0)
     assert benchmark.train.names == ("p_e=0.1", "p_e=0.2")
     assert benchmark.train.sizes == (20_000, 20_000)
     assert benchmark.validation is not None
@@ -64,7 +64,7 @@ def test_no_scan_crosses_from_one_part_to_another(monkeypatch: pytest.MonkeyPatc
     known = {row.numpy().tobytes(): k for k, row in enumerate(scans)}
     assert len(known) == len(scans)
     monkeypatch.setattr(colored_digits, "augment", lambda picked, rng: picked)
-    benchmark = load("colored-digits", seed=1, **SMALL)
+    benchmark = load_benchmark("colored-digits", seed=1, **SMALL)
     assert benchmark.validation is not None
     used = []
     for x in (benchmark.train.x, benchmark.validation.x, benchmark.test.x):
@@ -107,7 +107,7 @@ def test_shift_is_at_most_one_pixel(axis: int) -> None:
 
 
 def test_seeds() -> None:
-    first, again, other = (load("colored-digits", seed=s, **SMALL) for s in (4, 4, 5))
+    first, again, other = (load_benchmark("colored-digits", seed=s, **SMALL) for s in (4, 4, 5))
     assert isinstance(first.train.x, ChannelImages)
     assert isinstance(again.train.x, ChannelImages)
     assert isinstance(other.train.x, ChannelImages)
@@ -120,7 +120,7 @@ def test_seeds() -> None:
 
 def test_global_generators_are_left_alone() -> None:
     state, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()
-    load("colored-digits", seed=0, **SMALL)
+    load_benchmark("colored-digits", seed=0, **SMALL)
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(np.random.get_state()[1], legacy)
 
@@ -129,7 +129,7 @@ def test_global_generators_are_left_alone() -> None:
 def test_bad_sizes(option: str) -> None:
     low = 1 if option == "test_rows" else 2
     with pytest.raises(OptionError) as caught:
-        load("colored-digits", seed=0, **{option: 0})
+        load_benchmark("colored-digits", seed=0, **{option: 0})
     assert str(caught.value) == (
         f"Expected option '{option}' between {low} and 1000000, got 0. "
         "Choose a value in that range."

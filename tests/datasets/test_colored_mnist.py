@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from invlearn.datasets import Problem, colored_mnist, load
+from invlearn.datasets import Problem, colored_mnist, load_benchmark
 from invlearn.datasets.download import mnist_available
 from invlearn.errors import OptionError
 from invlearn.features import ChannelImages, Features
@@ -38,7 +38,7 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_stand_in")
 def test_official_protocol() -> None:
-    benchmark = load("colored-mnist", seed=0)
+    benchmark = load_benchmark("colored-mnist", seed=0)
     assert benchmark.train.names == ("p_e=0.1", "p_e=0.2")
     assert benchmark.train.sizes == (25_000, 25_000)
     assert torch.equal(numbers(benchmark.train.x).sort().values, torch.arange(50_000))
@@ -68,7 +68,7 @@ def test_official_protocol() -> None:
 
 @pytest.mark.usefixtures("_stand_in")
 def test_irm_code_protocol() -> None:
-    benchmark = load("colored-mnist", seed=0, test_set="irm-code")
+    benchmark = load_benchmark("colored-mnist", seed=0, test_set="irm-code")
     assert benchmark.validation is None
     assert torch.equal(numbers(benchmark.test.x)[:10_000], torch.arange(50_000, 60_000))
     assert benchmark.description["test_set"] == "irm-code"
@@ -77,7 +77,7 @@ def test_irm_code_protocol() -> None:
 
 @pytest.mark.usefixtures("_stand_in")
 def test_options() -> None:
-    benchmark = load(
+    benchmark = load_benchmark(
         "colored-mnist",
         seed=3,
         image_size="28",
@@ -96,7 +96,7 @@ def test_options() -> None:
 @pytest.mark.usefixtures("_stand_in")
 def test_seeds() -> None:
     first, again, other = (
-        load("colored-mnist", seed=s, rows_per_environment=500) for s in (4, 4, 5)
+        load_benchmark("colored-mnist", seed=s, rows_per_environment=500) for s in (4, 4, 5)
     )
     assert same(first, again)
     assert not torch.equal(numbers(first.train.x), numbers(other.train.x))
@@ -151,7 +151,7 @@ def test_bad_options(option: str, value: object, message: str) -> None:
 
 @pytest.mark.skipif(not mnist_available(), reason="MNIST is not here; set INVLEARN_DATA")
 def test_real_mnist() -> None:
-    benchmark = load("colored-mnist", seed=0)
+    benchmark = load_benchmark("colored-mnist", seed=0)
     assert benchmark.train.sizes == (25_000, 25_000)
     assert isinstance(benchmark.train.x, ChannelImages)
     pixels = benchmark.train.x.pixels

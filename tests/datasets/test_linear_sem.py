@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from invlearn.datasets import Problem, linear_sem, load
+from invlearn.datasets import Problem, linear_sem, load_benchmark
 from invlearn.datasets.linear_sem import SETTINGS, structural_model, true_weights
 from invlearn.errors import OptionError
 
@@ -22,7 +22,7 @@ def rows(benchmark: Problem) -> Tensor:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_shapes_and_names(setting: str) -> None:
-    benchmark = load("linear-sem", seed=0, setting=setting)
+    benchmark = load_benchmark("linear-sem", seed=0, setting=setting)
     small = setting == "appendix-d"
     d, n = (2, 10_000) if small else (5, 1000)
     names = ("e=0.1", "e=1") if small else ("e=0.2", "e=2", "e=5")
@@ -44,7 +44,7 @@ def test_shapes_and_names(setting: str) -> None:
 
 
 def test_moments_of_the_appendix() -> None:
-    for (_, x, y), e in zip(load("linear-sem", seed=0).train, (0.1, 1.0), strict=True):
+    for (_, x, y), e in zip(load_benchmark("linear-sem", seed=0).train, (0.1, 1.0), strict=True):
         assert isinstance(x, Tensor)
         variance = x.var(dim=0)
         assert variance[:2].tolist() == pytest.approx([e**2] * 2, rel=0.08)
@@ -58,7 +58,7 @@ def test_moments_of_the_appendix() -> None:
 )
 def test_moments_of_fully_observed_codes(setting, noise_y, noise_z) -> None:  # type: ignore[no-untyped-def]
     for (_, x, y), e in zip(
-        load("linear-sem", seed=0, setting=setting).train, (0.2, 2.0, 5.0), strict=True
+        load_benchmark("linear-sem", seed=0, setting=setting).train, (0.2, 2.0, 5.0), strict=True
     ):
         variance_y = 2 * e**2 + noise_y(e) ** 2
         assert x[:, :5].var().item() == pytest.approx(2 * e**2, rel=0.1)
@@ -70,7 +70,7 @@ def test_moments_of_fully_observed_codes(setting, noise_y, noise_z) -> None:  # 
 
 @pytest.mark.parametrize("setting", ["appendix-d", "FOU", "FEU"])
 def test_regression_on_causes_is_right_and_on_everything_wrong(setting: str) -> None:
-    benchmark = load("linear-sem", seed=2, setting=setting)
+    benchmark = load_benchmark("linear-sem", seed=2, setting=setting)
     x, y, truth = rows(benchmark), benchmark.train.y, true_weights(setting, 2).double()
     d = x.shape[1] // 2
     assert (least_squares(x, y) - truth).abs().max() > 0.1
@@ -78,7 +78,7 @@ def test_regression_on_causes_is_right_and_on_everything_wrong(setting: str) -> 
 
 
 def test_hidden_variable_confounds_the_partially_observed_codes() -> None:
-    benchmark = load("linear-sem", seed=2, setting="POU")
+    benchmark = load_benchmark("linear-sem", seed=2, setting="POU")
     hidden = structural_model("POU", 2).hidden
     assert hidden is not None
     into_x, into_y = (torch.from_numpy(weights) for weights in hidden[:2])
@@ -90,7 +90,7 @@ def test_hidden_variable_confounds_the_partially_observed_codes() -> None:
 
 
 def test_scrambling_rotates_the_same_rows() -> None:
-    plain, mixed = (load("linear-sem", seed=7, setting=s) for s in ("FES", "FEU"))
+    plain, mixed = (load_benchmark("linear-sem", seed=7, setting=s) for s in ("FES", "FEU"))
     mixing = structural_model("FES", 7).mixing
     assert mixing is not None
     matrix = torch.from_numpy(mixing)
@@ -107,7 +107,7 @@ def test_scrambling_rotates_the_same_rows() -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_seeds_and_fresh_rows(setting: str) -> None:
-    first, again, other = (load("linear-sem", seed=s, setting=setting) for s in (1, 1, 2))
+    first, again, other = (load_benchmark("linear-sem", seed=s, setting=setting) for s in (1, 1, 2))
     assert torch.equal(rows(first), rows(again))
     assert torch.equal(first.train.y, again.train.y)
     assert not torch.equal(rows(first), rows(other))

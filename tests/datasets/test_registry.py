@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from invlearn.datasets import DATASETS, Dataset, Option, OptionValue, load
+from invlearn.datasets import DATASETS, Dataset, Option, OptionValue, load_benchmark
 from invlearn.datasets.options import complete_options
 from invlearn.errors import OptionError, UnknownNameError
 
@@ -93,7 +93,7 @@ def test_choices_hold_after_reading() -> None:
 
 def test_unknown_dataset() -> None:
     with pytest.raises(UnknownNameError) as caught:
-        load("colored-minst", seed=0)
+        load_benchmark("colored-minst", seed=0)
     assert str(caught.value) == (
         "Unknown dataset 'colored-minst'. Did you mean 'colored-mnist'? "
         "Known: colored-digits, colored-mnist, linear-sem."
@@ -102,7 +102,7 @@ def test_unknown_dataset() -> None:
 
 def test_unknown_option() -> None:
     with pytest.raises(UnknownNameError) as caught:
-        load("linear-sem", seed=0, settings="FOU")
+        load_benchmark("linear-sem", seed=0, settings="FOU")
     assert str(caught.value) == (
         "Unknown option of dataset 'linear-sem' 'settings'. Did you mean 'setting'? Known: setting."
     )
@@ -111,7 +111,7 @@ def test_unknown_option() -> None:
 @pytest.mark.parametrize("seed", [-1, 0.5, "0", True, None])
 def test_bad_seed(seed: int) -> None:
     with pytest.raises(OptionError) as caught:
-        load("linear-sem", seed=seed)
+        load_benchmark("linear-sem", seed=seed)
     assert str(caught.value) == (
         f"Expected a seed that is a whole number of at least 0, got {seed!r}. "
         "Use 0, 1, 2, ... for repeated runs."

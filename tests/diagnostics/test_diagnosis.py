@@ -84,7 +84,7 @@ def test_a_shortcut_is_found_and_a_cause_is_not(task, weights):
     assert "trained on" not in causal["risk-profile"].table
 
 
-def test_no_shift_no_warning_but_that_nothing_can_be_learnt():
+def test_no_shift_no_warning_but_that_nothing_can_be_learned():
     envs = make_environments(strengths=(0.0, 0.0, 0.0), n=1500)
     findings = found(two_layers([[1.0, 0, 0], [1.0, 0, 0]], [0.5, 0.5]), envs, "squared")
     warnings = [name for name, finding in findings.items() if finding.level == "warning"]

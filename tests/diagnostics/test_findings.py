@@ -13,10 +13,10 @@ from diagnostics.made import linear, make_environments, make_rows
 from invlearn.diagnostics.findings import (
     draw_rows,
     environment_rows,
-    left_out,
     listed,
     predicted_rows,
     too_few,
+    unanswered,
     usable,
 )
 from invlearn.environments import Environments
@@ -95,7 +95,7 @@ def test_words():
     assert listed(["a"]) == "a"
     assert listed(["a", "b"]) == "a and b"
     assert listed(list("abcdefg")) == "a, b, c, d, e and 2 more"
-    finding = left_out("name", "Title", "why not.")
+    finding = unanswered("name", "Title", "why not.")
     assert (finding.level, finding.action, len(finding.table)) == ("note", "Nothing to do.", 0)
     assert finding.sentence == "Left out: why not."
 

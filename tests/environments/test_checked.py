@@ -1,4 +1,4 @@
-"""What cannot be learnt from, and what its error says."""
+"""What cannot be learned from, and what its error says."""
 
 from __future__ import annotations
 

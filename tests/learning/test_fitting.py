@@ -51,7 +51,7 @@ def test_what_it_leaves(learnable):
     found = fit(standard_plan("vrex", Layers(()), steps=20), learnable, LOGISTIC, 1, seed=0)
     assert found.objective.numbers == {"penalty_weight": 100.0}
     assert found.environments == {"e0": 60, "e1": 81, "e2": 50}
-    assert (found.run.reason, found.run.steps) == ("finished", 20)
+    assert (found.run.stop_reason, found.run.steps) == ("finished", 20)
     assert found.scores.empty
     assert not found.network.training
 

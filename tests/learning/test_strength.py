@@ -31,7 +31,7 @@ def test_scores_are_risks_where_nothing_was_trained(three):
     expected = []
     for out in three.names:
         kept = three.select([name for name in three.names if name != out])
-        held = [EvaluationSet.from_environments(three.select([out]), "held-out")]
+        held = [EvaluationSet.from_environments(three.select([out]), "left-out")]
         for strength in (0.0, 100.0, 1000.0):
             plan = PLAN.with_strength(strength) if strength else PLAN.as_erm()
             model = make_trainer(plan, kept, LOGISTIC, 1, 3).run().model

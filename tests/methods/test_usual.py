@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from invlearn.datasets import load
+from invlearn.datasets import load_benchmark
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import OptionError
 from invlearn.methods import get_method
@@ -30,7 +30,7 @@ def outcome(method, one):
 
 
 def test_ridge_on_a_benchmark_is_scikit_learns():
-    data = load("linear-sem", seed=0)
+    data = load_benchmark("linear-sem", seed=0)
     found = outcome("linear", data)
     model = Ridge().fit(data.train.x.numpy(), data.train.y.numpy())
     test = data.test
@@ -71,7 +71,7 @@ def test_a_regressions_outputs_are_its_predictions():
 
 
 def test_images_are_refused_with_the_reason():
-    data = load("colored-digits", seed=0, rows_per_environment=40, validation_rows=20)
+    data = load_benchmark("colored-digits", seed=0, rows_per_environment=40, validation_rows=20)
     with pytest.raises(
         OptionError, match=r"rows of a table for 'linear', got images: their pixels are no columns"
     ):

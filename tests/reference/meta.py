@@ -56,7 +56,7 @@ def total(objective, batch, model, risk):
                 create_graph=not objective.first_order,
                 materialize_grads=True,
             )
-            if objective.rate == "normalised":
+            if objective.rate == "normalized":
                 length = torch.sqrt(sum((g**2).sum() for g in grads))
                 grads = [g / length for g in grads]
             for name, g in zip(adapted, grads, strict=True):

@@ -117,7 +117,7 @@ def record(names: list[str], trials: int, regression: bool) -> BenchmarkRecord:
         ),
         dataset=DatasetInfo(
             name="Colored digits",
-            summary="Digits whose colour goes with the label, differently in every environment.",
+            summary="Digits whose color goes with the label, differently in every environment.",
             source="made up",
             options={"label_noise": 0.25},
             description={"rows per environment": 1000, "classes": 2},

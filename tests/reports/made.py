@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from invlearn.diagnostics.findings import Finding
-from invlearn.diagnostics.held_out import HeldOut, compare_errors
+from invlearn.diagnostics.left_out import LeftOut, compare_errors
 from invlearn.metrics import METRICS
 from invlearn.reports.found import Found
 from invlearn.reports.own_rows import render
@@ -48,7 +48,7 @@ def make_found(
     metric: str = "accuracy",
     helps: bool = True,
     rows: int = 400,
-) -> HeldOut:
+) -> LeftOut:
     rng = np.random.default_rng(0)
     errors = {}
     for name, level in levels.items():
@@ -60,7 +60,7 @@ def make_found(
     return compare_errors(errors, contenders, METRICS[metric], draws=200)
 
 
-def failed_in(found: HeldOut, *places: tuple[str, str]) -> HeldOut:
+def failed_in(found: LeftOut, *places: tuple[str, str]) -> LeftOut:
     """The same, but for (environment, method) pairs whose training diverged."""
     values, draws = found.values.copy(), found.draws.copy()
     for environment, method in places:
@@ -74,7 +74,7 @@ class Content:
     """A comparison's record with its table, and what both were made of."""
 
     record: OwnRowsRecord
-    found: HeldOut
+    found: LeftOut
 
     @property
     def results(self) -> pd.DataFrame:
@@ -97,18 +97,18 @@ class Content:
             )
         )
 
-    def measured(self, found: HeldOut) -> Content:
+    def measured(self, found: LeftOut) -> Content:
         """The same with other numbers."""
         return replace(self, found=found).change(overall=found.overall())
 
 
-def shown(found: HeldOut) -> Found:
+def shown(found: LeftOut) -> Found:
     """What the figures take."""
     content = make_content(found)
     return Found.read(content.record, content.results)
 
 
-def make_content(found: HeldOut | None = None) -> Content:
+def make_content(found: LeftOut | None = None) -> Content:
     """A comparison of five methods in five hospitals, in the third of which a shortcut fails."""
     found = make_found(HOSPITALS) if found is None else found
     settings = {

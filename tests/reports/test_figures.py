@@ -39,7 +39,7 @@ def test_accuracy_by_environment(experiment):
     expected = 100 * mine.groupby("environment")["value"].mean()
     np.testing.assert_allclose(lines[0].get_ydata().astype(float), expected)
     assert np.abs(lines[0].get_xdata() - np.arange(1, 10) / 10).max() < 0.02
-    assert "how often colour disagrees" in ax.get_xlabel()
+    assert "how often color disagrees" in ax.get_xlabel()
     assert ax.get_ylabel() == "accuracy (%)"
     assert {"trained on", "target", "guessing"} <= set(legend(figure))
     assert "ERM, grayscale (reference, not a competitor)" in legend(figure)

@@ -168,7 +168,7 @@ def test_the_rules_statistic(experiment, statistics):
     assert 'href="#curves"' in text
     assert (
         "What “Risks agree” sees: error here, less error there, one thin line per trial. In the "
-        "grey band (the trials' mean) it is small enough for the rule. Where it changes sign "
+        "gray band (the trials' mean) it is small enough for the rule. Where it changes sign "
         "between two steps, the one nearer to zero may count although it lies outside. Filled "
         "marks are the chosen steps; crosses, where no step satisfied the rule and the last was "
         "taken. Only training environments were read."

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from invlearn import EnvironmentsError
-from invlearn.diagnostics.held_out import compare_errors
+from invlearn.diagnostics.left_out import compare_errors
 from invlearn.metrics import METRICS
 from invlearn.results import MethodInfo
 from reports.made import make_content

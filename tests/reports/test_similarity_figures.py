@@ -59,7 +59,7 @@ def test_representation(table, experiment):
     figure = representation_similarity(table, experiment.record)
     ax = figure.axes[0]
     assert ax.get_xlabel() == (
-        "test environment compared with p_e=0.1 (p_e: how often colour disagrees with the label)"
+        "test environment compared with p_e=0.1 (p_e: how often color disagrees with the label)"
     )
     assert legend(figure) == ["IRMv1: output", "V-REx: features"]
     assert title(figure) == (

@@ -61,7 +61,7 @@ def test_the_linear_baseline_is_scikit_learns(compared, three):
     assert compared.found.cell("Farhill", "linear").value == pytest.approx(expected)
 
 
-def test_nothing_of_the_environment_left_out_is_learnt(frame):
+def test_nothing_of_the_environment_left_out_is_learned(frame):
     """Whatever its labels and columns say, encoders, strengths and networks stay the same."""
     four = frame[frame["hospital"].isin(["Arden", "Birk", "Coll", "Farhill"])]
     request = replace(QUICK, test_environment="Farhill", metric="accuracy")
@@ -244,12 +244,12 @@ def test_errors_are_averaged_over_trainings(three):
 
 
 def test_a_fold_is_encoded_once_for_all_methods(three, monkeypatch):
-    learnt, encoded = [], []
+    learned, encoded = [], []
     fit, transform = Encoder.fit, Encoder.transform
-    monkeypatch.setattr(Encoder, "fit", lambda *a: learnt.append(1) or fit(*a))
+    monkeypatch.setattr(Encoder, "fit", lambda *a: learned.append(1) or fit(*a))
     monkeypatch.setattr(Encoder, "transform", lambda *a: encoded.append(1) or transform(*a))
     compare_rows(rows_of(three), replace(QUICK, trials=2), jobs=1)
-    assert len(learnt) == 3 + 1  # All rows together, for the findings.
+    assert len(learned) == 3 + 1  # All rows together, for the findings.
     assert len(encoded) == 2 * 3 + 1  # Those inside, and those left out.
 
 

@@ -133,7 +133,7 @@ def test_a_single_row_is_set_aside(frame, fitted):
     model, notes = fit_rows(rows_of(lonely), QUICK, provenance={})
     assert "lonely" not in model.record.environments
     assert "Environment 'lonely' has 1 row: too few, set aside." in notes
-    source = fitted.labelled(lonely, "t.csv")
+    source = fitted.labeled(lonely, "t.csv")
     assert "lonely" not in source.names
     assert fitted.diagnose(source)
 
@@ -145,11 +145,11 @@ def test_missing_or_renamed_columns_are_named(fitted, frame):
 
 def test_an_unseen_class_in_labelled_rows(fitted, frame):
     with pytest.raises(EnvironmentsError, match="'perhaps'"):
-        fitted.labelled(frame.assign(ill="perhaps"), "t.csv")
+        fitted.labeled(frame.assign(ill="perhaps"), "t.csv")
 
 
 def test_diagnosis_names_the_artefact(fitted, frame):
-    found = {finding.name: finding for finding in fitted.diagnose(fitted.labelled(frame, "t.csv"))}
+    found = {finding.name: finding for finding in fitted.diagnose(fitted.labeled(frame, "t.csv"))}
     assert "scanner_artefact" in found["feature-effects"].sentence
     assert set(found["risk-profile"].table["environment"]) == set(frame["hospital"])
 

@@ -156,10 +156,10 @@ def test_class_folders_are_known_by_number_however_it_is_written(tmp_path):
 
 def test_folders_of_unknown_classes_are_not_diagnosed(model, tmp_path):
     root = photos(tmp_path / "photos")
-    draw(root / "lima/grey/1.png", "light", 0)
+    draw(root / "lima/gray/1.png", "light", 0)
     with pytest.raises(EnvironmentsError) as caught:
         diagnose_file(model, root, None, seed=0)
     assert str(caught.value) == (
-        "Expected images of dark, light, got folders grey too. Leave them out, or fit a model "
+        "Expected images of dark, light, got folders gray too. Leave them out, or fit a model "
         "with them."
     )

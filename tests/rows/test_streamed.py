@@ -109,8 +109,8 @@ def test_the_encoder_knows_training_rows_only(path):
         everything = np.arange(400)[:, None].astype(np.float64)
         labels = (frame["ill"] == "yes").to_numpy(dtype=np.int64)
         train, _ = Environments.from_arrays(everything, labels, frame["ward"]).split(0.2, seed=0)
-        learnt = frame.iloc[np.sort(train.x[:, 0].numpy().astype(int))].reset_index(drop=True)
-        assert rows.inputs.encoder == Encoder.fit(learnt.drop(columns=["ill", "ward", "day"]))
+        learned = frame.iloc[np.sort(train.x[:, 0].numpy().astype(int))].reset_index(drop=True)
+        assert rows.inputs.encoder == Encoder.fit(learned.drop(columns=["ill", "ward", "day"]))
         assert rows.notes == ()
 
 

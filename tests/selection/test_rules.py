@@ -48,7 +48,7 @@ def full():
             rows("train", "risk", a=[0.7, 0.5, 0.4, 0.3], b=[0.7, 0.5, 0.3, 0.2]),
             rows("test", "risk", a=[0.7, 0.5, 0.4, 0.3], new=[0.6, 0.7, 0.8, 0.9]),
             rows("test", "accuracy", a=[0.5, 0.6, 0.7, 0.8], new=[0.9, 0.4, 0.3, 0.2]),
-            rows("held-out", "risk", a=[0.7, 0.6, 0.4, 0.35], b=[0.7, 0.6, 0.6, 0.7]),
+            rows("left-out", "risk", a=[0.7, 0.6, 0.4, 0.35], b=[0.7, 0.6, 0.6, 0.7]),
         ],
         ignore_index=True,
     )
@@ -216,7 +216,7 @@ def test_rules_apply_where_their_split_was_measured():
     assert names(curves[curves["split"] == "train"], outputs=True) == ["last"]
     assert names(curves[curves["split"] == "train"]) == ["last"]
     assert names(curves[curves["split"].isin(["train", "test"])]) == ["last", "oracle"]
-    assert names(curves[curves["split"] != "held-out"]) == [
+    assert names(curves[curves["split"] != "left-out"]) == [
         "risks-agree",
         "last",
         "lowest-validation-risk",
@@ -239,7 +239,7 @@ def test_rules_of_agreement_do_not_apply_to_one_environment():
     [
         ("lowest-validation-risk", "validation"),
         ("risks-agree", "validation"),
-        ("leave-one-environment-out", "held-out"),
+        ("leave-one-environment-out", "left-out"),
     ],
 )
 def test_rule_without_its_split_says_what_is_missing(name, split):
@@ -267,7 +267,7 @@ def test_leave_one_environment_out_compares_steps_that_all_reached():
     held = {"a": {0: 0.9, 10: 0.7, 20: 0.1}, "b": {0: 0.9, 10: 0.8}}
     table = pd.DataFrame(
         [
-            {"environment": e, "split": "held-out", "metric": "risk", "value": v, "step": s}
+            {"environment": e, "split": "left-out", "metric": "risk", "value": v, "step": s}
             for e, values in held.items()
             for s, v in values.items()
         ]
@@ -279,7 +279,7 @@ def test_last_is_a_step_the_run_itself_reached():
     table = pd.DataFrame(
         [
             {"environment": "a", "split": split, "metric": "risk", "value": 0.1, "step": s}
-            for split, s in (("train", 50), ("held-out", 500))
+            for split, s in (("train", 50), ("left-out", 500))
         ]
     )
     assert step("last", table) == 50

@@ -216,11 +216,11 @@ OPTIONS = {
     "first order": {"first_order": True},
     "same environment": {"same_environment": True},
     "mean": {"convention": "mean"},
-    "normalised": {"rate": "normalised"},
+    "normalized": {"rate": "normalized"},
     "last": {"adapts": ("last",)},
     "prefix": {"adapts": ("layers.1",)},
     "two prefixes, one inside": {"adapts": ["layers.0.bias", "layers.2", "layers.2.bias"]},
-    "normalised last": {"rate": "normalised", "adapts": ("last",)},
+    "normalized last": {"rate": "normalized", "adapts": ("last",)},
     "first order, mean, pairs": {"first_order": True, "convention": "mean", "pairs": 2},
     "same environment, separate rows": {"same_environment": True, "rows": "separate"},
 }
@@ -282,7 +282,7 @@ def test_trap_streamed_is_exact_however_the_rows_are_cut(micro_batch, memory_bud
     agree(model(), batch_of(data, objective), objective, **options)
 
 
-@pytest.mark.parametrize("options", [{}, {"inner_steps": 3, "rate": "normalised"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"inner_steps": 3, "rate": "normalized"}], ids=str)
 def test_gradients_computed_a_second_time_are_bit_equal_to_kept_ones(options, rows, model):
     data, objective, net = rows(sizes=SIZES[3]), MetaIRM(**options), model()
     kept = step(net, batch_of(data, objective), objective, micro_batch=7)
@@ -416,7 +416,7 @@ def test_an_inner_step_to_look_at_has_no_noise(rows, model):
     gradient = risk.gradient(at)[1]
     whole = adapt(risk, MetaIRM(**EVERYTHING), at)
     assert distance(whole, {n: p - 0.7 * gradient[n] for n, p in at.items()}) == 0
-    last = adapt(risk, MetaIRM(**EVERYTHING, adapts=("last",), rate="normalised"), at)
+    last = adapt(risk, MetaIRM(**EVERYTHING, adapts=("last",), rate="normalized"), at)
     moved = {n: last[n] - p for n, p in at.items()}
     assert math.sqrt(dot(moved, moved)) == pytest.approx(0.7, rel=1e-12)
     assert [n for n, m in moved.items() if m.any()] == ["layers.2.weight", "layers.2.bias"]
@@ -487,7 +487,7 @@ DESCENTS = {
     "default": ({}, QUIET),
     "dropgrad": ({}, EVERYTHING),
     "three steps, dropgrad": ({"inner_steps": 3}, EVERYTHING),
-    "normalised": ({"rate": "normalised", "inner_steps": 2}, EVERYTHING),
+    "normalized": ({"rate": "normalized", "inner_steps": 2}, EVERYTHING),
     "pairs, separate rows": ({"pairs": 1, "rows": "separate", "inner_steps": 2}, EVERYTHING),
 }
 
@@ -777,7 +777,7 @@ class TestRuns:
         resumed = self.make(kind, learnable, net, start=9)
         resumed.load_state_dict(stopped.state_dict())
         run = resumed.run()
-        assert (run.reason, run.steps) == ("finished", straight.step)
+        assert (run.stop_reason, run.steps) == ("finished", straight.step)
         assert_same(resumed, straight)
 
     def test_other_seeds_draw_otherwise(self, kind, learnable, net):
@@ -813,7 +813,7 @@ def test_trap_micro_batches_are_not_steps(learnable, net):
 def test_meta_irm_learns(options, learnable, net):
     data = learnable((40, 60, 50))
     run = trainer_of(net(), data, MetaIRM(**options), steps=60, lr=0.03).run()
-    assert (run.reason, run.messages) == ("finished", ())
+    assert (run.stop_reason, run.messages) == ("finished", ())
     risks = run.history[[name for name in run.history if name.startswith("risk")]].mean(axis=1)
     assert risks.iloc[-1] < 0.85 * risks.iloc[0]
     assert risks.iloc[-1] < 0.95 * math.log(2)
@@ -835,7 +835,12 @@ def test_divergence_names_environment_step_and_inner_lr(inner_lr, dtype, learnab
     with pytest.warns(DivergenceWarning) as caught:
         run = trainer.run()
     assert [str(w.message) for w in caught] == [text]
-    assert (run.reason, run.steps, run.messages, len(run.history)) == ("diverged", 0, (text,), 0)
+    assert (run.stop_reason, run.steps, run.messages, len(run.history)) == (
+        "diverged",
+        0,
+        (text,),
+        0,
+    )
     for name, p in run.model.state_dict().items():
         assert torch.equal(p, start[name])
 
@@ -847,7 +852,7 @@ def test_divergence_later_names_the_later_step_and_keeps_a_finite_model(learnabl
     trainer = trainer_of(net().float(), data, loss="squared", **settings)
     with pytest.warns(DivergenceWarning, match=r"^meta-IRM diverged at step 1: adapted to"):
         run = trainer.run()
-    assert (run.reason, run.steps) == ("diverged", 1)
+    assert (run.stop_reason, run.steps) == ("diverged", 1)
     assert "adapted to environment 'e0' with inner_lr=0.5, " in run.messages[0]
     assert run.messages[0].endswith("Lower inner_lr. The model is the one of step 0.")
     assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
@@ -934,10 +939,10 @@ def test_unknown_names_suggest_the_nearest():
         MetaIRM(rows="seperate")
     with pytest.raises(
         UnknownNameError,
-        match=r"Unknown inner rate 'normalized'\. Did you mean 'normalised'\? "
-        r"Known: curvature, fixed, normalised\.",
+        match=r"Unknown inner rate 'normalised'\. Did you mean 'normalized'\? "
+        r"Known: curvature, fixed, normalized\.",
     ):
-        MetaIRM(rate="normalized")
+        MetaIRM(rate="normalised")
     with pytest.raises(
         UnknownNameError,
         match=r"Unknown convention 'sums'\. Did you mean 'sum'\? Known: mean, sum\.",

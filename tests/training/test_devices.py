@@ -11,7 +11,7 @@ import torch
 from invlearn.environments import EvaluationSet
 from invlearn.errors import DivergenceWarning, UnknownNameError
 from invlearn.objectives import OBJECTIVES
-from invlearn.training import Settings, Trainer, train_together
+from invlearn.training import Settings, Trainer, train_many
 from invlearn.training.stacked_update import StackedTrainers
 
 pytestmark = pytest.mark.filterwarnings("ignore::invlearn.errors.CollapseWarning")
@@ -26,7 +26,7 @@ def trainer(learnable, net, objective="irmv1", **settings):
 def test_late_reading_changes_nothing(objective, learnable, net):
     """As on a GPU, where the history is read at evaluations only."""
     late, soon = (trainer(learnable, net, objective) for _ in range(2))
-    late.lazy = True
+    late._lazy = True
     one, other = late.run(), soon.run()
     pd.testing.assert_frame_equal(one.history, other.history)
     for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):
@@ -37,10 +37,10 @@ def test_late_reading_finds_the_step_that_diverged(learnable, net):
     runs = []
     for lazy in (True, False):
         own = trainer(learnable, net, "erm", optimizer="SGD", lr=1e200)
-        own.lazy = lazy
+        own._lazy = lazy
         with pytest.warns(DivergenceWarning):
             runs.append(own.run())
-    assert runs[0].reason == runs[1].reason == "diverged"
+    assert runs[0].stop_reason == runs[1].stop_reason == "diverged"
     assert runs[0].steps == runs[1].steps
     assert runs[0].messages == runs[1].messages
     pd.testing.assert_frame_equal(runs[0].history, runs[1].history)
@@ -54,7 +54,7 @@ def test_late_reading_looks_at_the_device_once_an_evaluation(learnable, net, mon
         Trainer, "_read", lambda self: reads.append(len(self.history.pending)) or read(self)
     )
     own = trainer(learnable, net)
-    own.lazy = True
+    own._lazy = True
     own.run()
     assert [n for n in reads if n] == [1, 3, 1, 3, 1, 2]
     assert sum(reads) == 11
@@ -72,9 +72,9 @@ def test_an_interrupt_loses_nothing_that_was_not_read_yet(learnable, net, monkey
     runs = []
     for lazy in (True, False):
         own = trainer(learnable, net)
-        own.lazy = lazy
+        own._lazy = lazy
         runs.append(own.run())
-    assert runs[0].reason == "interrupted"
+    assert runs[0].stop_reason == "interrupted"
     assert len(runs[0].history) == runs[0].steps == 7
     pd.testing.assert_frame_equal(runs[0].history, runs[1].history)
 
@@ -103,7 +103,7 @@ def test_a_gpu_gives_what_the_cpu_gives(objective, loss, learnable, net):
             )
             for seed in range(2)
         ]
-        found.append(train_together(trainers, arrangement="stacked"))
+        found.append(train_many(trainers, arrangement="stacked"))
     for cpu, gpu in zip(*found, strict=True):
         for p, q in zip(cpu.model.parameters(), gpu.model.parameters(), strict=True):
             torch.testing.assert_close(p, q.cpu(), rtol=1e-9, atol=1e-9)

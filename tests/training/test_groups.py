@@ -12,7 +12,7 @@ from invlearn.errors import OptionError, UnknownNameError
 from invlearn.losses import get_loss
 from invlearn.objectives.base import MeanObjective, Outer, Terms
 from invlearn.objectives.group_dro import GroupDRO
-from invlearn.training import Batch, Engine, Settings, Trainer, train_together
+from invlearn.training import Batch, Engine, Settings, Trainer, train_many
 from invlearn.training.alike import fitting
 from reference import naive
 
@@ -111,7 +111,7 @@ def test_stacked_equals_alone(batch_size, rows, model):
 
     assert all(fitting(trainers()))
     alone = [trainer.run() for trainer in trainers()]
-    together = train_together(trainers(), arrangement="stacked")
+    together = train_many(trainers(), arrangement="stacked")
     for one, other in zip(together, alone, strict=True):
         assert list(one.history) == list(other.history)
         for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):

@@ -40,7 +40,7 @@ def parameters(model):
 
 def test_stops_after_patience_and_leaves_the_chosen_steps_model(net, learnable):
     run = trainer(net, learnable, LOWEST).run()
-    assert run.reason == "stopped"
+    assert run.stop_reason == "stopped"
     assert run.steps == run.choice.step + 4 * 5
     assert run.choice.step == lowest_validation_risk(run.curves).step
     again = trainer(net, learnable).run(until=run.choice.step)
@@ -54,7 +54,7 @@ def test_min_steps_hold_it_back(net, learnable):
 
 def test_without_a_stop_the_chosen_model_is_left_at_the_end(net, learnable):
     run = trainer(net, learnable, replace(LOWEST, patience=1000), steps=100).run()
-    assert (run.reason, run.steps) == ("finished", 100)
+    assert (run.stop_reason, run.steps) == ("finished", 100)
     again = trainer(net, learnable).run(until=run.choice.step)
     assert torch.equal(parameters(run.model), parameters(again.model))
 
@@ -67,8 +67,8 @@ def test_trap_resuming_a_stopping_run_equals_going_on(at, net, learnable):
     second = trainer(net, learnable, LOWEST)
     second.load_state_dict(first.state_dict())
     run = second.run()
-    assert (run.reason, run.steps, run.choice.step) == (
-        whole.reason,
+    assert (run.stop_reason, run.steps, run.choice.step) == (
+        whole.stop_reason,
         whole.steps,
         whole.choice.step,
     )
@@ -81,7 +81,7 @@ def test_a_stopped_run_keeps_its_reason_and_choice_when_run_again_or_resumed(net
     other = trainer(net, learnable, LOWEST)
     other.load_state_dict(stopped.state_dict())
     for run in (stopped.run(), other.run()):
-        assert (run.reason, run.steps) == ("stopped", whole.steps)
+        assert (run.stop_reason, run.steps) == ("stopped", whole.steps)
         assert run.choice.step == whole.choice.step
         assert torch.equal(parameters(run.model), parameters(whole.model))
 
@@ -105,7 +105,7 @@ def test_after_a_divergence_the_model_is_that_of_the_choice(net, learnable):
     stopping = replace(LOWEST, patience=1000)
     with pytest.warns(DivergenceWarning, match="The model is the one of step"):
         run = trainer(net, learnable, stopping, objective=Breaks()).run()
-    assert run.reason == "diverged"
+    assert run.stop_reason == "diverged"
     again = trainer(net, learnable).run(until=run.choice.step)
     assert torch.equal(parameters(run.model), parameters(again.model))
 
@@ -146,7 +146,7 @@ def test_lowest_worst_group_stops_on_certified_groups(net, averaging):
     reference = erm.outputs.at(reference_step(erm.outputs))
     stopping = Stopping("lowest-worst-group", patience=3, reference=reference)
     run = make("vrex", stopping).run()
-    assert run.reason == "stopped"
+    assert run.stop_reason == "stopped"
     assert (run.choice.satisfied, run.choice.note) == (True, None)
     assert 0 < run.choice.step == run.choice.statistic[1:].idxmin() < run.steps
     again = make("vrex").run(until=run.choice.step)

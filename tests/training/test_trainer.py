@@ -113,11 +113,11 @@ def test_trap_resuming_equals_going_on(objective, at_anneal, batch_size, learnab
     resumed = trainer_of(net(seed=9), learnable(), objective, **settings)
     resumed.load_state_dict(saved)
     run = resumed.run()
-    assert (run.reason, run.steps) == ("finished", 40)
+    assert (run.stop_reason, run.steps) == ("finished", 40)
     assert_same(resumed, straight)
     if objective == "group-dro":
-        assert torch.equal(resumed.state, straight.state)
-        assert not torch.equal(resumed.state, resumed.state.new_full((2,), 0.5).log())
+        assert torch.equal(resumed._state, straight._state)
+        assert not torch.equal(resumed._state, resumed._state.new_full((2,), 0.5).log())
     moments = [resumed.optimizer.state_dict()["state"], straight.optimizer.state_dict()["state"]]
     assert moments[0].keys() == moments[1].keys() != set()
     for i, kept in moments[0].items():
@@ -258,7 +258,7 @@ def test_optimizers_of_torch_train_as_they_do_by_hand(optimizer, learnable, net)
     data, expected = learnable(), net()
     trainer = trainer_of(copy.deepcopy(expected), data, "erm", steps=2, optimizer=optimizer)
     run = trainer.run()
-    assert (run.reason, run.steps, len(run.history)) == ("finished", 2, 2)
+    assert (run.stop_reason, run.steps, len(run.history)) == ("finished", 2, 2)
     by_hand = getattr(torch.optim, optimizer)(expected.parameters(), lr=0.01)
 
     def closure():
@@ -312,15 +312,15 @@ def test_curves_step_t_is_the_model_after_t_updates(learnable, net):
 
 def interrupt(trainer, step):
     """Raise KeyboardInterrupt inside the engine at this step; returns how to undo it."""
-    whole = trainer.engine.step
+    whole = trainer._engine.step
 
     def broken(*args):
         if trainer.step == step:
             raise KeyboardInterrupt
         return whole(*args)
 
-    trainer.engine.step = broken
-    return lambda: setattr(trainer.engine, "step", whole)
+    trainer._engine.step = broken
+    return lambda: setattr(trainer._engine, "step", whole)
 
 
 @pytest.mark.parametrize("step", [0, 5, 8])
@@ -331,11 +331,11 @@ def test_interrupted_run_holds_what_was_learnt_and_can_go_on(objective, step, le
     trainer = trainer_of(net(), learnable(), objective, steps=12, batch_size=16)
     mend = interrupt(trainer, step)
     run = trainer.run()
-    assert (run.reason, run.steps, len(run.history)) == ("interrupted", step, step)
+    assert (run.stop_reason, run.steps, len(run.history)) == ("interrupted", step, step)
     assert run.curves["step"].max() == step
     mend()
     run = trainer.run()
-    assert (run.reason, run.steps) == ("finished", 12)
+    assert (run.stop_reason, run.steps) == ("finished", 12)
     for a, b in zip(parameters(trainer), parameters(straight), strict=True):
         assert torch.equal(a, b)
     pd.testing.assert_frame_equal(run.history, straight.run().history, check_exact=True)
@@ -351,7 +351,7 @@ def test_divergence_ends_with_a_warning_and_a_finite_model(learnable, net):
     )
     with pytest.warns(DivergenceWarning, match="ERM diverged at step") as caught:
         run = trainer.run()
-    assert run.reason == "diverged"
+    assert run.stop_reason == "diverged"
     assert run.steps < 100
     assert run.steps % 10
     assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
@@ -385,7 +385,7 @@ def test_constant_predictor_is_reported_as_collapsed(learnable, net):
         run = trainer.run()
     (text,) = run.messages
     assert [str(w.message) for w in caught] == [text]
-    assert run.reason == "finished"
+    assert run.stop_reason == "finished"
     assert "its training risk 0.6931 is no better than the best constants' 0.67" in text
     assert "Lower the penalty weight, let it set in later (PenaltySchedule start)" in text
 
@@ -393,7 +393,7 @@ def test_constant_predictor_is_reported_as_collapsed(learnable, net):
 @pytest.mark.filterwarnings("error")
 def test_predictor_that_learns_gives_no_warning(learnable, net):
     run = trainer_of(net(), learnable(), "erm", steps=60, lr=0.05).run()
-    assert (run.reason, run.messages) == ("finished", ())
+    assert (run.stop_reason, run.messages) == ("finished", ())
 
 
 def test_environment_with_one_class_is_refused_where_environments_are_compared(net):
@@ -426,14 +426,14 @@ def test_objectives_say_themselves_how_many_environments_they_need(name, learnab
         with pytest.raises(EnvironmentsError, match="needs at least 2 training environments"):
             trainer_of(net(), few, name)
     else:
-        assert trainer_of(net(), few, name).run().reason == "finished"
+        assert trainer_of(net(), few, name).run().stop_reason == "finished"
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("sizes", [(20, 31), (12, 15, 20, 9, 31)])
 def test_trap_no_objective_is_made_for_two_environments_only(name, sizes, learnable, net):
     run = trainer_of(net(), learnable(sizes), name, steps=3, batch_size=10).run()
-    assert run.reason == "finished"
+    assert run.stop_reason == "finished"
     risks = run.history[[f"risk e{e}" for e in range(len(sizes))]]
     assert np.isfinite(risks.to_numpy()).all()
     assert np.isfinite(run.history["total"]).all()
@@ -510,7 +510,7 @@ def test_divergence_in_the_last_update_is_noticed(learnable, net):
     )
     with pytest.warns(DivergenceWarning):
         run = trainer.run()
-    assert run.reason == "diverged"
+    assert run.stop_reason == "diverged"
     assert run.curves["value"].map(math.isfinite).all()
     assert run.curves["step"].max() == 0
 
@@ -662,6 +662,6 @@ def test_an_average_that_diverged_is_that_of_the_last_finite_evaluation(learnabl
         net(), learnable(), "erm", steps=400, lr=1e30, averaging=0.9, optimizer="SGD"
     )
     run = trainer.run()
-    assert run.reason == "diverged"
+    assert run.stop_reason == "diverged"
     assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
     assert run.model is not trainer.model

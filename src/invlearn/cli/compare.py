@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from invlearn.cli.common import app, bar, command, names, pairs, reported, widths
-from invlearn.comparison.benchmark import DEFAULT_METHODS, Request
+from invlearn.comparison.benchmark import DEFAULT_METHODS, BenchmarkRequest
 from invlearn.comparison.benchmark import compare as run_compare
 from invlearn.comparison.store import Store
 from invlearn.datasets import DATASETS
@@ -190,10 +190,10 @@ def compare(
             record, answer = write_comparison(found, rows_request, Path(name), folder, made)
             store.finish()
         else:
-            request = Request(
+            request = BenchmarkRequest(
                 name,
                 names(objectives) if objectives is not None else DEFAULT_METHODS,
-                Request.trials if trials is None else trials,
+                BenchmarkRequest.trials if trials is None else trials,
                 seed,
                 recipe,
                 pairs("--data", data),

@@ -129,7 +129,7 @@ def predict(
 @app.command()
 def diagnose(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
-    rows: Annotated[str, typer.Argument(help="Labelled rows, best ones it was not fitted to.")],
+    rows: Annotated[str, typer.Argument(help="Labeled rows, best ones it was not fitted to.")],
     output: Annotated[Path | None, typer.Option(help="Also as a JSON file.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the resampling.")] = 0,
 ) -> None:

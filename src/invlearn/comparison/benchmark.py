@@ -12,12 +12,12 @@ import pandas as pd
 
 from invlearn.comparison.recipes import Recipe, get_recipe
 from invlearn.comparison.record import describe_method, make_record
-from invlearn.comparison.request import DEFAULT_METHODS, Request
+from invlearn.comparison.request import DEFAULT_METHODS, BenchmarkRequest
 from invlearn.comparison.runner import Task, Work, run
 from invlearn.comparison.similarity import Chosen, measure_similarity
 from invlearn.comparison.store import Store
 from invlearn.comparison.trials import Trials
-from invlearn.datasets import DATASETS, load
+from invlearn.datasets import DATASETS, load_benchmark
 from invlearn.errors import OptionError, unknown_name
 from invlearn.features import width
 from invlearn.ground.machine import check_device, cores, provenance, run_all
@@ -31,7 +31,7 @@ from invlearn.reports.benchmark import BenchmarkRecord
 from invlearn.reports.record import to_json
 from invlearn.reports.tables import table
 from invlearn.selection import RULES
-from invlearn.training.together import small_step
+from invlearn.training.many_runs import small_step
 
 TOGETHER = 64
 """Runs of one method that are trained as one at most."""
@@ -48,7 +48,7 @@ class Comparison:
 
 
 def compare(
-    request: Request,
+    request: BenchmarkRequest,
     out: Path,
     *,
     jobs: int | None = None,
@@ -64,7 +64,7 @@ def compare(
 
     Parameters
     ----------
-    request : Request
+    request : BenchmarkRequest
     out : Path
         A folder that holds no results yet.
     jobs : int, optional
@@ -90,7 +90,9 @@ def compare(
     --------
     >>> import tempfile
     >>> sizes = {"rows_per_environment": 100, "validation_rows": 50, "test_rows": 50}
-    >>> request = Request("colored-digits", ["erm"], trials=1, steps=2, dataset_options=sizes)
+    >>> request = BenchmarkRequest(
+    ...     "colored-digits", ["erm"], trials=1, steps=2, dataset_options=sizes
+    ... )
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     comparison = compare(request, Path(folder), jobs=1)
     >>> sorted(comparison.results["split"].unique())
@@ -153,7 +155,7 @@ def compare(
     return Comparison(results, curves, record, out)
 
 
-def _resolve(request: Request) -> tuple[Recipe, dict[str, Method], Problem]:
+def _resolve(request: BenchmarkRequest) -> tuple[Recipe, dict[str, Method], Problem]:
     """Everything the request names, looked up; every complaint comes from here."""
     if request.trials < 1:
         raise OptionError(f"Expected at least one trial, got {request.trials}.")
@@ -184,7 +186,7 @@ def _resolve(request: Request) -> tuple[Recipe, dict[str, Method], Problem]:
             raise unknown_name(f"option of {request.dataset}", name, known)
     recipe = get_recipe(request.dataset, request.recipe)
     seed = trial_seed(request.seed, 0)
-    first = load(request.dataset, seed=seed, **request.dataset_options)
+    first = load_benchmark(request.dataset, seed=seed, **request.dataset_options)
     for name, method in methods.items():
         if isinstance(method, Usual):
             method.table(first)
@@ -194,13 +196,13 @@ def _resolve(request: Request) -> tuple[Recipe, dict[str, Method], Problem]:
     return recipe, methods, first
 
 
-def _planned(method: Network, recipe: Recipe, request: Request) -> Network:
+def _planned(method: Network, recipe: Recipe, request: BenchmarkRequest) -> Network:
     plan = recipe.plan(method, steps=request.steps, hyper=request.hyper.get(method.name))
     plan = plan.on(request.device, request.precision)
     return replace(method, plan=plan, leave_one_out=request.leave_one_out)
 
 
-def _check_environments(method: Network, request: Request, benchmark: Problem) -> None:
+def _check_environments(method: Network, request: BenchmarkRequest, benchmark: Problem) -> None:
     left_out = 1 if request.leave_one_out else 0
     needed = method.objective.min_environments
     if len(benchmark.train) - left_out < needed:
@@ -246,7 +248,7 @@ def count_parameters(plan: Plan, benchmark: Problem) -> int:
 
 
 def _similarity(
-    request: Request,
+    request: BenchmarkRequest,
     trials: Trials,
     methods: Mapping[str, Method],
     results: pd.DataFrame,
@@ -276,4 +278,4 @@ def _similarity(
     return pd.concat(tables).sort_values(["method", "problem", "kind"], kind="stable")
 
 
-__all__ = ["DEFAULT_METHODS", "Comparison", "Request", "compare"]
+__all__ = ["DEFAULT_METHODS", "BenchmarkRequest", "Comparison", "compare"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from invlearn.comparison.recipes import Recipe, describe_plan
-from invlearn.comparison.request import Request
+from invlearn.comparison.request import BenchmarkRequest
 from invlearn.comparison.runner import Kept
 from invlearn.datasets import DATASETS
 from invlearn.methods import Method, Network, trial_seed
@@ -16,7 +16,7 @@ from invlearn.selection import Note, Rule
 
 
 def make_record(
-    request: Request,
+    request: BenchmarkRequest,
     benchmark: Problem,
     recipe: Recipe,
     methods: Iterable[Method],
@@ -71,7 +71,7 @@ def describe_method(method: Method) -> MethodInfo:
     return method.info({"settings": "scikit-learn's defaults"})
 
 
-def _dataset(request: Request, benchmark: Problem) -> shown.DatasetInfo:
+def _dataset(request: BenchmarkRequest, benchmark: Problem) -> shown.DatasetInfo:
     dataset = DATASETS[request.dataset]
     options = {name: option.default for name, option in dataset.options.items()}
     return shown.DatasetInfo(
@@ -87,7 +87,7 @@ def _dataset(request: Request, benchmark: Problem) -> shown.DatasetInfo:
     )
 
 
-def _overrides(request: Request) -> str:
+def _overrides(request: BenchmarkRequest) -> str:
     """What the request changed in the recipe: the note no longer covers it."""
     given = [f"{m}.{n}={v:g}" for m, own in request.hyper.items() for n, v in own.items()]
     given += [] if request.steps is None else [f"steps={request.steps}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from invlearn.comparison.recipes import get_recipe
-from invlearn.datasets import load
+from invlearn.datasets import load_benchmark
 from invlearn.datasets.base import DatasetOptions
 from invlearn.learning import Plan, evaluation_sets
 from invlearn.learning.reference import Reference, reference_outputs
@@ -37,7 +37,7 @@ def shared_reference(
     precision: str = "float32",
 ) -> Reference:
     """`trial_reference` of a recipe's ERM: runs that share the data share it in a process."""
-    benchmark = load(dataset, seed=seed, **dict(dataset_options))
+    benchmark = load_benchmark(dataset, seed=seed, **dict(dataset_options))
     if shortcut_removed:
         benchmark = without_shortcut(benchmark)
     erm = get_recipe(dataset, recipe).plan(get_network("erm"), steps=steps)

@@ -12,7 +12,7 @@ DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex", "meta-irm")
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchmarkRequest:
     """What to compare.
 
     Parameters

@@ -20,7 +20,7 @@ from invlearn.comparison.search_scores import SCORES, best, late_risks, worst_gr
 from invlearn.comparison.search_space import draw_plans, search_space
 from invlearn.comparison.store import Store
 from invlearn.comparison.trials import Trials
-from invlearn.datasets import load
+from invlearn.datasets import load_benchmark
 from invlearn.datasets.base import OptionValue
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
@@ -109,7 +109,9 @@ def search(
     source, clock = provenance(command), time.monotonic()
     chosen = _searchable(methods)
     base, options = get_recipe(dataset, recipe, oracle=False), dict(dataset_options or {})
-    _validation(load(dataset, seed=trial_seed(seed, 0), **options)).require(2, "The search's rule")
+    _validation(load_benchmark(dataset, seed=trial_seed(seed, 0), **options)).require(
+        2, "The search's rule"
+    )
     plans = {method.name: base.plan(method, steps=steps) for method in chosen}
     drawn, values = {}, {}
     for method in chosen:

@@ -9,7 +9,7 @@ from invlearn.comparison.references import shared_reference
 from invlearn.comparison.runner import Kept, Task
 from invlearn.comparison.selecting import select_all
 from invlearn.comparison.store import Store
-from invlearn.datasets import load
+from invlearn.datasets import load_benchmark
 from invlearn.datasets.base import DatasetOptions
 from invlearn.learning.reference import Reference, reference_within
 from invlearn.methods import Method, Network, Outcome, get_network, trial_seed
@@ -46,7 +46,7 @@ class Trials:
     def make(self, key: str) -> Problem:
         """Draw a trial's data."""
         seed = trial_seed(self.seed, int(key))
-        return replace(load(self.dataset, seed=seed, **dict(self.options)), key=key)
+        return replace(load_benchmark(self.dataset, seed=seed, **dict(self.options)), key=key)
 
     def keep(self, problem: Problem, method: Method, outcome: Outcome, store: Store | None) -> Kept:
         """Apply every rule to the run; its outputs are kept only if asked for."""

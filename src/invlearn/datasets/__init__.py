@@ -1,4 +1,4 @@
-"""Datasets with a known shortcut, by name: `load` builds one, `DATASETS` lists them all."""
+"""Datasets with a known shortcut: `load_benchmark` builds one, `DATASETS` lists them all."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from invlearn.datasets.options import complete_options
 from invlearn.errors import OptionError, unknown_name
 from invlearn.problem import Problem
 
-__all__ = ["DATASETS", "Dataset", "Option", "OptionValue", "Problem", "load"]
+__all__ = ["DATASETS", "Dataset", "Option", "OptionValue", "Problem", "load_benchmark"]
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for dataset in (COLORED_MNIST, COLORED_DIGITS, LINEAR_SEM)
 }
 
 
-def load(name: str, *, seed: int, **options: OptionValue) -> Problem:
+def load_benchmark(name: str, *, seed: int, **options: OptionValue) -> Problem:
     """Build the dataset of this name.
 
     Parameters
@@ -47,7 +47,7 @@ def load(name: str, *, seed: int, **options: OptionValue) -> Problem:
 
     Examples
     --------
-    >>> benchmark = load("linear-sem", seed=0, setting="FOU")
+    >>> benchmark = load_benchmark("linear-sem", seed=0, setting="FOU")
     >>> benchmark.train.names, benchmark.train.sizes
     (('e=0.2', 'e=2', 'e=5'), (1000, 1000, 1000))
     """

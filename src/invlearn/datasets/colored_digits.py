@@ -48,7 +48,7 @@ def build(
     validation and test; no scan is in two of them, and the test pool is the same for every seed.
     Each pool is grown to the rows asked for:
     every row is a scan, turned by up to 15 degrees, scaled by 0.85 to 1.15 and shifted by up to
-    a pixel. Then the rows are labelled and colored as in Colored MNIST.
+    a pixel. Then the rows are labeled and colored as in Colored MNIST.
 
     Parameters
     ----------

@@ -16,9 +16,9 @@ from invlearn.diagnostics.findings import (
     NOTHING,
     Finding,
     PredictedRows,
-    left_out,
     listed,
     too_few,
+    unanswered,
     usable,
 )
 from invlearn.diagnostics.intervals import (
@@ -80,16 +80,16 @@ def calibration(
     """
     name, title = "calibration", "Whether a score means the same in every environment"
     if loss.kind == "unknown":
-        return left_out(name, title, "calibration is not defined for a custom loss.")
+        return unanswered(name, title, "calibration is not defined for a custom loss.")
     kept, without = usable(parts, loss, varied=True)
     flat = [rows.label for rows in kept if float(rows.z.std(0).max()) == 0]
     kept = [rows for rows in kept if float(rows.z.std(0).max()) > 0]
     if flat:
         without += f" Without {listed(flat)} (the model's output is constant)."
     if not kept:
-        return left_out(name, title, too_few(1, kept, without))
+        return unanswered(name, title, too_few(1, kept, without))
     if loss.kind == "numbers" and kept[0].z.shape[1] > 1:
-        return left_out(name, title, "it is made for one target column, there are several.")
+        return unanswered(name, title, "it is made for one target column, there are several.")
     frame, slopes = _measured(kept, loss, draws, rng)
     values = np.array([slope.value for slope in slopes])
     if len(kept) > 1:

@@ -14,7 +14,7 @@ from invlearn.diagnostics.diversity import diversity
 from invlearn.diagnostics.drift import representation_drift
 from invlearn.diagnostics.effect_estimates import column_names
 from invlearn.diagnostics.effects import feature_effects
-from invlearn.diagnostics.findings import Finding, left_out, predicted_rows
+from invlearn.diagnostics.findings import Finding, predicted_rows, unanswered
 from invlearn.diagnostics.intervals import check_draws
 from invlearn.diagnostics.invariance_gap import invariance_gap
 from invlearn.diagnostics.reliance import feature_reliance
@@ -113,7 +113,9 @@ def diagnose(
         feature_effects(environments, loss, feature_names, seed),
         feature_reliance(model, parts, loss, names, rng=rng(14))
         if tabular
-        else left_out("feature-reliance", "Which columns the model relies on", "rows are images."),
+        else unanswered(
+            "feature-reliance", "Which columns the model relies on", "rows are images."
+        ),
         representation_drift(model, parts, loss, rng=rng(15)),
         diversity(learned_from, loss, reference=reference, rng=rng(16)),
     ]

@@ -18,8 +18,8 @@ from invlearn.diagnostics.findings import (
     EnvironmentRows,
     Finding,
     draw_rows,
-    left_out,
     too_few,
+    unanswered,
     usable,
 )
 from invlearn.diagnostics.intervals import Floats
@@ -68,12 +68,12 @@ def diversity(
     name, title = "diversity", "Whether the environments differ enough to learn from"
     kept, without = usable(parts, loss)
     if len(kept) < 2:
-        return left_out(name, title, too_few(2, kept, without), "Add rows of another source.")
+        return unanswered(name, title, too_few(2, kept, without), "Add rows of another source.")
     if all(bool((rows.y == kept[0].y[0]).all()) for rows in kept):
-        return left_out(name, title, "the targets are all the same.")
+        return unanswered(name, title, "the targets are all the same.")
     if reference is None:
         if loss.kind == "unknown":
-            return left_out(
+            return unanswered(
                 name, title, "a custom loss needs a reference model trained on the pooled rows."
             )
         if any(len(rows) > ROWS for rows in kept):

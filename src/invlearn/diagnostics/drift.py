@@ -15,9 +15,9 @@ from invlearn.diagnostics.findings import (
     Finding,
     PredictedRows,
     draw_rows,
-    left_out,
     listed,
     too_few,
+    unanswered,
     usable,
 )
 from invlearn.diagnostics.similarity import activations, pwcca, representation
@@ -61,17 +61,17 @@ def representation_drift(
     name, title = "representation-similarity", "Whether environments ask for other inner features"
     kept, without = usable(parts, loss)
     if len(kept) < 2:
-        return left_out(name, title, too_few(2, kept, without))
+        return unanswered(name, title, too_few(2, kept, without))
     drawn = [draw_rows(rows, TUNING_ROWS, rng) for rows in kept]
     x = concatenate([rows.x for rows in drawn])
     try:
         if len(activations(model, x[:2])) == 1:
-            return left_out(name, title, "a model of one layer has no inner features.")
+            return unanswered(name, title, "a model of one layer has no inner features.")
         before = representation(model, x)
         after = [representation(_tuned(model, rows, loss), x) for rows in drawn]
         similarity = np.array([pwcca(before, features) for features in after])
     except OptionError as error:
-        return left_out(name, title, str(error))
+        return unanswered(name, title, str(error))
     change = np.maximum(1 - similarity, NO_CHANGE)
     times = change / change.min()
     frame = pd.DataFrame(

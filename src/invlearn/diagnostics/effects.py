@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import chi2
 
 from invlearn.diagnostics.effect_estimates import Estimates, estimate_effects
-from invlearn.diagnostics.findings import NOTHING, Finding, left_out, listed
+from invlearn.diagnostics.findings import NOTHING, Finding, listed, unanswered
 from invlearn.diagnostics.intervals import LEVEL, normal_bound
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError
@@ -104,11 +104,11 @@ def feature_effects(
     """
     name, title = "feature-effects", "Which columns change their meaning between environments"
     if loss.kind == "unknown":
-        return left_out(name, title, "the effect on a custom loss's targets is not defined.")
+        return unanswered(name, title, "the effect on a custom loss's targets is not defined.")
     try:
         effects = estimate_effects(environments, loss, feature_names, seed)
     except EnvironmentsError as error:
-        return left_out(name, title, str(error))
+        return unanswered(name, title, str(error))
     frame = _judged(effects)
     shown = frame.head(SHOWN).reset_index(drop=True)
     note = effects.note + (f" The table shows {SHOWN} columns." if len(frame) > SHOWN else "")

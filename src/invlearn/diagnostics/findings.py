@@ -57,12 +57,12 @@ class Finding:
         return vars(self) | {"table": json.loads(self.table.to_json(orient="records"))}
 
 
-def left_out(name: str, title: str, why: str, action: str = NOTHING) -> Finding:
+def unanswered(name: str, title: str, why: str, action: str = NOTHING) -> Finding:
     """Make the finding that says why there is none.
 
     Examples
     --------
-    >>> left_out("effects", "What each feature does", "there is one environment.").sentence
+    >>> unanswered("effects", "What each feature does", "there is one environment.").sentence
     'Left out: there is one environment.'
     """
     return Finding(name, title, f"Left out: {why}", action, "note", pd.DataFrame())

@@ -16,9 +16,9 @@ from invlearn.diagnostics.findings import (
     Level,
     PredictedRows,
     draw_rows,
-    left_out,
     listed,
     too_few,
+    unanswered,
     usable,
 )
 from invlearn.diagnostics.intervals import interval, normal_bound, resampled_means
@@ -78,13 +78,13 @@ def invariance_gap(
     name, title = "invariance-gap", "Whether one classifier suits every environment"
     kept, without = usable(parts, loss, varied=True)
     if not kept:
-        return left_out(name, title, too_few(1, kept, without))
+        return unanswered(name, title, too_few(1, kept, without))
     try:
         layers = _layers(model, kept[0])
     except OptionError as error:
-        return left_out(name, title, str(error))
+        return unanswered(name, title, str(error))
     if not layers:
-        return left_out(name, title, "the model does not end in a linear layer.")
+        return unanswered(name, title, "the model does not end in a linear layer.")
     frame, clear = _gaps(model, kept, loss, draws, rng)
     if any(len(rows) > ROWS for rows in kept):
         without += f" At most {ROWS} rows of an environment were used."

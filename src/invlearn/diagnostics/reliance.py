@@ -14,9 +14,9 @@ from invlearn.diagnostics.findings import (
     Finding,
     PredictedRows,
     draw_rows,
-    left_out,
     listed,
     too_few,
+    unanswered,
     usable,
 )
 from invlearn.diagnostics.intervals import Floats, normal_bound
@@ -78,7 +78,7 @@ def feature_reliance(
     name, title = "feature-reliance", "Which columns the model relies on, and where that hurts"
     kept, without = usable(parts, loss)
     if not kept:
-        return left_out(name, title, too_few(1, kept, without))
+        return unanswered(name, title, too_few(1, kept, without))
     if any(len(rows) > ROWS for rows in kept):
         without += f" At most {ROWS} rows of an environment were used."
     drawn = [draw_rows(rows, ROWS, rng) for rows in kept]

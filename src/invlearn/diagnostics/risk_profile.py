@@ -14,9 +14,9 @@ from invlearn.diagnostics.findings import (
     Finding,
     Level,
     PredictedRows,
-    left_out,
     listed,
     too_few,
+    unanswered,
     usable,
 )
 from invlearn.diagnostics.intervals import interval, normal_bound, resampled_means, widest_gap
@@ -61,7 +61,7 @@ def risk_profile(
     name, title = "risk-profile", "How the model does in each environment"
     kept, without = usable(parts, loss)
     if not kept:
-        return left_out(name, title, too_few(1, kept, without))
+        return unanswered(name, title, too_few(1, kept, without))
     metric = usual_metric(loss.kind)
     shown = list(dict.fromkeys([METRICS["risk"], metric]))
     table, values, errors = [], [], []
@@ -123,7 +123,7 @@ def collapse(
     name, title = "collapse", "Whether the model beats a constant answer"
     kept, without = usable(parts, loss, varied=True)
     if not kept:
-        return left_out(name, title, too_few(1, kept, without))
+        return unanswered(name, title, too_few(1, kept, without))
     table = []
     for rows in kept:
         losses, shares = rows.losses(loss).numpy(), rows.shares.numpy()
@@ -140,7 +140,7 @@ def collapse(
         )
     frame = pd.DataFrame(table)
     if not np.isfinite(frame["constant risk"]).all():
-        return left_out(name, title, "the best constant of a custom loss is not known.")
+        return unanswered(name, title, "the best constant of a custom loss is not known.")
     lost = frame["risk"] >= frame["constant risk"]
     unsure = ~lost & (frame["risk high"] >= frame["constant risk"])
     level: Level = "warning" if lost.any() else "note" if unsure.any() else "good"
@@ -190,7 +190,7 @@ def dummy_gradients(parts: Sequence[PredictedRows], loss: Loss) -> Finding:
     name, title = "dummy-gradient", "Whether the model's output has the right scale"
     kept, without = usable(parts, loss)
     if not kept:
-        return left_out(name, title, too_few(1, kept, without))
+        return unanswered(name, title, too_few(1, kept, without))
     words = ("too sure", "too timid") if loss.kind == "classes" else ("too large", "too small")
     bound = normal_bound(len(kept))
     table = []

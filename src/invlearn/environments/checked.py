@@ -1,4 +1,4 @@
-"""What rows of environments have to be: numbers, finite, alike and labelled."""
+"""What rows of environments have to be: numbers, finite, alike and labeled."""
 
 from __future__ import annotations
 

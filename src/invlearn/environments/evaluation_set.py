@@ -26,7 +26,7 @@ class EvaluationSet:
         Which of the m rows each environment is made of.
     targets : tuple of Tensor [n_e] or [n_e, k]
     split : str
-        'train', 'validation', 'test' or 'held-out': the column of the results table.
+        'train', 'validation', 'test' or 'left-out': the column of the results table.
     weights : tuple of Tensor [n_e], or None
         Row weights.
 

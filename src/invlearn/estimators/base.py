@@ -80,7 +80,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
 
     @abstractmethod
     def _targets(self, y: Any, weights: Array) -> tuple[Array, Loss, int]:
-        """Encoded targets, the loss and the number of outputs; sets what is learnt of them."""
+        """Encoded targets, the loss and the number of outputs; sets what is learned of them."""
 
     def fit(
         self,
@@ -111,7 +111,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         EnvironmentsError, OptionError, UnknownNameError
-            Environments that cannot be learnt from; parameters outside their domain.
+            Environments that cannot be learned from; parameters outside their domain.
         ValueError
             X or y that scikit-learn's validation refuses.
         """
@@ -240,7 +240,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         self.history_ = found.run.history
         self.curves_ = found.run.curves
         self.n_iter_ = found.run.steps
-        self.stop_reason_ = found.run.reason
+        self.stop_reason_ = found.run.stop_reason
         self.selection_ = found.run.choice
         self.hyper_ = found.objective.numbers
         self.penalty_weight_ = self.hyper_.get(get_objective(self.objective).strength, 0.0)

@@ -1,4 +1,4 @@
-"""How a network is learnt from rows of environments: said once, for every way of asking."""
+"""How a network is learned from rows of environments: said once, for every way of asking."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a network is learnt from rows of environments.
+    """How a network is learned from rows of environments.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def standard_plan(
     Raises
     ------
     OptionError, UnknownNameError
-        Options outside their domain, misspelt names, a strength where there is none or that is
+        Options outside their domain, misspelled names, a strength where there is none or that is
         both given and to be chosen.
 
     Examples

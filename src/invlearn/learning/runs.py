@@ -12,7 +12,7 @@ from invlearn.environments import Environments, EvaluationSet
 from invlearn.features import width
 from invlearn.learning.plan import Plan
 from invlearn.losses import Loss
-from invlearn.training import Run, Stopping, Trainer, train_together
+from invlearn.training import Run, Stopping, Trainer, train_many
 
 
 def evaluation_sets(train: Environments, validation: Environments | None) -> list[EvaluationSet]:
@@ -94,7 +94,7 @@ def train_all(
 ) -> list[Run]:
     """Train several at once where that is faster; KeyboardInterrupt on Ctrl-C."""
     with _quietly():
-        return _whole(train_together(trainers, done=done))
+        return _whole(train_many(trainers, done=done))
 
 
 @contextmanager
@@ -106,6 +106,6 @@ def _quietly() -> Iterator[None]:
 
 
 def _whole(runs: list[Run]) -> list[Run]:
-    if any(run.reason == "interrupted" for run in runs):
+    if any(run.stop_reason == "interrupted" for run in runs):
         raise KeyboardInterrupt  # What was trained unequally cannot be compared.
     return runs

@@ -89,10 +89,10 @@ def choose_strength(
     rows = []
     # A candidate that collapses or diverges is not chosen: its risk says so.
     for (strength, out), run in zip(jobs, train_all(trainers), strict=True):
-        left_out = EvaluationSet.from_environments(environments.select(out), "held-out")
+        left_out = EvaluationSet.from_environments(environments.select(out), "left-out")
         for found in evaluate(run.model, [left_out.to(plan.device)], loss):
             if found.metric == "risk":
-                risk = found.value if run.reason != "diverged" else float("inf")
+                risk = found.value if run.stop_reason != "diverged" else float("inf")
                 rows.append({"strength": strength, "environment": found.environment, "risk": risk})
     scores = pd.DataFrame(rows)
     worst = scores.groupby("strength")["risk"].max()

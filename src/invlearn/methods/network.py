@@ -35,7 +35,7 @@ class Network(Method):
         Given by the comparison, as `planned`.
     leave_one_out : bool
         Also train without each training environment in turn, and measure it in that one: split
-        'held-out' of the curves.
+        'left-out' of the curves.
     keep_outputs : bool
         Leave the outputs on training and validation rows along the steps, for selection rules.
     """
@@ -69,7 +69,7 @@ class Network(Method):
         def ended(i: int, run: Run) -> None:
             runs[i] = run
             mine = [k for k, number in enumerate(owner) if number == owner[i]]
-            if run.reason != "interrupted" and all(k in runs for k in mine):
+            if run.stop_reason != "interrupted" and all(k in runs for k in mine):
                 problem = problems[owner[i]]
                 found = [runs.pop(k) for k in mine]
                 done(problem, _outcome(problem, found, chosen[owner[i]]))
@@ -100,7 +100,7 @@ class Network(Method):
         trainers, train = [first.trainer], data.train.to(plan.device)
         for name in train.names if self.leave_one_out else ():
             rest = train.select([other for other in train.names if other != name])
-            held = EvaluationSet.from_environments(train.select([name]), "held-out")
+            held = EvaluationSet.from_environments(train.select([name]), "left-out")
             trainers.append(
                 make_trainer(plan, rest, loss, data.n_outputs, problem.seed, evaluations=[held])
             )
@@ -121,5 +121,5 @@ def _outcome(problem: Problem, runs: Sequence[Run], chosen: Mapping[str, float])
         runs[0].outputs,
         chosen if choice is None else {**chosen, "step": choice.step},
         messages,
-        runs[0].reason == "diverged",
+        runs[0].stop_reason == "diverged",
     )

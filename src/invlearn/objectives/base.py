@@ -23,7 +23,7 @@ State = Any
 class Terms(NamedTuple):
     """What an objective says of one step.
 
-    total: scalar to be minimised; risks [E]; penalty: scalar, before its weight.
+    total: scalar to be minimized; risks [E]; penalty: scalar, before its weight.
     """
 
     total: Tensor
@@ -192,7 +192,7 @@ class Objective(ABC):
             if not isinstance(value, Real) or not 0 <= value < math.inf:
                 raise OptionError(
                     f"Expected {name} of {self.title} to be a finite number, 0 or more, "
-                    f"got {value}. A negative weight would reward what the method penalises."
+                    f"got {value}. A negative weight would reward what the method penalizes."
                 )
         convention = getattr(self, "convention", self.conventions[0])
         if convention not in self.conventions:

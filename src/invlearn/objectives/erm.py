@@ -1,4 +1,4 @@
-"""Empirical risk minimisation: what everyone does, and the baseline to beat."""
+"""Empirical risk minimization: what everyone does, and the baseline to beat."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ERM(MeanObjective):
     over: str = "environments"
     title: ClassVar[str] = "ERM"
     summary: ClassVar[str] = (
-        "Minimises the average error and uses whatever predicts, shortcuts too."
+        "Minimizes the average error and uses whatever predicts, shortcuts too."
     )
     source: ClassVar[str] = "Vapnik 1998"
     min_environments: ClassVar[int] = 1

@@ -52,7 +52,7 @@ class IGA(GradientObjective):
     penalty_weight: float = number(1e2, Range(1e0, 1e4, log=True))
     convention: str = "mean"
     title: ClassVar[str] = "IGA"
-    summary: ClassVar[str] = "Penalises environments whose gradients point elsewhere."
+    summary: ClassVar[str] = "Penalizes environments whose gradients point elsewhere."
     source: ClassVar[str] = "Koyama & Yamaguchi 2020"
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (100.0, 1000.0)

@@ -21,7 +21,7 @@ class IRMv1(MeanObjective):
     ----------
     penalty_weight : float
         λ, in units of 1 / risk. The default is the weakest of `table_strengths`: on standardized
-        rows risks are of order 1 and dummy gradients, once something is learnt, of order 0.1, so
+        rows risks are of order 1 and dummy gradients, once something is learned, of order 0.1, so
         100 weighs them alike. The published 10⁴ to 10⁵ belong with their schedules, weight 1
         before the anneal step and a rescaled loss after it (`PUBLISHED` and the recipes).
     estimator : 'full' or 'split', optional
@@ -52,7 +52,7 @@ class IRMv1(MeanObjective):
     convention: str = "mean"
     title: ClassVar[str] = "IRMv1"
     summary: ClassVar[str] = (
-        "Penalises environments in which rescaling the prediction would still lower the risk."
+        "Penalizes environments in which rescaling the prediction would still lower the risk."
     )
     source: ClassVar[str] = "Arjovsky et al. 2019"
     strength: ClassVar[str] = "penalty_weight"

@@ -51,13 +51,13 @@ class MetaIRM(Objective):
         What the inner steps change: parameters whose name is, or lies below, one of these
         (``("layers.1",)``); all of them if empty; ``("last",)`` for the module that holds
         the last parameter, the classifier.
-    rate : 'fixed', 'curvature' or 'normalised'
+    rate : 'fixed', 'curvature' or 'normalized'
         What α is. 'fixed': the rate, as in the paper. 'curvature': a number without unit,
         divided by the risks' mean curvature gᵢᵀHᵢgᵢ / ‖gᵢ‖² along their gradients, which is
         measured again every ten steps and not differentiated; below 1 the inner step stops
         short of the environment's own minimum along its gradient, above it passes it. Made
         for deep networks, whose curvature may grow several times over while they learn.
-        'normalised': the inner gradient is divided by its Euclidean norm, which is
+        'normalized': the inner gradient is divided by its Euclidean norm, which is
         differentiated too; α is then a length.
 
     References
@@ -100,8 +100,8 @@ class MetaIRM(Objective):
         super().check()
         if self.rows not in ("shared", "separate"):
             raise unknown_name("row scheme of meta-IRM", self.rows, ["shared", "separate"])
-        if self.rate not in ("fixed", "curvature", "normalised"):
-            raise unknown_name("inner rate", self.rate, ["fixed", "curvature", "normalised"])
+        if self.rate not in ("fixed", "curvature", "normalized"):
+            raise unknown_name("inner rate", self.rate, ["fixed", "curvature", "normalized"])
         for name, value in (("inner_steps", self.inner_steps), ("pairs", self.pairs)):
             if (name, value) == ("pairs", None):
                 continue

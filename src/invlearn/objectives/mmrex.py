@@ -1,4 +1,4 @@
-"""MM-REx: minimise the worst risk over extrapolated mixtures of the environments."""
+"""MM-REx: minimize the worst risk over extrapolated mixtures of the environments."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class MMREx(MeanObjective):
     penalty_weight: float = number(10.0, Range(1.0, 1e3, log=True))
     convention: str = "mean"
     title: ClassVar[str] = "MM-REx"
-    summary: ClassVar[str] = "Minimises the worst risk over mixtures that extrapolate."
+    summary: ClassVar[str] = "Minimizes the worst risk over mixtures that extrapolate."
     source: ClassVar[str] = "Krueger et al. 2020"
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (10.0, 100.0)

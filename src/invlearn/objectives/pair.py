@@ -60,7 +60,7 @@ def pareto_weights(
     Returns
     -------
     Tensor [3]
-        The preference itself (normalised) where an objective is 0 or no weights are allowed.
+        The preference itself (normalized) where an objective is 0 or no weights are allowed.
 
     References
     ----------
@@ -136,7 +136,7 @@ class PAIR(GradientObjective):
         Their code for Colored MNIST takes the inner products of the classifier's gradients alone,
         while all parameters learn; here as in their other code they are those of all parameters.
         Before PAIR sets in it trains by ERM, which here is a schedule. Their variant SEPO
-        (normalised gradients, a penalty on changes of α) and its adaptive preference are not here.
+        (normalized gradients, a penalty on changes of α) and its adaptive preference are not here.
 
     References
     ----------

@@ -33,7 +33,7 @@ class SANDMask(GradientObjective):
     Parameters
     ----------
     agreement : float
-        τ in [0, 1). At 1, DomainBed's default, no mask is above 0 and nothing is ever learnt, so
+        τ in [0, 1). At 1, DomainBed's default, no mask is above 0 and nothing is ever learned, so
         it is refused.
     sharpness : float
         κ, in units of squared gradient: where Var is far below it the mask is that of AND-mask,
@@ -70,7 +70,7 @@ class SANDMask(GradientObjective):
         if not self.agreement < 1:
             raise OptionError(
                 f"Expected agreement of SAND-mask in [0, 1), got {self.agreement}: at 1 no mask is "
-                "above 0 and nothing is learnt. Use 0.5."
+                "above 0 and nothing is learned. Use 0.5."
             )
 
     def combine(

@@ -48,7 +48,7 @@ class SD(MeanObjective):
     penalty_weight: float = number(0.1, Range(1e-3, 1.0, log=True))
     convention: str = "mean"
     title: ClassVar[str] = "SD"
-    summary: ClassVar[str] = "Penalises large outputs, so that one feature does not starve others."
+    summary: ClassVar[str] = "Penalizes large outputs, so that one feature does not starve others."
     source: ClassVar[str] = "Pezeshki et al. 2020"
     min_environments: ClassVar[int] = 1
     strength: ClassVar[str] = "penalty_weight"

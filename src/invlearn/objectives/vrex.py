@@ -43,7 +43,7 @@ class VREx(MeanObjective):
     penalty_weight: float = number(100.0, Range(1e2, 1e5, log=True))
     convention: str = "mean"
     title: ClassVar[str] = "V-REx"
-    summary: ClassVar[str] = "Penalises the variance of the environments' risks."
+    summary: ClassVar[str] = "Penalizes the variance of the environments' risks."
     source: ClassVar[str] = "Krueger et al. 2020"
     strength: ClassVar[str] = "penalty_weight"
     table_strengths: ClassVar[tuple[float, ...]] = (100.0, 1000.0)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from invlearn.reports.benchmark import BenchmarkRecord
 from invlearn.reports.drawing import (
-    COLOURS,
+    COLORS,
     MARKERS,
     WIDTH,
     heading,
@@ -48,11 +48,11 @@ def training_curves(
         runs = mine[mine["method"] == method.name]
         test = _by_step(runs[runs["split"] == "test"], [target])
         train = _by_step(runs[runs["split"] == "train"], training)
-        drawn = ((train, "--", COLOURS[1], "training environments (mean)"),
-                 (test, "-", COLOURS[0], f"target {plain(target)} (test)"))  # fmt: skip
-        for frame, line, colour, label in drawn:
-            ax.plot(frame.index, frame.to_numpy(), line, color=colour, linewidth=0.6, alpha=0.4)
-            ax.plot(frame.index, frame.mean(axis=1), line, color=colour, linewidth=1.8, label=label)
+        drawn = ((train, "--", COLORS[1], "training environments (mean)"),
+                 (test, "-", COLORS[0], f"target {plain(target)} (test)"))  # fmt: skip
+        for frame, line, color, label in drawn:
+            ax.plot(frame.index, frame.to_numpy(), line, color=color, linewidth=0.6, alpha=0.4)
+            ax.plot(frame.index, frame.mean(axis=1), line, color=color, linewidth=1.8, label=label)
         steps = _chosen(results, method, rule.name, target)
         found = [(s, test[t].get(s, math.nan)) for t, s in steps.items() if t in test.columns]
         ax.plot([s for s, _ in found], [v for _, v in found], "o", markerfacecolor="white",

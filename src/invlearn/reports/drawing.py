@@ -1,4 +1,4 @@
-"""What every figure shares: styles that read without colour, plain text."""
+"""What every figure shares: styles that read without color, plain text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from invlearn.results import MethodInfo
 
 DPI = 120
 WIDTH = 7.6
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-MEANING = {"p_e": "p_e: how often colour disagrees with the label"}
+MEANING = {"p_e": "p_e: how often color disagrees with the label"}
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -67,9 +67,9 @@ def shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
 
 
 def method_style(i: int, method: MethodInfo) -> dict[str, Any]:
-    """Choose the i-th method's colour, marker and line, the same in every figure."""
-    colour = "#666666" if method.kind == "reference" else COLOURS[i % len(COLOURS)]
-    return {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 5,
+    """Choose the i-th method's color, marker and line, the same in every figure."""
+    color = "#666666" if method.kind == "reference" else COLORS[i % len(COLORS)]
+    return {"color": color, "marker": MARKERS[i % len(MARKERS)], "markersize": 5,
             "linestyle": LINES[i % len(LINES)], "linewidth": 1.5}  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from invlearn.reports.drawing import COLOURS, MARKERS, one_axes, plain
+from invlearn.reports.drawing import COLORS, MARKERS, one_axes, plain
 from invlearn.reports.found import Found, has_number
 from invlearn.results import Estimate, MethodInfo
 
@@ -216,9 +216,9 @@ def _label_points(
 
 def _style(m: int, method: MethodInfo) -> dict[str, Any]:
     """Choose color and marker, the same in both figures; hollow says usual."""
-    colour = COLOURS[m % len(COLOURS)]
-    return {"color": colour, "marker": MARKERS[m % len(MARKERS)], "markersize": 5.5,
-            "markerfacecolor": "white" if method.kind == "usual" else colour,
+    color = COLORS[m % len(COLORS)]
+    return {"color": color, "marker": MARKERS[m % len(MARKERS)], "markersize": 5.5,
+            "markerfacecolor": "white" if method.kind == "usual" else color,
             "markeredgewidth": 1.4}  # fmt: skip
 
 

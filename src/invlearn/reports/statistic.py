@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from invlearn.errors import OptionError
 from invlearn.reports import notes
 from invlearn.reports.benchmark import BenchmarkRecord, Rule
-from invlearn.reports.drawing import COLOURS, heading, plain, shared_legend, small_axes
+from invlearn.reports.drawing import COLORS, heading, plain, shared_legend, small_axes
 from invlearn.results import MethodInfo
 
 CHOSEN = "chosen step, per trial"
@@ -166,11 +166,11 @@ def _draw(ax: Axes, runs: pd.DataFrame, fallen: tuple[int, ...], two_sided: bool
         ax.fill_between(bound.index, low, bound, color="#bbbbbb", alpha=0.6, linewidth=0,
                         label="small enough for the rule")  # fmt: skip
     lines = runs.pivot(index="step", columns="problem", values="value")
-    ax.plot(lines.index, lines.to_numpy(), color=COLOURS[0], linewidth=0.8, alpha=0.6)
-    ax.plot([], [], color=COLOURS[0], linewidth=0.8, label="one trial")
+    ax.plot(lines.index, lines.to_numpy(), color=COLORS[0], linewidth=0.8, alpha=0.6)
+    ax.plot([], [], color=COLORS[0], linewidth=0.8, label="one trial")
     marks = runs[runs["chosen"]]
     lost = marks["problem"].isin(fallen)
-    ax.plot(marks["step"][~lost], marks["value"][~lost], "o", color=COLOURS[1],
+    ax.plot(marks["step"][~lost], marks["value"][~lost], "o", color=COLORS[1],
             markeredgecolor="black", markersize=6, label=CHOSEN, zorder=3)  # fmt: skip
     if lost.any():
         ax.plot(marks["step"][lost], marks["value"][lost], "X", color="white",

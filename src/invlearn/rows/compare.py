@@ -13,7 +13,7 @@ import pandas as pd
 from invlearn.comparison.runner import Kept, Task, Work, run
 from invlearn.comparison.store import Store
 from invlearn.diagnostics.findings import Finding
-from invlearn.diagnostics.held_out import HeldOut
+from invlearn.diagnostics.left_out import LeftOut
 from invlearn.errors import EnvironmentsError
 from invlearn.ground.machine import cores
 from invlearn.methods import Method, Network
@@ -37,7 +37,7 @@ class RowsComparison:
         The rows that took part.
     folds : tuple of tuple of str
         The environments left out together.
-    found : HeldOut
+    found : LeftOut
     findings : tuple of Finding
         About the rows themselves.
     settings : {method: {what: text}}
@@ -52,7 +52,7 @@ class RowsComparison:
 
     source: Source
     folds: tuple[tuple[str, ...], ...]
-    found: HeldOut
+    found: LeftOut
     findings: tuple[Finding, ...]
     settings: dict[str, dict[str, str]]
     curves: pd.DataFrame
@@ -101,7 +101,7 @@ def compare_rows(
     EnvironmentsError
         Fewer than three environments that can be measured in.
     OptionError, UnknownNameError
-        Options outside their domain, misspelt names.
+        Options outside their domain, misspelled names.
     """
     started = time.monotonic()
     check(request, jobs)

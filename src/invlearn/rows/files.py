@@ -129,7 +129,7 @@ def _predict_batches(model: RowsModel, table: ParquetTable, output: Path) -> tup
 def diagnose_file(
     model: RowsModel, rows: str | Path, output: Path | None, *, seed: int
 ) -> tuple[list[Finding], list[str]]:
-    """Diagnose a model on the labelled rows of a file; the findings, and what is new in them."""
+    """Diagnose a model on the labeled rows of a file; the findings, and what is new in them."""
     notes: list[str] = []
     if isinstance(model.inputs, ImageInputs):
         image = model.inputs.image
@@ -153,7 +153,7 @@ def diagnose_file(
             notes = [f"{len(frame):,} of {table.n_rows:,} rows were drawn."]
         else:
             frame = read_table(rows)
-        source = model.labelled(frame, Path(rows).name)
+        source = model.labeled(frame, Path(rows).name)
         notes += [*source.notes, *model.notes(frame)]
     findings = model.diagnose(source, seed=seed)
     if output is not None:

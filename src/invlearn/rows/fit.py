@@ -22,7 +22,7 @@ from invlearn.model_record import ModelRecord, OutputScale
 from invlearn.networks import NetworkSpec
 from invlearn.objectives import get_objective
 from invlearn.rows.inputs import ImageInputs, Inputs, Make, TableInputs
-from invlearn.rows.model import RowsModel, labelled_rows
+from invlearn.rows.model import RowsModel, labeled_rows
 from invlearn.rows.source import Source, loss_of, set_aside
 from invlearn.rows.streamed import stream_parquet
 from invlearn.tables import Target
@@ -108,7 +108,7 @@ def fit_rows(
         output = OutputScale(center=float(center), scale=float(scale))
     found, said = _learn(
         plan,
-        labelled_rows(source, inputs, output),
+        labeled_rows(source, inputs, output),
         get_loss(loss_of(target)),
         spec.n_outputs,
         seed=estimator_seed(request.seed),
@@ -132,7 +132,7 @@ def fit_streamed(
 ) -> tuple[RowsModel, list[str]]:
     """The same from a Parquet file that need not fit in memory.
 
-    Columns are learnt from a sample, and strengths chosen on the held-out rows, at most 20,000 of
+    Columns are learned from a sample, and strengths chosen on the held-out rows, at most 20,000 of
     each environment; `early_stopping` reads these too. Other parameters are `fit_rows`'s and
     `stream_parquet`'s.
     """
@@ -173,7 +173,7 @@ def _learn(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = fit(plan, rows, loss, n_outputs, **options)
-    if found.run.reason == "interrupted":
+    if found.run.stop_reason == "interrupted":
         raise KeyboardInterrupt
     history, strength = found.run.history, plan.objective.strength
     if history.empty or not math.isfinite(float(history["total"].iloc[-1])):
@@ -214,7 +214,7 @@ def _model(
             "environment_column": names[1],
             "steps": found.run.steps,
             "seed": request.seed,
-            "stop_reason": found.run.reason,
+            "stop_reason": found.run.stop_reason,
             "hyper": {name: float(value) for name, value in found.objective.numbers.items()},
         },
         environments=found.environments,

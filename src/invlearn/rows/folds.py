@@ -1,4 +1,4 @@
-"""One's own rows as problems: each leaves some environments out, and is learnt from the others."""
+"""One's own rows as problems: each leaves some environments out, and is learned from the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from invlearn.model_record import OutputScale
 from invlearn.problem import Problem
 from invlearn.rows.fit import estimator_seed
 from invlearn.rows.inputs import Inputs, TableInputs
-from invlearn.rows.model import labelled_rows
+from invlearn.rows.model import labeled_rows
 from invlearn.rows.source import Source, loss_of
 
 Floats = npt.NDArray[np.float64]
@@ -40,7 +40,7 @@ class Folds:
     left_out : tuple of tuple of str
         The environments that each fold leaves out.
     inputs : tuple of Inputs
-        How the rows become numbers, learnt from each fold's other environments.
+        How the rows become numbers, learned from each fold's other environments.
     seeds : tuple of int
         Of the trainings on each fold.
     """
@@ -72,14 +72,14 @@ class Folds:
 
     @property
     def checksum(self) -> str:
-        """Of targets, environments and what every fold's encoder learnt from the other columns."""
+        """Of targets, environments and what every fold's encoder learned from the other columns."""
         digest = hashlib.sha256(self.source.y.tobytes())
         digest.update("\n".join(self.source.environments.tolist()).encode())
         for inputs in self.inputs:
-            learnt: Any = (
+            learned: Any = (
                 inputs.encoder.to_json() if isinstance(inputs, TableInputs) else repr(inputs)
             )
-            digest.update(json.dumps(learnt).encode())
+            digest.update(json.dumps(learned).encode())
         return digest.hexdigest()
 
     def make(self, key: str) -> Problem:
@@ -114,11 +114,11 @@ class Folds:
             if loss == "squared":
                 center, scale = location_and_scale(inside.y, np.ones(len(inside.y)))
                 output = OutputScale(center=float(center), scale=float(scale))
-            left_out = labelled_rows(tested, inputs, output)
+            left_out = labeled_rows(tested, inputs, output)
             self._made[fold] = (
                 Problem(
                     source.title,
-                    labelled_rows(inside, inputs, output),
+                    labeled_rows(inside, inputs, output),
                     None,
                     EvaluationSet.from_environments(left_out, "test"),
                     left_out.names[0],

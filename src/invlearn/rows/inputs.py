@@ -1,4 +1,4 @@
-"""How a user's rows become a network's input: learnt on training rows, kept with the model."""
+"""How a user's rows become a network's input: learned on training rows, kept with the model."""
 
 from __future__ import annotations
 

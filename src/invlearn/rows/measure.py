@@ -12,7 +12,7 @@ import torch
 from invlearn.diagnostics.diversity import diversity
 from invlearn.diagnostics.effects import feature_effects
 from invlearn.diagnostics.findings import Finding, environment_rows
-from invlearn.diagnostics.held_out import HeldOut, compare_errors
+from invlearn.diagnostics.left_out import LeftOut, compare_errors
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.estimators.checks import location_and_scale
@@ -104,7 +104,7 @@ def measured(
     predicted: Mapping[tuple[int, str], Sequence[Floats]],
     metric: Metric,
     seed: int,
-) -> HeldOut:
+) -> LeftOut:
     """Every method in every environment left out.
 
     Parameters
@@ -137,7 +137,7 @@ def measured(
 
 
 def data_findings(source: Source, inputs: Inputs, seed: int) -> tuple[Finding, ...]:
-    """What the rows themselves say, of all environments together; `inputs` as learnt from them."""
+    """What the rows themselves say, of all environments together; `inputs` as learned from them."""
     if source.frame is None:
         return ()
     y, loss = source.y, get_loss(loss_of(source.target))

@@ -154,8 +154,8 @@ class RowsModel:
         )
 
     def diagnose(self, source: Source, *, seed: int = 0) -> list[Finding]:
-        """What the model does in each environment of labelled rows, and why."""
-        rows = labelled_rows(source, self.inputs, self.output)
+        """What the model does in each environment of labeled rows, and why."""
+        rows = labeled_rows(source, self.inputs, self.output)
         return diagnose(
             self.network,
             rows,
@@ -165,7 +165,7 @@ class RowsModel:
             seed=seed,
         )
 
-    def labelled(self, frame: pd.DataFrame, title: str) -> Source:
+    def labeled(self, frame: pd.DataFrame, title: str) -> Source:
         """The rows of a table that carry this model's target and environment.
 
         Environments of a single row are set aside, and noted.
@@ -182,8 +182,8 @@ class RowsModel:
         return replace(source.of(kept.names), notes=kept.notes)
 
 
-def labelled_rows(source: Source, inputs: Inputs, output: OutputScale) -> Environments:
-    """Labelled rows as a network and its loss take them."""
+def labeled_rows(source: Source, inputs: Inputs, output: OutputScale) -> Environments:
+    """Labeled rows as a network and its loss take them."""
     y: npt.NDArray[Any] = source.y
     if source.target.task == "regression":
         y = ((y - output.center) / output.scale).astype(np.float32)

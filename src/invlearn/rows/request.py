@@ -67,7 +67,7 @@ def check(request: RowsRequest, jobs: int | None) -> None:
     Raises
     ------
     OptionError, UnknownNameError
-        Options outside their domain, misspelt names.
+        Options outside their domain, misspelled names.
     """
     check_device(request.device)
     if jobs is not None and jobs < 1:

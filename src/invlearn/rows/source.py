@@ -87,7 +87,7 @@ class Source:
         return self.take(np.isin(self.environments, list(names)))
 
     def learn_inputs(self) -> Inputs:
-        """How these rows become numbers, learnt from them alone."""
+        """How these rows become numbers, learned from them alone."""
         if self.pixels is not None:
             return ImageInputs.fit(self.pixels)
         assert self.frame is not None
@@ -179,20 +179,20 @@ def from_frame(
         column(frame, name, "left-out")
     labels = environment_names(labels)
     notes = []
-    unlabelled = labels.isna().to_numpy()
-    if unlabelled.all():
+    unlabeled = labels.isna().to_numpy()
+    if unlabeled.all():
         raise EnvironmentsError(
             f"Expected environments in column '{environment}', every row is empty. Choose another."
         )
-    recognized = known or Target.recognize(wanted[~unlabelled], task)
+    recognized = known or Target.recognize(wanted[~unlabeled], task)
     usable = recognized.usable(wanted)
     for what, lost in (
-        (f"environment ('{environment}')", unlabelled),
-        (f"target ('{target}')", ~usable & ~unlabelled),
+        (f"environment ('{environment}')", unlabeled),
+        (f"target ('{target}')", ~usable & ~unlabeled),
     ):
         if lost.any():
             notes.append(f"{int(lost.sum()):,} rows without {what} were dropped.")
-    kept = usable & ~unlabelled
+    kept = usable & ~unlabeled
     others = frame.drop(columns=[target, environment, *drop])
     if not len(others.columns):
         raise EnvironmentsError("Expected columns to learn from, got only target and environment.")
@@ -211,7 +211,7 @@ def from_frame(
 
 
 def loss_of(target: Target) -> Literal["squared", "logistic", "softmax"]:
-    """The loss by which such a target is learnt, by name."""
+    """The loss by which such a target is learned, by name."""
     if target.task == "regression":
         return "squared"
     return "logistic" if len(target.classes) == 2 else "softmax"

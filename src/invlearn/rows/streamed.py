@@ -156,14 +156,14 @@ def stream_parquet(
     order = order[np.count_nonzero(labels.environment < 0) :]
     sizes = np.bincount(labels.environment[order], minlength=len(labels.names))
     held_out = _held_out(labels, order, sizes, seed)
-    learnt, held = order[~held_out[order]], order[held_out[order]]
+    learned, held = order[~held_out[order]], order[held_out[order]]
     del order
     inputs, notes = _fit(table, columns, (labels.environment >= 0) & ~held_out, seed)
     slots = np.full(table.n_rows, -1, dtype=np.int64)
-    slots[learnt], slots[held] = np.arange(len(learnt)), np.arange(len(held))
-    y, held_y = labels.y[learnt], labels.y[held]
+    slots[learned], slots[held] = np.arange(len(learned)), np.arange(len(held))
+    y, held_y = labels.y[learned], labels.y[held]
     held_sizes = np.bincount(labels.environment[held], minlength=len(labels.names))
-    del learnt, held
+    del learned, held
     location, scale = 0.0, 1.0
     if labels.target.task == "regression":
         location, scale = map(float, location_and_scale(y, np.ones(len(y))))
@@ -212,13 +212,13 @@ def _labels(table: ParquetTable, target: str, environment: str, task: str | None
     environments = places[codes]
     del codes
     values = table.column(target)
-    unlabelled = environments < 0
-    known = Target.recognize(values[~unlabelled] if unlabelled.any() else values, task)
-    unusable = ~known.usable(values) & ~unlabelled
+    unlabeled = environments < 0
+    known = Target.recognize(values[~unlabeled] if unlabeled.any() else values, task)
+    unusable = ~known.usable(values) & ~unlabeled
     notes = [
         f"{int(lost.sum()):,} rows without {what} were dropped."
         for what, lost in (
-            (f"environment ('{environment}')", unlabelled),
+            (f"environment ('{environment}')", unlabeled),
             (f"target ('{target}')", unusable),
         )
         if lost.any()
@@ -254,19 +254,19 @@ def _held_out(labels: _Labels, order: Array, sizes: Array, seed: int) -> Mask:
         held_out[rows[held]] = True
         left = np.unique(y[~held_out[rows]])
         if labels.target.classes and len(left) < 2:
-            # All rows of the other classes: without one of them nothing can be learnt here.
+            # All rows of the other classes: without one of them nothing can be learned here.
             held_out[rows[y != left[0]][0]] = False
     return held_out
 
 
 def _fit(
-    table: ParquetTable, columns: Sequence[str], learnt: Mask, seed: int
+    table: ParquetTable, columns: Sequence[str], learned: Mask, seed: int
 ) -> tuple[TableInputs, list[str]]:
     """The encoder of a sample's training rows (mask [n]), and what is to be said of it."""
     row_bytes = max(table.estimated_bytes / table.n_rows, 1)
     rows = min(_SAMPLE_ROWS, max(int(_SAMPLE_BYTES / row_bytes), 1000))
     sample = table.sample(rows, seed, columns)
-    sample = sample[learnt[sample.index]]
+    sample = sample[learned[sample.index]]
     note = f"Columns are read as {len(sample):,} rows spread over the file suggest."
     encoder = Encoder.fit(sample.reset_index(drop=True))
     return TableInputs(encoder), [note] if rows < table.n_rows else []

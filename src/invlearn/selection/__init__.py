@@ -97,7 +97,7 @@ RULES: dict[str, Rule] = {
             "leave one environment out",
             "The step that did best in training environments left out of training in turn.",
             leave_one_environment_out,
-            needs="held-out",
+            needs="left-out",
         ),
         Rule(
             "oracle",

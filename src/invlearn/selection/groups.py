@@ -42,7 +42,7 @@ def groups_agree(
     """The last steps at which the groups' errors agree; the one where they do most nearly.
 
     A step agrees when its difference of errors lies within 1.96 standard errors of zero, or
-    within three times that where zero lies between it and its neighbour's and it is the nearer
+    within three times that where zero lies between it and its neighbor's and it is the nearer
     of the two; its risk has to beat a constant predictor's clearly. Among the last agreeing
     steps (with fewer than `patience` others in a row between them) the one is taken whose
     difference is nearest to zero.
@@ -106,7 +106,7 @@ def lowest_worst_group(
     A predictor that leans on what misled the reference errs more where it did, one that bets
     against it errs more elsewhere. Unlike `groups_agree` this asks for no crossing, and how well
     the predictor does counts: its error has to be less than that of any constant one. Training
-    rows are not read: they would favor whatever was learnt by heart.
+    rows are not read: they would favor whatever was learned by heart.
 
     Parameters
     ----------
@@ -125,8 +125,8 @@ def lowest_worst_group(
 
     References
     ----------
-    Worst-group error is what GroupDRO (Sagawa et al., arXiv 1911.08731) minimises and what
-    Liu et al. (arXiv 2107.09044) select by, with groups that somebody labelled.
+    Worst-group error is what GroupDRO (Sagawa et al., arXiv 1911.08731) minimizes and what
+    Liu et al. (arXiv 2107.09044) select by, with groups that somebody labeled.
     """
     found, steps = _read(outputs, source, splits)
     late = pd.Series(steps >= min_step, index=steps)

@@ -61,7 +61,7 @@ class Rule:
     Attributes
     ----------
     needs : str or None
-        The split it reads, beside none ('validation', 'held-out', 'test').
+        The split it reads, beside none ('validation', 'left-out', 'test').
     reads_outputs : bool
         Whether it reads the stored outputs beside the table.
     reads_reference : bool
@@ -104,7 +104,7 @@ def step_of(label: Hashable) -> int:
 
 def last_step(curves: pd.DataFrame, target: str = "", outputs: Outputs | None = None) -> Choice:
     """The last evaluated step."""
-    own = curves[curves["split"] != "held-out"]
+    own = curves[curves["split"] != "left-out"]
     return Choice(int(own["step"].max()), True)
 
 
@@ -213,10 +213,10 @@ def leave_one_environment_out(
 ) -> Choice:
     """The step with the lowest mean risk in training environments that were held out in turn.
 
-    Reads the split 'held-out': measurements of runs that trained without that environment.
+    Reads the split 'left-out': measurements of runs that trained without that environment.
     """
-    held = table(curves, "held-out", "risk").dropna()
-    own = set(curves.loc[curves["split"] != "held-out", "step"])
+    held = table(curves, "left-out", "risk").dropna()
+    own = set(curves.loc[curves["split"] != "left-out", "step"])
     risk = held[held.index.isin(own)].mean(axis=1) if own else held.mean(axis=1)
     if risk.empty:
         raise OptionError(

@@ -18,10 +18,10 @@ from invlearn.tables.encodings import (
     NumberEncoding,
     TextEncoding,
 )
+from invlearn.tables.json_state import State, parsed
 from invlearn.tables.kinds import Kind, recognize
 from invlearn.tables.messages import listed, quoted, unknown_columns
-from invlearn.tables.standard import Features
-from invlearn.tables.states import State, parsed
+from invlearn.tables.scaling import Features
 
 AnyEncoding = Annotated[
     NumberEncoding | CategoryEncoding | DateEncoding | TextEncoding, Field(discriminator="kind")

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import OneHotEncoder
 
+from invlearn.tables.json_state import State
 from invlearn.tables.kinds import (
     FloatArray,
     ObjectArray,
@@ -20,8 +21,7 @@ from invlearn.tables.kinds import (
     as_texts,
 )
 from invlearn.tables.messages import quoted
-from invlearn.tables.standard import Features, Standard
-from invlearn.tables.states import State
+from invlearn.tables.scaling import Features, Standard
 
 MISSING = "missing"
 

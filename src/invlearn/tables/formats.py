@@ -14,9 +14,9 @@ import pandas as pd
 
 from invlearn.errors import DataFileError
 from invlearn.tables.arrow import read_arrow
-from invlearn.tables.contents import other_kind
 from invlearn.tables.delimited import read_delimited
 from invlearn.tables.messages import quoted_path
+from invlearn.tables.signatures import other_kind
 
 
 @dataclass(frozen=True)

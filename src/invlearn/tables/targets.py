@@ -13,9 +13,9 @@ import pandas as pd
 from pydantic import model_validator
 
 from invlearn.errors import EnvironmentsError, unknown_name
+from invlearn.tables.json_state import State, parsed
 from invlearn.tables.kinds import NOT_VALUES, as_labels, as_numbers, label, types_of
 from invlearn.tables.messages import listed, quoted
-from invlearn.tables.states import State, parsed
 
 Task = Literal["classification", "regression"]
 Scalar = bool | int | float | str

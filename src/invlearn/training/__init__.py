@@ -3,10 +3,10 @@
 from invlearn.training.batch import Batch
 from invlearn.training.engine import Engine
 from invlearn.training.history import Run
+from invlearn.training.many_runs import train_many
 from invlearn.training.schedules import PUBLISHED, PenaltySchedule
 from invlearn.training.settings import Settings
 from invlearn.training.stopping import Stopping
-from invlearn.training.together import train_together
 from invlearn.training.trainer import Trainer
 
 __all__ = [
@@ -18,5 +18,5 @@ __all__ = [
     "Settings",
     "Stopping",
     "Trainer",
-    "train_together",
+    "train_many",
 ]

@@ -45,7 +45,7 @@ def likeness(trainer: Trainer) -> Hashable | None:
         settings.memory_budget,
         settings.averaging > 0,
         settings.precision,
-        trainer.engine.classifier,
+        trainer._engine.classifier,
         len(trainer.environments),
         len(trainer.environments.group_names),
         type(x),
@@ -79,7 +79,7 @@ def fitting(trainers: Sequence[Trainer]) -> list[bool]:
     first = trainers[0]
     few = [_few(trainer) for trainer in trainers]
     models = [trainer.model for trainer in trainers]
-    stack = Stack.borrowing(models, first.engine.classifier)
+    stack = Stack.borrowing(models, first._engine.classifier)
     try:
         rows = StackedRows.of(few)
         with torch.no_grad():
@@ -102,7 +102,7 @@ def fitting(trainers: Sequence[Trainer]) -> list[bool]:
 def _mappable(trainers: Sequence[Trainer], stack: Stack, few: Sequence[Batch]) -> bool:
     """Whether the objective can be mapped over runs; a StackingWarning says why not."""
     objective = trainers[0].objective
-    states, numbers = zip(*((t.state, t.objective.numbers) for t in trainers), strict=True)
+    states, numbers = zip(*((t._state, t.objective.numbers) for t in trainers), strict=True)
     try:
         StackedEngine(stack, trainers[0].loss, objective).step(few, states, numbers)
     except (RuntimeError, ValueError, TypeError) as error:

@@ -51,7 +51,7 @@ def classifier_of(model: nn.Module, name: str = "") -> str:
     return found
 
 
-def check_features_learnt(model: nn.Module, classifier: str, title: str) -> None:
+def check_features_learned(model: nn.Module, classifier: str, title: str) -> None:
     """Raise OptionError for a model that has no trainable layer before its classifier."""
     own = {id(p) for p in model.get_submodule(classifier).parameters()}
     if all(id(p) in own for p in model.parameters() if p.requires_grad):

@@ -20,7 +20,7 @@ from invlearn.models import batch_norms
 from invlearn.objectives.base import Objective, State, Terms
 from invlearn.training.batch import Batch
 from invlearn.training.bilevel import meta_step
-from invlearn.training.classifier import check_features_learnt, classifier_of
+from invlearn.training.classifier import check_features_learned, classifier_of
 from invlearn.training.derivatives import add_gradient, trainable
 from invlearn.training.runs import OneRun
 from invlearn.training.steps import Made, gradient_step, mean_step
@@ -90,7 +90,7 @@ class Engine:
         objective.check_parameters(list(trainable(model)))
         self.classifier = classifier_of(model, features) if objective.reads_features else None
         if objective.shapes_features:
-            check_features_learnt(model, str(self.classifier), objective.title)
+            check_features_learned(model, str(self.classifier), objective.title)
         self.model = model
         self.loss = loss
         self.objective = objective

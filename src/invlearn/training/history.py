@@ -58,7 +58,7 @@ class Run:
     curves : DataFrame
         A row per evaluated step, environment, split and metric: environment, split, metric,
         value, step. Step t is the model after t updates.
-    reason : 'finished', 'stopped', 'interrupted' or 'diverged'
+    stop_reason : 'finished', 'stopped', 'interrupted' or 'diverged'
         A diverged trainer cannot go on: make a new one.
     steps : int
         Updates made.
@@ -74,7 +74,7 @@ class Run:
     model: nn.Module
     history: pd.DataFrame
     curves: pd.DataFrame
-    reason: str
+    stop_reason: str
     steps: int
     messages: tuple[str, ...]
     outputs: Outputs | None = None

@@ -109,7 +109,7 @@ def stepped(
     noise: Mapping[str, Tensor] | None,
 ) -> Parameters:
     """All parameters after an inner step along the gradient of the adapted ones."""
-    length = norm(gradient) if objective.rate == "normalised" else None
+    length = norm(gradient) if objective.rate == "normalized" else None
     end = dict(at)
     for name, g in gradient.items():
         used = g if length is None else g / length
@@ -129,7 +129,7 @@ def transposed(
     v = {name: inner_lr * back[name] for name in gradient}
     if noise is not None:
         v = {name: noise[name] * vector for name, vector in v.items()}
-    if objective.rate != "normalised":
+    if objective.rate != "normalized":
         return v
     length = norm(gradient)
     along = torch.stack([(g * v[name]).sum() for name, g in gradient.items()]).sum() / length**2

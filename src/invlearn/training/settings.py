@@ -71,7 +71,7 @@ class Settings:
     Raises
     ------
     OptionError, UnknownNameError
-        A value outside its domain; a misspelt optimizer or row scheme.
+        A value outside its domain; a misspelled optimizer or row scheme.
 
     Examples
     --------

@@ -102,7 +102,7 @@ class StackedTrainers:
             [trainer.model for trainer in trainers],
             micro_batch=first.settings.micro_batch,
             memory_budget=first.settings.memory_budget,
-            classifier=first.engine.classifier,
+            classifier=first._engine.classifier,
         )
         self.adam = StackedAdam(trainers, self.stack.parameters)
         self.engine = StackedEngine(self.stack, first.loss, first.objective)
@@ -121,7 +121,7 @@ class StackedTrainers:
         with self.trainers[0].settings.products(device):
             made = self.engine.step(
                 [update.batch for update in updates],
-                [trainer.state for trainer in self.trainers],
+                [trainer._state for trainer in self.trainers],
                 [update.numbers for update in updates],
             )
         l2, scale, lr, keep = (
@@ -143,7 +143,7 @@ class StackedTrainers:
         out: list[Terms | DivergenceError] = []
         for r, (trainer, own) in enumerate(zip(self.trainers, terms, strict=True)):
             if made.state is not None:
-                trainer.state = made.state[r]
+                trainer._state = made.state[r]
             error = made.errors.get(r)
             out.append(Terms(*own) if error is None else DivergenceError(error))
         return out

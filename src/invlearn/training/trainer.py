@@ -71,7 +71,7 @@ class Trainer:
     >>> model = MLP(1, (), generator=torch.Generator().manual_seed(0))
     >>> settings = Settings(steps=50, lr=0.1)
     >>> run = Trainer(model, envs, "erm", "logistic", settings=settings).run()
-    >>> run.reason, run.steps
+    >>> run.stop_reason, run.steps
     ('finished', 50)
     """
 
@@ -104,8 +104,8 @@ class Trainer:
                 "Expected validation rows to stop by, found none among the evaluations. Add "
                 "EvaluationSet.from_environments(validation, 'validation')."
             )
-        self.recorder = Recorder(environments, evaluations, self.loss, keep_outputs)
-        self.engine = Engine(
+        self._recorder = Recorder(environments, evaluations, self.loss, keep_outputs)
+        self._engine = Engine(
             model,
             self.loss,
             self.objective,
@@ -119,17 +119,17 @@ class Trainer:
         self.average = self.settings.make_average(model)
         self.predictor: nn.Module = model if self.average is None else self.average.module
         count = n_means(self.objective, environments)
-        self.state = self.objective.init(count, parameter.detach().to(torch.float64))
+        self._state = self.objective.init(count, parameter.detach().to(torch.float64))
         self.step = 0
         self.device = parameter.device
-        self.lazy = self.device.type != "cpu"  # Each look at a device's numbers waits for it.
+        self._lazy = self.device.type != "cpu"  # Each look at a device's numbers waits for it.
         self.history = History(environments.names)
         self._ended = ""  # The reason, once a stopping rule's model was put in place.
 
     def run(self, *, until: int | None = None, progress: bool = False) -> Run:
         """Train from the current step to `until` (default: `settings.steps`).
 
-        Ctrl-C ends the loop; the run then says 'interrupted' and holds what was learnt so far.
+        Ctrl-C ends the loop; the run then says 'interrupted' and holds what was learned so far.
 
         Parameters
         ----------
@@ -138,7 +138,7 @@ class Trainer:
         progress : bool
             Show a progress bar on the error output, if that is a terminal.
         """
-        loop = self.loop(until=until, progress=progress)
+        loop = self._loop(until=until, progress=progress)
         try:
             while True:
                 next(loop)
@@ -146,7 +146,7 @@ class Trainer:
             run: Run = end.value
         return run
 
-    def loop(
+    def _loop(
         self, *, until: int | None = None, progress: bool = False
     ) -> Generator[Update, Terms | DivergenceError | None, Run]:
         """`run`, bit by bit: yields every update before it is made, returns the `Run`.
@@ -167,10 +167,10 @@ class Trainer:
                 measured = step % self.settings.evaluate_every == 0
                 if measured:
                     self._read()
-                    self.recorder.measure(self.predictor, self.step)
+                    self._recorder.measure(self.predictor, self.step)
                     candidate = copied(self.predictor)
                     if self.stopper is not None and self.stopper.look(
-                        self.recorder, candidate, self._penalty_start()
+                        self._recorder, candidate, self._penalty_start()
                     ):
                         reason = "stopped"
                         break
@@ -181,7 +181,7 @@ class Trainer:
                 made = make_update(self, update) if made is None else made
                 self.history.pending.append((update, made))
                 self.step = step + 1
-                if measured or not self.lazy:
+                if measured or not self._lazy:
                     self._read()
                 if measured:  # The objective was finite there, so the snapshot is sound.
                     last_finite.kept, last_finite.step = candidate, step
@@ -195,10 +195,10 @@ class Trainer:
             reason, cause = "diverged", str(error)
         if reason in ("finished", "interrupted") and not self._ended:
             if reason == "interrupted" or last >= self.settings.steps:
-                self.recorder.measure(self.predictor, self.step)
+                self._recorder.measure(self.predictor, self.step)
                 if self.stopper is not None:
-                    self.stopper.look(self.recorder, copied(self.predictor))
-            if not finite(self.predictor, self.recorder, self.step):
+                    self.stopper.look(self._recorder, copied(self.predictor))
+            if not finite(self.predictor, self._recorder, self.step):
                 reason, cause = "diverged", "a parameter or a risk is not a finite number"
         return self._left(reason, cause, last_finite)
 
@@ -206,7 +206,7 @@ class Trainer:
         """What the run leaves, ended for a reason, and what it says of that."""
         messages = []
         if reason == "diverged":
-            step = last_finite.restore(self.recorder, self.stopper)
+            step = last_finite.restore(self._recorder, self.stopper)
             messages.append(
                 f"{self.objective.title} diverged at step {self.step}: {cause}. "
                 f"The model is the one of step {step}."
@@ -216,16 +216,16 @@ class Trainer:
             if self.stopper is not None and self.stopper.restore(self.predictor):
                 self._ended = reason
             elif self.step == self.settings.steps:
-                risks = self.recorder.risks(self.step, "train") or self.history.last_risks()
+                risks = self._recorder.risks(self.step, "train") or self.history.last_risks()
                 messages += collapse(self.objective, self.loss, self.environments, risks)
         return Run(
             self.predictor,
             pd.DataFrame(self.history.rows),
-            self.recorder.curves,
+            self._recorder.curves,
             reason,
             self.step,
             tuple(messages),
-            self.recorder.outputs,
+            self._recorder.outputs,
             None if self.stopper is None else self.stopper.choice,
         )
 
@@ -270,11 +270,11 @@ class Trainer:
             "model": copied(self.model),
             "average": None if self.average is None else copied(self.average),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-            "objective": copy.deepcopy(self.state),
+            "objective": copy.deepcopy(self._state),
             "step": self.step,
             "ended": self._ended,
             "history": list(self.history.rows),
-            "recorder": self.recorder.state_dict(),
+            "recorder": self._recorder.state_dict(),
             "stopper": None if self.stopper is None else self.stopper.state_dict(),
         }
 
@@ -291,9 +291,9 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.state = copy.deepcopy(state["objective"])
+        self._state = copy.deepcopy(state["objective"])
         self.step, self._ended = state["step"], state["ended"]
         self.history.rows = list(state["history"])
-        self.recorder.load_state_dict(state["recorder"])
+        self._recorder.load_state_dict(state["recorder"])
         if self.stopper is not None and state["stopper"] is not None:
             self.stopper.load_state_dict(state["stopper"])

@@ -25,7 +25,7 @@ def make_update(trainer: Trainer, update: Update) -> Terms:
     if trainer.settings.lr_factor is not None:
         for group in trainer.optimizer.param_groups:
             group["lr"] = update.lr
-    start_state = trainer.state
+    start_state = trainer._state
     terms: Terms | None = None
 
     def closure() -> Tensor:
@@ -33,8 +33,8 @@ def make_update(trainer: Trainer, update: Update) -> Terms:
         trainer.optimizer.zero_grad()
         seed = seeded_generator(trainer.seed, _LAYERS, update.step).initial_seed()
         with replayed(seed), trainer.settings.products(trainer.device):
-            terms, trainer.state = trainer.engine.step(update.batch, start_state, update.numbers)
-        if not trainer.lazy:
+            terms, trainer._state = trainer._engine.step(update.batch, start_state, update.numbers)
+        if not trainer._lazy:
             update.check(terms)
         return update.scale * (terms.total + _finish_gradient(trainer, update.scale))
 

@@ -18,7 +18,7 @@ NAMES = ("inferred: shortcut holds", "inferred: shortcut misleads")
 
 
 def most_different_split(dummy_gradients: Tensor) -> Tensor:
-    r"""The split of rows into two environments that maximises a reference's IRMv1 penalty.
+    r"""The split of rows into two environments that maximizes a reference's IRMv1 penalty.
 
     .. math:: \max_{q \in [0, 1]^n} \; \Big\| \frac{1}{N} \sum_i q_i d_i \Big\|^2
         + \Big\| \frac{1}{N} \sum_i (1 - q_i) d_i \Big\|^2
@@ -28,7 +28,7 @@ def most_different_split(dummy_gradients: Tensor) -> Tensor:
     at q_i = 1[d_i > 0] (or the reverse, the same two environments). With two classes these are
     the rows the reference gets wrong and those it gets right; with more, or in a regression, those
     whose loss a smaller output would lower, and the others. No ascent is needed. Row weights
-    change the sums but not the maximiser.
+    change the sums but not the maximizer.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class EIIL:
     The reference is that of the group rules, an ERM of the same network for half of the plan's
     steps. There it is taken at the step where its errors depend most on the environment; here
     there are none yet to tell steps apart, so it is taken at its last one, as the paper takes a
-    reference whose training is over. What it learnt has to be the shortcut. Where that is the
+    reference whose training is over. What it learned has to be the shortcut. Where that is the
     cause, the inferred environments say nothing about shortcuts; nothing in the rows can tell.
     """
 

@@ -25,7 +25,7 @@ not, and at 1e8 it takes longer than the runs in turn.
 Loop = Generator[Update, Terms | DivergenceError | None, Run]
 
 
-def train_together(
+def train_many(
     trainers: Sequence[Trainer],
     *,
     arrangement: str = "auto",
@@ -71,7 +71,7 @@ def train_together(
     >>> def trainer(seed, lr):
     ...     model = MLP(1, (), generator=torch.Generator().manual_seed(seed))
     ...     return Trainer(model, envs, "erm", "logistic", settings=Settings(steps=5, lr=lr))
-    >>> [run.steps for run in train_together([trainer(0, 0.1), trainer(1, 0.2)])]
+    >>> [run.steps for run in train_many([trainer(0, 0.1), trainer(1, 0.2)])]
     [5, 5]
     """
     if arrangement not in ARRANGEMENTS:
@@ -103,9 +103,9 @@ def train_together(
 
     for members in [*stacks, *([i] for i in sorted(alone))]:
         group = {i: trainers[i] for i in members}
-        if any(run.reason == "interrupted" for run in runs.values()):
+        if any(run.stop_reason == "interrupted" for run in runs.values()):
             for i, trainer in group.items():
-                ended(i, _interrupt(trainer.loop()))
+                ended(i, _interrupt(trainer._loop()))
         elif members in stacks:
             _train_stacked(group, ended)
         else:
@@ -138,7 +138,7 @@ def _interrupt(loop: Loop) -> Run:
 
 
 def _train_stacked(trainers: dict[int, Trainer], ended: Callable[[int, Run], None]) -> None:
-    loops: dict[int, Loop] = {i: trainer.loop() for i, trainer in trainers.items()}
+    loops: dict[int, Loop] = {i: trainer._loop() for i, trainer in trainers.items()}
     updates: dict[int, Update] = {}
     made: dict[int, Terms | DivergenceError] = {}
     over: dict[int, Run] = {}
@@ -151,7 +151,7 @@ def _train_stacked(trainers: dict[int, Trainer], ended: Callable[[int, Run], Non
             updates[i] = loops[i].send(made.pop(i, None))
         except StopIteration as end:
             over[i] = end.value
-            if end.value.reason == "interrupted":
+            if end.value.stop_reason == "interrupted":
                 raise KeyboardInterrupt from None
 
     def dissolve() -> None:

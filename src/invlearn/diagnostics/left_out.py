@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class LeftOut:
     """What M methods reach in E environments, each trained on the others.
 
     Make one with `compare_errors`.
@@ -145,7 +145,7 @@ class HeldOut:
         Parameters
         ----------
         problems : {environment: problem}
-            What was learnt from in the round in which it was left out.
+            What was learned from in the round in which it was left out.
         """
         found = [
             {"method": c.name, "problem": problems[e], "environment": e, "split": "test",
@@ -195,7 +195,7 @@ def compare_errors(
     classes: Mapping[str, npt.NDArray[np.int64]] | None = None,
     seed: int = 0,
     draws: int = 1000,
-) -> HeldOut:
+) -> LeftOut:
     """Metrics of methods in environments, with draws of the rows for intervals.
 
     Parameters
@@ -233,7 +233,7 @@ def compare_errors(
         )
     # A mean of draws may lie outside by rounding.
     clipped = np.clip(np.stack(drawn, axis=1), 0.0, None)
-    return HeldOut(
+    return LeftOut(
         metric,
         tuple(contenders),
         tuple(errors),

@@ -17,9 +17,9 @@ from invlearn.objectives import OBJECTIVES
 from invlearn.objectives.base import Terms
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.objectives.vrex import VREx
-from invlearn.training import PenaltySchedule, Settings, Stopping, Trainer, train_together
+from invlearn.training import PenaltySchedule, Settings, Stopping, Trainer, train_many
 from invlearn.training.alike import fitting, likeness
-from invlearn.training.together import pays, small_step
+from invlearn.training.many_runs import pays, small_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::invlearn.errors.CollapseWarning")
 
@@ -60,7 +60,7 @@ def make_runs(objective, rows, model, **settings):
 
 def assert_equal_runs(together, alone, exact=1e-9):
     for one, other in zip(together, alone, strict=True):
-        assert (one.reason, one.steps) == (other.reason, other.steps)
+        assert (one.stop_reason, one.steps) == (other.stop_reason, other.steps)
         for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=exact, atol=exact)
         for name in other.history:
@@ -79,7 +79,7 @@ def assert_equal_runs(together, alone, exact=1e-9):
     "settings", [{}, {"batch_size": None}, {"averaging": 0.8}, {"micro_batch": 7}]
 )
 def test_together_equals_one_by_one(objective, settings, rows, model):
-    together = train_together(make_runs(objective, rows, model, **settings), arrangement="stacked")
+    together = train_many(make_runs(objective, rows, model, **settings), arrangement="stacked")
     alone = [trainer.run() for trainer in make_runs(objective, rows, model, **settings)]
     assert_equal_runs(together, alone)
 
@@ -89,7 +89,7 @@ def test_together_equals_one_by_one(objective, settings, rows, model):
     [
         MetaIRM(inner_steps=2),
         MetaIRM(rate="curvature"),
-        MetaIRM(rate="normalised"),
+        MetaIRM(rate="normalized"),
         MetaIRM(rows="separate"),
         MetaIRM(adapts=("last",)),
         MetaIRM(first_order=True),
@@ -97,14 +97,14 @@ def test_together_equals_one_by_one(objective, settings, rows, model):
     ],
 )
 def test_every_kind_of_meta_irm(objective, rows, model):
-    together = train_together(make_runs(objective, rows, model), arrangement="stacked")
+    together = train_many(make_runs(objective, rows, model), arrangement="stacked")
     assert_equal_runs(together, [t.run() for t in make_runs(objective, rows, model)])
 
 
 def test_every_action_at_the_anneal_step(rows, model):
     schedule = PenaltySchedule("step", start=4, before=0.5, at_anneal="reset-optimizer")
     settings = {"schedule": schedule, "optimizer_options": {"weight_decay": 0.01, "eps": 1e-6}}
-    together = train_together(make_runs("vrex", rows, model, **settings), arrangement="stacked")
+    together = train_many(make_runs("vrex", rows, model, **settings), arrangement="stacked")
     assert_equal_runs(together, [t.run() for t in make_runs("vrex", rows, model, **settings)])
 
 
@@ -139,7 +139,7 @@ def test_colored_images_of_unequal_counts_and_weights(objective, n_envs):
     trainers = runs()
     assert len({likeness(t) for t in trainers}) == 1
     assert_equal_runs(
-        train_together(trainers, arrangement="stacked"), [trainer.run() for trainer in runs()]
+        train_many(trainers, arrangement="stacked"), [trainer.run() for trainer in runs()]
     )
 
 
@@ -150,7 +150,7 @@ def test_a_run_that_ends_early_leaves_the_stack(rows, model):
         return trainers
 
     seen = []
-    together = train_together(
+    together = train_many(
         runs(), arrangement="stacked", done=lambda i, run: seen.append((i, run.steps))
     )
     assert seen[0] == (1, 4)
@@ -169,14 +169,14 @@ def test_stopping_by_a_rule(rows, model):
                     "logistic",
                     settings=trainer.settings,
                     seed=trainer.seed,
-                    evaluations=trainer.recorder.evaluations,
+                    evaluations=trainer._recorder.evaluations,
                     stopping=Stopping("lowest-validation-risk", patience=3),
                 )
             )
         return trainers
 
-    together, alone = train_together(runs(), arrangement="stacked"), [t.run() for t in runs()]
-    assert any(run.reason == "stopped" for run in alone)
+    together, alone = train_many(runs(), arrangement="stacked"), [t.run() for t in runs()]
+    assert any(run.stop_reason == "stopped" for run in alone)
     assert_equal_runs(together, alone)
 
 
@@ -190,17 +190,17 @@ def test_a_run_that_diverges_leaves_the_others_alone(objective, rows, model):
         return trainers
 
     with pytest.warns(DivergenceWarning):
-        together = train_together(runs(), arrangement="stacked")
+        together = train_many(runs(), arrangement="stacked")
     with pytest.warns(DivergenceWarning):
         alone = [trainer.run() for trainer in runs()]
-    assert [run.reason for run in together] == ["finished", "finished", "diverged"]
+    assert [run.stop_reason for run in together] == ["finished", "finished", "diverged"]
     assert_equal_runs(together[:2], alone[:2])
     assert together[2].messages == alone[2].messages
 
 
 def test_models_have_memory_of_their_own_afterwards_and_can_go_on(rows, model):
     trainers, alone = (make_runs("erm", rows, model) for _ in range(2))
-    train_together(trainers, arrangement="stacked")
+    train_many(trainers, arrangement="stacked")
     for trainer, other in zip(trainers, alone, strict=True):
         other.run()
         for p in trainer.model.parameters():
@@ -243,7 +243,7 @@ def test_what_cannot_be_stacked_is_trained_in_turn(kind, rows, model):
         return trainers
 
     assert likeness(runs()[0]) is None or not any(fitting(runs()))
-    assert_equal_runs(train_together(runs(), arrangement="stacked"), [t.run() for t in runs()])
+    assert_equal_runs(train_many(runs(), arrangement="stacked"), [t.run() for t in runs()])
 
 
 def test_unlike_runs_are_not_stacked_with_each_other(rows, model):
@@ -259,7 +259,7 @@ def test_the_arrangement_follows_the_size_of_a_step(rows, model):
 
 
 @pytest.mark.parametrize("call", [0, 1, 13])
-def test_an_interrupt_ends_every_run_with_what_it_learnt(call, rows, model, monkeypatch):
+def test_an_interrupt_ends_every_run_with_what_it_learned(call, rows, model, monkeypatch):
     trainers, other = make_runs("erm", rows, model), make_runs("vrex", rows, model)
     plan, calls = Trainer._plan, []
 
@@ -270,15 +270,15 @@ def test_an_interrupt_ends_every_run_with_what_it_learnt(call, rows, model, monk
         return plan(self, step)
 
     monkeypatch.setattr(Trainer, "_plan", interrupted)
-    runs = train_together([*trainers, *other], arrangement="stacked")
-    assert {run.reason for run in runs} == {"interrupted"}
+    runs = train_many([*trainers, *other], arrangement="stacked")
+    assert {run.stop_reason for run in runs} == {"interrupted"}
     assert {run.steps for run in runs[:3]} <= {call // 3, call // 3 + 1}
     assert [run.steps for run in runs[3:]] == [0, 0, 0]
 
 
 def test_a_misspelt_arrangement():
     with pytest.raises(UnknownNameError, match="stacked"):
-        train_together([], arrangement="stackd")
+        train_many([], arrangement="stackd")
 
 
 def made(objective, r, data, net, **options):
@@ -294,7 +294,7 @@ def assert_stacked_as_alone(runs, expected=3):
     assert sum(fitting(trainers)) == expected
     assert len({likeness(trainer) for trainer in trainers} - {None}) == 1
     assert_equal_runs(
-        train_together(trainers, arrangement="stacked"), [trainer.run() for trainer in runs()]
+        train_many(trainers, arrangement="stacked"), [trainer.run() for trainer in runs()]
     )
 
 
@@ -348,12 +348,12 @@ def test_runs_that_were_begun_alone_go_on_in_a_stack(rows, model):
             trainer.run(until=4)
         return trainers
 
-    assert_equal_runs(train_together(runs(), arrangement="stacked"), [t.run() for t in runs()])
+    assert_equal_runs(train_many(runs(), arrangement="stacked"), [t.run() for t in runs()])
 
 
 def test_outputs_beyond_the_memory_budget_are_recomputed(rows, model):
     settings = {"memory_budget": 1, "micro_batch": 8}
-    together = train_together(make_runs("irmv1", rows, model, **settings), arrangement="stacked")
+    together = train_many(make_runs("irmv1", rows, model, **settings), arrangement="stacked")
     assert_equal_runs(together, [t.run() for t in make_runs("irmv1", rows, model)])
 
 
@@ -393,7 +393,7 @@ def test_an_objective_that_branches_on_a_number_is_trained_in_turn(rows, model):
     with pytest.warns(StackingWarning, match=text):
         assert not any(fitting(runs()))
     with pytest.warns(StackingWarning) as caught:
-        together = train_together(runs(), arrangement="stacked")
+        together = train_many(runs(), arrangement="stacked")
     assert [w.category for w in caught].count(StackingWarning) == 1
     assert_equal_runs(together, [t.run() for t in runs()])
 
@@ -407,7 +407,7 @@ def test_rows_whose_weights_sum_to_nothing_are_named(rows, model):
             trainers.append(made("iga", r, data, model(seed=r)))
         return trainers
 
-    for train in (lambda: runs()[0].run(), lambda: train_together(runs(), arrangement="stacked")):
+    for train in (lambda: runs()[0].run(), lambda: train_many(runs(), arrangement="stacked")):
         with pytest.raises(OptionError, match="positive sum of row weights"):
             train()
 
@@ -421,7 +421,7 @@ def test_a_diverged_run_names_its_own_environment(rows, model):
         for p in trainers[1].model.parameters():
             p.fill_(1e300)
     with pytest.warns(DivergenceWarning):
-        runs = train_together(trainers, arrangement="stacked")
+        runs = train_many(trainers, arrangement="stacked")
     assert "'second'" in runs[1].messages[0]
 
 
@@ -433,7 +433,7 @@ def test_a_run_is_handed_over_with_memory_of_its_own(rows, model):
         p = next(run.model.parameters())
         seen.append(p.untyped_storage().nbytes() == p.numel() * p.element_size())
 
-    train_together(trainers, arrangement="stacked", done=done)
+    train_many(trainers, arrangement="stacked", done=done)
     assert seen == [True] * 3
 
 

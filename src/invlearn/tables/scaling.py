@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from invlearn.tables.json_state import State
 from invlearn.tables.kinds import FloatArray
 from invlearn.tables.messages import quoted
-from invlearn.tables.states import State
 
 Features = npt.NDArray[np.float32]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from invlearn.diagnostics.held_out import compare_errors
+from invlearn.diagnostics.left_out import compare_errors
 from invlearn.metrics import METRICS
 from invlearn.results import RESULT_COLUMNS, MethodInfo
 
