@@ -46,6 +46,15 @@ def test_a_number_that_was_given_stays():
         assert plan.resolved([9, 9]).objective == VREx(penalty_weight=7.0)
 
 
+@pytest.mark.parametrize("name", [name for name, o in OBJECTIVES.items() if o.strength])
+@pytest.mark.parametrize("n_envs", [2, 4])
+def test_any_strength_that_was_given_with_the_objective_stays(name, n_envs):
+    objective = OBJECTIVES[name]
+    for strength in objective.strengths(n_envs):
+        own = objective.with_numbers({objective.strength: strength})
+        assert standard_plan(own, NETWORK).resolved([9] * n_envs).objective == own
+
+
 def test_resolving_again_changes_nothing():
     plan = standard_plan("vrex", NETWORK, early_stopping=EarlyStopping()).resolved([9, 9])
     assert plan.auto == frozenset()

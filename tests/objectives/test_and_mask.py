@@ -29,7 +29,7 @@ def combine(objective, *rows):
 
 
 def test_only_coordinates_on_which_all_agree_move():
-    got, terms = combine(ANDMask(), [1.0, 1.0, -2.0, 0.0], [3.0, -1.0, -4.0, 1.0])
+    got, terms = combine(ANDMask(agreement=1.0), [1.0, 1.0, -2.0, 0.0], [3.0, -1.0, -4.0, 1.0])
     assert got == [2.0, 0.0, -3.0, 0.0]
     assert float(terms.total) == 1.5
     assert terms.risks.tolist() == [1.0, 2.0]

@@ -64,6 +64,7 @@ class ANDMask(GradientObjective):
     agreement : float
         τ in [0, 1]: with E environments of which k agree, |mean sign| is (2k − E) / E, so with
         two or three environments a mask knows agreement of all or no mask at all. 0 is ERM.
+        The default is the weakest of `table_strengths`; 1 asks for agreement of all.
     convention : 'mean', 'and-mask-code' or 'domainbed'
         'mean' is the formula above, the paper's. The authors' code and DomainBed divide each
         parameter tensor's gradient by the share of it that is kept. A third code in use
@@ -84,7 +85,7 @@ class ANDMask(GradientObjective):
     {'w': tensor([2., 0.])}
     """
 
-    agreement: float = number(1.0, Range(0.5, 1.0))
+    agreement: float = number(0.5, Range(0.5, 1.0))
     convention: str = "mean"
     title: ClassVar[str] = "AND-mask"
     summary: ClassVar[str] = "Moves a parameter only where all environments' gradients agree."
