@@ -158,7 +158,7 @@ def learnable(objective, net):
     """Whether the model suits; one without layers before its classifier is refused by some."""
     if len(net.layers) > 1 or not objective.shapes_features:
         return True
-    expected = f"whose outputs {objective.title} penalizes, got none: .* Give the network a hidden"
+    expected = f"whose outputs {objective.title} penalizes, got none: .* cannot change. Give the"
     with pytest.raises(OptionError, match=expected):
         Engine(net, get_loss("logistic"), objective)
     return False

@@ -171,7 +171,7 @@ def test_trap_fewer_rows_than_folds_are_refused(sizes, folds, least):
         OptionError,
         match=rf"at least {folds} rows of every environment in each step, got {least}: .*"
         rf"into {folds} parts\. Raise batch_size, or choose the variant without a "
-        r"split: estimator='full'",
+        r"split: estimator='full' \(IRMv1\), convention='mean' \(IB-IRM\), rows='shared'",
     ):
         random_folds(sizes, folds, generator())
 

@@ -38,8 +38,8 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
     standardize : bool
         Bring columns to mean 0 and standard deviation 1 first.
     steps, batch_size, lr, l2
-        Of training, see `invlearn.learning.standard_plan`. A penalty (of IRMv1, V-REx, MM-REx,
-        IGA) sets in after a fifth of the steps; ERM, GroupDRO and meta-IRM have none that waits.
+        Of training, see `invlearn.learning.standard_plan`. A penalty sets in after a fifth of the
+        steps; ERM, GroupDRO, meta-IRM and SAND-mask have none that waits.
     early_stopping : bool or str
         Stop by a selection rule on held-out rows of the training environments; True takes
         'lowest-worst-group'.

@@ -72,8 +72,8 @@ class Objective(ABC):
     reads_features : bool
         Whether `moments` reads the classifier's inputs beside the outputs.
     shapes_features : bool
-        Whether it acts through the features alone, so that without trainable layers before the
-        classifier its penalty would be a constant.
+        Whether it penalises features as such, which without trainable layers before the classifier
+        would be a constant.
     min_environments : int
         How many training environments it needs.
     conventions : tuple of str

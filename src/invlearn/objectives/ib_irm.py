@@ -100,7 +100,7 @@ class IBIRM(MeanObjective):
 
     IRMv1 (D_e is the gradient of the risk in a dummy scale) and the information bottleneck. The
     paper's γ is λ ν: one strength drives both penalties, as the published codes let both set in
-    late.
+    late. A model without a hidden layer, with which it would be IRMv1, is refused.
 
     Parameters
     ----------

@@ -57,8 +57,8 @@ def check_features_learned(model: nn.Module, classifier: str, title: str) -> Non
     if all(id(p) in own for p in model.parameters() if p.requires_grad):
         raise OptionError(
             f"Expected a trainable layer before the classifier, whose outputs {title} penalizes, "
-            "got none: the features are the rows themselves, and training would be the same "
-            "without the penalty. Give the network a hidden layer."
+            "got none: the features are the rows themselves, which training cannot change. Give "
+            "the network a hidden layer."
         )
 
 

@@ -38,7 +38,7 @@ def random_folds(sizes: tuple[int, ...], folds: int, generator: torch.Generator)
         raise OptionError(
             f"Expected at least {folds} rows of every environment in each step, got {min(sizes)}: "
             f"they are split into {folds} parts. Raise batch_size, or choose the variant without a "
-            "split: estimator='full' (IRMv1), rows='shared' (meta-IRM)."
+            "split: estimator='full' (IRMv1), convention='mean' (IB-IRM), rows='shared' (meta-IRM)."
         )
     parts = []
     for size in sizes:
