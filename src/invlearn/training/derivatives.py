@@ -17,7 +17,7 @@ from invlearn.features import Features, as_rows
 from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
 from invlearn.training.means import empty, replayed
-from invlearn.training.risks import Parameters, SummedRisk, Tape, add, leaves_of, zeros
+from invlearn.training.risks import Parameters, SummedRisk, Tape, add, leaves_of, slices, zeros
 from invlearn.training.streaming import graph_bytes
 
 _CHECKED_ROWS = 64
@@ -182,9 +182,7 @@ class Risk(SummedRisk):
     def parts(self) -> Iterator[slice]:
         """The environment's rows, so many at a time."""
         start, stop = self.rows.offsets[self.environment : self.environment + 2]
-        size = self.micro_batch or max(stop - start, 1)
-        for a in range(start, stop, size):
-            yield slice(a, min(a + size, stop))
+        return slices(start, stop, self.micro_batch)
 
     def _outputs(self, part: slice, parameters: Parameters) -> Tensor:
         x: Features = self.rows.x[part]

@@ -17,6 +17,13 @@ Parameters = dict[str, Tensor]
 """Parameters by name, and whatever has their shapes: gradients, directions."""
 
 
+def slices(start: int, stop: int, size: int | None) -> Iterator[slice]:
+    """The rows from one up to another, so many at a time; all at once without a size."""
+    size = size or max(stop - start, 1)
+    for a in range(start, stop, size):
+        yield slice(a, min(a + size, stop))
+
+
 class SummedRisk(ABC):
     """R_e(θ), the weighted mean loss over one environment's rows: its value and derivatives."""
 

@@ -25,7 +25,7 @@ from invlearn.training.batch import Batch, n_means
 from invlearn.training.classifier import with_inputs
 from invlearn.training.derivatives import Risk, trainable
 from invlearn.training.means import empty, replayed, segment_sums
-from invlearn.training.risks import Parameters, SummedRisk
+from invlearn.training.risks import Parameters, SummedRisk, slices
 from invlearn.training.streaming import Outputs, Streamed
 
 
@@ -188,8 +188,7 @@ class Runs(ABC):
     def parts(self, size: int | None, apart: bool) -> Iterator[slice]:
         """All rows, so many at a time, those of different environments in different parts."""
         for a, b in pairwise(self.offsets if apart else (0, self.offsets[-1])):
-            for start in range(a, b, size or max(b - a, 1)):
-                yield slice(start, min(start + (size or b), b))
+            yield from slices(a, b, size)
 
 
 class OneRun(Runs):

@@ -21,7 +21,7 @@ from invlearn.training.batch import Batch, n_means
 from invlearn.training.classifier import with_inputs
 from invlearn.training.derivatives import call, trainable
 from invlearn.training.engine import DEFAULT_MICRO_BATCH
-from invlearn.training.risks import Parameters, SummedRisk, leaves_of
+from invlearn.training.risks import Parameters, SummedRisk, leaves_of, slices
 from invlearn.training.runs import Runs
 from invlearn.training.stacked_rows import StackedRows
 from invlearn.training.streaming import Outputs, Streamed
@@ -130,8 +130,7 @@ class StackedRisk(SummedRisk):
     def parts(self) -> Iterator[slice]:
         """The environment's rows, so many at a time."""
         start, stop = self.rows.offsets[self.environment : self.environment + 2]
-        for a in range(start, stop, self.stack.rows_at_a_time):
-            yield slice(a, min(a + self.stack.rows_at_a_time, stop))
+        return slices(start, stop, self.stack.rows_at_a_time)
 
     def share(self, part: slice, parameters: Parameters) -> Tensor:
         """The part's share of the risks [R]."""

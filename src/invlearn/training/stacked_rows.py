@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -31,8 +32,6 @@ class StackedRows:
     fold : Tensor [R, n] or None
     group : Tensor [R, n] or None
     offsets : tuple of E + 1 int
-    mass : Tensor [R, E]
-        Sums of the weights.
     """
 
     x: Tensor
@@ -43,7 +42,6 @@ class StackedRows:
     fold: Tensor | None
     group: Tensor | None
     offsets: tuple[int, ...]
-    mass: Tensor
 
     @classmethod
     def of(cls, batches: Sequence[Batch]) -> StackedRows:
@@ -78,19 +76,23 @@ class StackedRows:
             if rows.groups is not None:
                 group.append(rows.groups[index_there])
         offsets = (0, *ends[k - 1 :: k].tolist())
-        stacked = torch.stack(weights)
         channel = torch.repeat_interleave(torch.arange(n_envs * k) % k, room)
         return cls(
             torch.stack(x),
             None if as_rows(first.x).channel is None else channel,
             k,
             torch.stack(y),
-            stacked,
+            torch.stack(weights),
             torch.stack(fold) if fold else None,
             torch.stack(group) if group else None,
             offsets,
-            _masses(stacked, offsets),
         )
+
+    @cached_property
+    def mass(self) -> Tensor:
+        """Sums of the weights, [R, E]."""
+        bounds = pairwise(self.offsets)
+        return torch.stack([self.weights[:, a:b].sum(1) for a, b in bounds], 1)
 
     @property
     def index(self) -> Tensor:
@@ -107,22 +109,7 @@ class StackedRows:
 
     def select(self, keep: Tensor) -> StackedRows:
         """The same rows with a weight of 0 for those not kept, [R, n]."""
-        weights = self.weights * keep
-        return StackedRows(
-            self.x,
-            self.channel,
-            self.n_channels,
-            self.y,
-            weights,
-            None,
-            self.group,
-            self.offsets,
-            _masses(weights, self.offsets),
-        )
-
-
-def _masses(weights: Tensor, offsets: Sequence[int]) -> Tensor:
-    return torch.stack([weights[:, a:b].sum(1) for a, b in pairwise(offsets)], 1)
+        return replace(self, weights=self.weights * keep, fold=None)
 
 
 def _cells(batch: Batch, k: int) -> Tensor:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from invlearn.errors import DivergenceError
 from invlearn.objectives.base import Terms
-from invlearn.training.derivatives import trainable
 from invlearn.training.history import Update
 from invlearn.training.risks import Parameters
-from invlearn.training.stack import Stack
+from invlearn.training.stack import Stack, stacked_parameters
 from invlearn.training.stacked_engine import StackedEngine
 from invlearn.training.trainer import Trainer
 
@@ -109,8 +108,7 @@ class StackedTrainers:
         self.averages: Parameters = {}
         averages = [t.average for t in trainers if t.average is not None]
         if averages:
-            parts = [trainable(average.module) for average in averages]
-            self.averages = {n: torch.stack([part[n] for part in parts]) for n in parts[0]}
+            self.averages = stacked_parameters([average.module for average in averages])
             for r, average in enumerate(averages):
                 for name, p in average.module.named_parameters():
                     p.data = self.averages[name][r]
