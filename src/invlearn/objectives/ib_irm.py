@@ -54,9 +54,10 @@ class IBERM(MeanObjective):
         rows 1 to 10 shrinks features to a tenth; DomainBed's default is 100.
     convention : 'mean', 'domainbed' or 'ib-paper'
         'mean' takes the population's variance inside each environment, averaged over features
-        and environments; 'domainbed' the same with n − 1. 'ib-paper' is the authors' code for
-        Colored MNIST: the variance (n − 1) and the risk of the rows of all environments together.
-        Their linear tests take the outputs' variance instead of the features'.
+        and environments; 'domainbed' the same with n − 1, as the authors' code for anti-causal
+        Colored MNIST. 'ib-paper' is their code for the covariate-shift one: the variance (n − 1)
+        and the risk of the rows of all environments together. Their linear tests take the outputs'
+        variance instead of the features'.
 
     References
     ----------
@@ -113,9 +114,9 @@ class IBIRM(MeanObjective):
         'mean' squares the mean dummy gradient and takes the population's variance inside each
         environment. 'domainbed' multiplies the dummy gradients of two disjoint random halves,
         which is unbiased and may be negative, and divides the variance by n − 1. 'ib-paper' is
-        the authors' code for Colored MNIST: the halves, and the variance (n − 1) of the rows of
-        all environments together. Their linear tests weigh the risk by 1 − λ and take the
-        variance of the outputs.
+        the authors' code for covariate-shift Colored MNIST: the halves, and the variance (n − 1)
+        of the rows of all environments together; for the anti-causal one they take the 'mean'
+        with n − 1. Their linear tests weigh the risk by 1 − λ and take the outputs' variance.
 
     References
     ----------
