@@ -72,7 +72,7 @@ class Objective(ABC):
     reads_features : bool
         Whether `moments` reads the classifier's inputs beside the outputs.
     shapes_features : bool
-        Whether it penalises features as such, which without trainable layers before the classifier
+        Whether it penalizes features as such, which without trainable layers before the classifier
         would be a constant.
     min_environments : int
         How many training environments it needs.
