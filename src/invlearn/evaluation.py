@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -27,15 +28,21 @@ class Measurement(NamedTuple):
 
 def forward(model: nn.Module, x: Features, *, rows_at_a_time: int = 5000) -> Tensor:
     """Outputs [m, k] of all rows, without graphs, in evaluation mode (restored after)."""
+    with evaluating(model), torch.no_grad():
+        parts = [model(x[a : a + rows_at_a_time]) for a in range(0, len(x), rows_at_a_time)]
+    return torch.cat(parts)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in evaluation mode; afterwards its modules are in those they had."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
-            parts = [model(x[a : a + rows_at_a_time]) for a in range(0, len(x), rows_at_a_time)]
+        yield
     finally:
         for module, training in modes.items():
             module.training = training
-    return torch.cat(parts)
 
 
 def outputs(network: nn.Module, x: Tensor) -> Tensor:

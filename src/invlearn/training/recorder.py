@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.errors import OptionError
-from invlearn.evaluation import forward, measure
+from invlearn.evaluation import evaluating, forward, measure
 from invlearn.features import Features
 from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
 from invlearn.outputs import Outputs, SplitOutputs
 from invlearn.training.derivatives import Risk, call, trainable
+from invlearn.training.engine import DEFAULT_MICRO_BATCH
 from invlearn.training.means import seeded_generator
-from invlearn.training.risks import Parameters
+from invlearn.training.risks import Parameters, slices
 
 COLUMNS = ["environment", "split", "metric", "value", "step"]
 
@@ -91,18 +92,14 @@ class Recorder:
         if data.split != "validation" or self.pooled is None:
             return forward(model, data.x), None
         rows = torch.cat(data.rows)
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
         try:
-            down = _pooled_descent(model, self.loss, self.pooled)
-            z_all, z_dot = _outputs_along(model, down, data.x)
+            with evaluating(model):
+                down = _pooled_descent(model, self.loss, self.pooled)
+                z_all, z_dot = _outputs_along(model, down, data.x)
         except NotImplementedError:  # Some operation has no forward-mode derivative: no groups.
             return forward(model, data.x), torch.zeros(
                 len(rows), dtype=torch.bool, device=rows.device
             )
-        finally:
-            for module, training in modes.items():
-                module.training = training
         z = z_all[rows].to(torch.float64).requires_grad_()
         value = self.loss.value(z, torch.cat(data.targets)).sum()
         (grad_z,) = torch.autograd.grad(value, z)
@@ -177,24 +174,21 @@ def _pooled_descent(model: nn.Module, loss: Loss, rows: Environments) -> Paramet
     theta = trainable(model)
     down = {name: torch.zeros_like(p) for name, p in theta.items()}
     for e in range(len(rows)):
-        _, gradient = Risk(model, loss, rows, e, micro_batch=2500).gradient(theta)
+        _, gradient = Risk(model, loss, rows, e, micro_batch=DEFAULT_MICRO_BATCH).gradient(theta)
         for name, g in gradient.items():
             down[name] -= g / len(rows)
     return down
 
 
-def _outputs_along(
-    model: nn.Module, direction: Parameters, x: Features, *, rows_at_a_time: int = 5000
-) -> tuple[Tensor, Tensor]:
+def _outputs_along(model: nn.Module, direction: Parameters, x: Features) -> tuple[Tensor, Tensor]:
     """Outputs [m, k] and their derivative along a direction in the parameters."""
     values, tangents = [], []
     theta = trainable(model)
     with torch.no_grad():
-        for a in range(0, len(x), rows_at_a_time):
-            part = x[a : a + rows_at_a_time]
+        for part in slices(0, len(x), 5000):
             with forward_ad.dual_level():
                 dual = {n: with_tangent(p, direction[n]) for n, p in theta.items()}
-                z, z_dot = tangent_of(call(model, dual, part))
+                z, z_dot = tangent_of(call(model, dual, x[part]))
             values.append(z)
             tangents.append(torch.zeros_like(z) if z_dot is None else z_dot)
     return torch.cat(values), torch.cat(tangents)
