@@ -28,11 +28,11 @@ def test_counts_below_one_are_refused(name):
         Settings(**{name: 0})
 
 
-def test_empty_batches_are_refused():
-    with pytest.raises(
-        OptionError, match=r"Expected batch_size of 1 or more, got 0; None takes all rows\."
-    ):
-        Settings(batch_size=0)
+@pytest.mark.parametrize("size", [0, 2.5])
+def test_empty_batches_and_parts_of_a_row_are_refused(size):
+    text = rf"Expected batch_size as a whole number of 1 or more, got {size}; None takes all\."
+    with pytest.raises(OptionError, match=text):
+        Settings(batch_size=size)
 
 
 @pytest.mark.parametrize("lr", [-0.1, 0.0, float("inf"), float("nan")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -100,9 +101,10 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise OptionError(f"Expected {name} of 1 or more, a whole number, got {value!r}.")
-        if self.batch_size is not None and self.batch_size < 1:
+        size = self.batch_size
+        if size is not None and (not isinstance(size, Integral) or size < 1):
             raise OptionError(
-                f"Expected batch_size of 1 or more, got {self.batch_size}; None takes all rows."
+                f"Expected batch_size as a whole number of 1 or more, got {size!r}; None takes all."
             )
         if self.rows not in ("equal", "proportional"):
             raise unknown_name("row scheme", self.rows, ["equal", "proportional"])
