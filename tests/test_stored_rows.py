@@ -98,7 +98,7 @@ def test_neighbors_are_read_at_once(stored, reads):
 
 
 def test_shape_type_and_device_are_told(stored):
-    assert (stored.shape, len(stored), stored.n_features) == ((40, 3), 40, 3)
+    assert (stored.row_shape, len(stored), stored.n_features) == ((3,), 40, 3)
     assert (stored.dtype, stored.device) == (torch.float32, torch.device("cpu"))
     assert width(stored) == 3
 

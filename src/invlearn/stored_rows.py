@@ -204,11 +204,6 @@ class StoredRows:
         return torch.float32
 
     @property
-    def shape(self) -> torch.Size:
-        """(n, d), as a tensor's."""
-        return torch.Size((len(self), self.n_features))
-
-    @property
     def n_features(self) -> int:
         """Numbers of each row."""
         return self.store.n_features
