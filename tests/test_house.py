@@ -15,8 +15,6 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 60
 
 EXCEPTIONS: dict[str, str] = {
     "cli/compare.py compare": "a parameter and its help for each option of the command",
-    "cli/rows.py fit": "a parameter and its help for each option of the command",
-    "cli/benchmarks.py search": "a parameter and its help for each option of the command",
 }
 """Files, or functions in them, that are longer, and why."""
 

@@ -143,16 +143,25 @@ def compare(
         request, benchmark, recipe, methods.values(), rules, runs, {**source, **facts}
     )
     similarity = _similarity(request, trials, methods, results, processes, progress)
-    write_report(results, curves, record, out, statistics, similarity)
+    made = Comparison(results, curves, record, out)
+    _write(store, made, statistics, similarity)
+    store.finish(keep_outputs=request.keep_outputs)
+    return made
+
+
+def _write(
+    store: Store, made: Comparison, statistics: pd.DataFrame, similarity: pd.DataFrame | None
+) -> None:
+    """The report and the tables; the summary comes last."""
+    results, record = made.results, made.record
+    write_report(results, made.curves, record, made.folder, statistics, similarity)
     if similarity is not None:
         store.write("similarity.csv", similarity.to_csv(index=False, float_format="%.8g"))
     store.write("statistics.parquet", statistics.to_parquet(index=False))
-    store.write("curves.parquet", curves.to_parquet(index=False))
+    store.write("curves.parquet", made.curves.to_parquet(index=False))
     store.write("results.csv", results.to_csv(index=False, float_format="%.10g"))
     answer = benchmark_answer(table(results, record, record.main_rule(results)), record)
     store.write("summary.json", to_json(record, answer))
-    store.finish(keep_outputs=request.keep_outputs)
-    return Comparison(results, curves, record, out)
 
 
 def _resolve(request: BenchmarkRequest) -> tuple[Recipe, dict[str, Method], Problem]:

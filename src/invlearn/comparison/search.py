@@ -99,62 +99,42 @@ def search(
     DataFrame
         A row per run.
     """
-    if draws < 1 or trials < 1 or seed < 0 or jobs < 1 or not methods:
-        raise OptionError(
-            f"Expected methods, draws, trials and jobs of 1 or more and a seed of 0 or more, got "
-            f"{list(methods)}, draws={draws}, trials={trials}, jobs={jobs}, seed={seed}."
-        )
-    if score not in SCORES:
-        raise unknown_name("score", score, SCORES)
+    chosen = _searchable(methods, draws, trials, seed, jobs, score)
     source, clock = provenance(command), time.monotonic()
-    chosen = _searchable(methods)
     base, options = get_recipe(dataset, recipe, oracle=False), dict(dataset_options or {})
+    chosen = [
+        replace(method, plan=base.plan(method, steps=steps), keep_outputs=score == "worst-group")
+        for method in chosen
+    ]
     _validation(load_benchmark(dataset, seed=trial_seed(seed, 0), **options)).require(
         2, "The search's rule"
     )
-    plans = {method.name: base.plan(method, steps=steps) for method in chosen}
-    drawn, values = {}, {}
-    for method in chosen:
-        plan = plans[method.name]
-        space = search_space(plan.objective, ranges)
-        for draw, (own, numbers) in enumerate(draw_plans(plan, draws, seed, space)):
-            name, title = f"{method.name}-{draw}", f"{method.title}, draw {draw}"
-            drawn[name] = replace(
-                method, name=name, title=title, plan=own, keep_outputs=score == "worst-group"
-            )
-            values[name] = numbers
-    by_hand = dict(ranges or {})
-    asked = [dataset, list(methods), draws, trials, seed, base.name, options, score, by_hand]
-    described = {name: describe_plan(plan) for name, plan in plans.items()}
-    record = {"search": asked, "plans": described}
+    asked = {
+        "dataset": dataset,
+        "recipe": base.name,
+        "options": options,
+        "score": score,
+        "ranges_by_hand": dict(ranges or {}),
+        "reads": "training and validation rows of the training environments",
+        "draws": draws,
+        "trials": trials,
+        "seed": seed,
+        "settings_before_drawing": {m.name: describe_plan(m.planned) for m in chosen},
+    }
+    drawn, values = _drawn(chosen, draws, seed, ranges)
     store = Store.check(out, resume=resume)
-    store.begin(record)
+    store.begin(asked)
+    problems = Trials(dataset, tuple(sorted(options.items())), base.name, seed)
     runs, _ = run(
-        Work(
-            SearchTrials(
-                Trials(dataset, tuple(sorted(options.items())), base.name, seed), score, values
-            ),
-            drawn,
-            store,
-        ),
+        Work(SearchTrials(problems, score, values), drawn, store),
         [Task(name, str(trial)) for name in drawn for trial in range(trials)],
         processes=jobs,
         progress=progress,
     )
     table = pd.DataFrame([kept.facts for kept in runs.values()])
     table = table.sort_values(["method", "draw", "trial"]).reset_index(drop=True)
-    summary = {
-        "dataset": dataset,
-        "recipe": base.name,
-        "options": options,
-        "score": score,
-        "ranges_by_hand": by_hand,
-        "reads": "training and validation rows of the training environments",
-        "draws": draws,
-        "trials": trials,
-        "seed": seed,
-        "settings_before_drawing": described,
-        "best": {name: best(table, name, score) for name in plans},
+    summary = asked | {
+        "best": {method.name: best(table, method.name, score) for method in chosen},
         "provenance": source | {"seconds": round(time.monotonic() - clock, 1), "jobs": jobs},
     }
     store.write("search.csv", table.to_csv(index=False, float_format="%.8g"))
@@ -163,7 +143,34 @@ def search(
     return table
 
 
-def _searchable(names: Sequence[str]) -> list[Network]:
+def _drawn(
+    methods: Sequence[Network],
+    draws: int,
+    seed: int,
+    ranges: Mapping[str, tuple[float, float]] | None,
+) -> tuple[dict[str, Network], dict[str, dict[str, float]]]:
+    """Each draw of each method as a method of its own, and what was drawn, by its name."""
+    drawn, values = {}, {}
+    for method in methods:
+        space = search_space(method.planned.objective, ranges)
+        for draw, (plan, numbers) in enumerate(draw_plans(method.planned, draws, seed, space)):
+            name, title = f"{method.name}-{draw}", f"{method.title}, draw {draw}"
+            drawn[name] = replace(method, name=name, title=title, plan=plan)
+            values[name] = numbers
+    return drawn, values
+
+
+def _searchable(
+    names: Sequence[str], draws: int, trials: int, seed: int, jobs: int, score: str
+) -> list[Network]:
+    """The methods by name, once what is asked of them was looked at."""
+    if draws < 1 or trials < 1 or seed < 0 or jobs < 1 or not names:
+        raise OptionError(
+            f"Expected methods, draws, trials and jobs of 1 or more and a seed of 0 or more, got "
+            f"{list(names)}, draws={draws}, trials={trials}, jobs={jobs}, seed={seed}."
+        )
+    if score not in SCORES:
+        raise unknown_name("score", score, SCORES)
     methods = [get_network(name) for name in dict.fromkeys(names)]
     for method in methods:
         if method.kind == "reference":
