@@ -63,6 +63,7 @@ def train_many(
 
     Examples
     --------
+    >>> import torch
     >>> from invlearn.environments import Environments
     >>> from invlearn.models import MLP
     >>> from invlearn.training import Settings
