@@ -16,7 +16,7 @@ from invlearn.training import PenaltySchedule, Settings
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
-    """A recipe's plan as plain data, for the summary."""
+    """A recipe's plan as plain data, for the summary; options that were left open are left out."""
     settings, schedule = asdict(plan.settings), plan.settings.schedule
     for name in ("lr_factor", "schedule", "micro_batch", "memory_budget"):
         settings.pop(name)
@@ -29,11 +29,12 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         )
     if settings["precision"] == "float32":
         settings.pop("precision")
-    return {
+    described = {
         **{f.name: getattr(objective, f.name) for f in fields(objective)},
         "hidden": list(cast(Layers, plan.network).hidden),
-        **{name: value for name, value in settings.items() if value not in (None, {})},
+        **settings,
     }
+    return {name: value for name, value in described.items() if value not in (None, {}, "")}
 
 
 @dataclass(frozen=True)
