@@ -74,6 +74,7 @@ def test_a_new_metric_is_one_entry(monkeypatch):
     absolute = Metric(
         "MAE",
         "mean absolute error",
+        "the mean size of an error; lower is better",
         of_rows=lambda loss, z, y: (z - y.reshape(z.shape)).abs().mean(1),
         of_mean=lambda mean: mean,
         kinds=("numbers",),

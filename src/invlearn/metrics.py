@@ -23,6 +23,8 @@ class Metric:
         As tables have it.
     title : str
         As sentences have it.
+    meaning : str
+        What it says, to a reader from outside the field: "... is" and this.
     of_rows : callable
         ``(loss, z, y) -> [n] or [n, d]``, what the mean is over, from outputs z [n, k].
     of_mean : callable
@@ -43,6 +45,7 @@ class Metric:
 
     name: str
     title: str
+    meaning: str
     of_rows: Callable[[Loss, Tensor, Tensor], Tensor]
     of_mean: Callable[[Any], Any]
     kinds: tuple[str, ...] = EVERY_KIND
@@ -51,6 +54,18 @@ class Metric:
     percent: bool = False
     by_class: bool = False
     tracked: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The name with its unit, and which way is better where that is not up.
+
+        Examples
+        --------
+        >>> METRICS["accuracy"].heading, METRICS["RMSE"].heading
+        ('accuracy in %', 'RMSE, lower is better')
+        """
+        named = f"{self.name} in %" if self.percent else self.name
+        return named if self.higher_is_better else f"{named}, lower is better"
 
     def show(self, value: float) -> str:
         """The value as text: shares in percent, others in their unit.
@@ -66,10 +81,11 @@ class Metric:
         return f"{value:,.0f}" if whole else f"{value:.3g}"
 
 
-def _accuracy(name: str, **options: bool) -> Metric:
+def _accuracy(name: str, meaning: str, **options: bool) -> Metric:
     return Metric(
         name,
         name,
+        meaning,
         of_rows=lambda loss, z, y: loss.errors(z, y),
         of_mean=lambda mean: 1 - mean,
         kinds=("classes",),
@@ -86,6 +102,7 @@ METRICS = {
         Metric(
             "risk",
             "risk",
+            "the mean loss; lower is better",
             of_rows=lambda loss, z, y: loss.value(z, y),
             of_mean=lambda mean: mean,
             tracked=True,
@@ -93,15 +110,23 @@ METRICS = {
         Metric(
             "dummy_gradient_norm",
             "norm of the mean dummy gradient",
+            "how much rescaling the output would change the risk; at 0 the scale is right",
             of_rows=lambda loss, z, y: loss.dummy_gradient(z, y),
             of_mean=lambda mean: (mean * mean).sum(-1) ** 0.5,
             tracked=True,
         ),
-        _accuracy("accuracy", tracked=True),
-        _accuracy("balanced accuracy", by_class=True),
+        _accuracy("accuracy", "the share of rows whose class was predicted right", tracked=True),
+        _accuracy(
+            "balanced accuracy",
+            "the share predicted right of each class, averaged over the classes, so that a rare "
+            "class counts as much as a frequent one",
+            by_class=True,
+        ),
         Metric(
             "RMSE",
             "root mean squared error",
+            "the root of the mean squared error: the typical size of an error, in the unit of the "
+            "target; lower is better",
             of_rows=lambda loss, z, y: loss.errors(z, y),
             # Of resampled squares a mean may come out as minus a rounding error.
             of_mean=lambda mean: mean.clip(0) ** 0.5,

@@ -40,7 +40,7 @@ def test_accuracy_by_environment(experiment):
     np.testing.assert_allclose(lines[0].get_ydata().astype(float), expected)
     assert np.abs(lines[0].get_xdata() - np.arange(1, 10) / 10).max() < 0.02
     assert "how often color disagrees" in ax.get_xlabel()
-    assert ax.get_ylabel() == "accuracy (%)"
+    assert ax.get_ylabel() == "accuracy in %"
     assert {"trained on", "target", "guessing"} <= set(legend(figure))
     assert "ERM, grayscale (reference, not a competitor)" in legend(figure)
     assert "Risks agree" in titles(figure)

@@ -1,5 +1,7 @@
 """The answer: helped, did not, at what price."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,28 @@ def test_an_error_is_better_when_lower():
     assert found.recommended == "vrex"
     assert "RMSE of the usual methods" in found.sentences[0]
     assert "is better too: +0.391 [" in " ".join(found.sentences)
+
+
+@pytest.mark.parametrize("percent", [True, False])
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_new_metric_is_shown_by_what_its_entry_says(percent, higher, monkeypatch):
+    """A unit comes from its being a share, what is better from its direction."""
+    sign = -1.0 if higher else 1.0
+    made = replace(
+        METRICS["accuracy"],
+        name="score",
+        meaning="made up",
+        of_mean=lambda mean: higher + sign * mean,
+        higher_is_better=higher,
+        percent=percent,
+    )
+    monkeypatch.setitem(METRICS, "score", made)
+    easy = (0.1, 0.1, 0.2, 0.3)
+    rates = {"b": (0.6, 0.5, 0.2, 0.49)} | dict.fromkeys("acde", easy)
+    found = answer(rates, n=4000, metric="score")
+    assert (found.outcome, found.recommended) == ("helps", "vrex")
+    text = " ".join(found.sentences)
+    value = 0.4 if higher else 0.6
+    assert f"Linear {made.show(value)} [" in text
+    assert ("+30.0 points [" in text) == percent
+    assert ("+0.3 [" in text) != percent

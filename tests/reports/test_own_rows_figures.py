@@ -98,7 +98,7 @@ def test_worst_against_mean(metric):
     assert_apart(boxes)
     inside = figure.get_window_extent()
     assert all(box.x1 <= inside.x1 and box.y0 >= 0 and box.y1 <= inside.y1 for box in boxes)
-    better = "accuracy (%)" if metric == "accuracy" else "RMSE (lower is better)"
+    better = "accuracy in %" if metric == "accuracy" else "RMSE, lower is better"
     assert ax.get_xlabel() == f"mean over environments: {better}"
 
 

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from invlearn.errors import OptionError, UnknownNameError
+from invlearn.metrics import METRICS
 from invlearn.reports import aggregate, console, wide, write_report
 from invlearn.reports.benchmark import Unsatisfied, Warned
 from invlearn.reports.drawing import numeric_axis
@@ -67,7 +68,7 @@ def test_wide():
     ],
 )
 def test_text(stat, metric, expected):
-    assert text(stat, metric) == expected
+    assert text(stat, METRICS[metric]) == expected
 
 
 def test_training_column_is_the_mean_over_environments_first(experiment):
@@ -190,8 +191,10 @@ def test_numeric_axis(names, expected):
 
 
 def test_chance(experiment):
-    assert experiment.record.dataset.chance == 0.5
+    accuracy = METRICS["accuracy"]
+    assert experiment.record.dataset.chance(accuracy) == 0.5
+    assert experiment.record.dataset.chance(METRICS["risk"]) is None
     experiment.change_dataset(loss="softmax", description={"classes": 4})
-    assert experiment.record.dataset.chance == 0.25
+    assert experiment.record.dataset.chance(accuracy) == 0.25
     experiment.change_dataset(description={})
-    assert experiment.record.dataset.chance is None
+    assert experiment.record.dataset.chance(accuracy) is None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from invlearn.metrics import Metric
 from invlearn.reports.benchmark import BenchmarkRecord
 from invlearn.reports.notes import Gathered, notes, unsatisfied
 from invlearn.reports.record import Answer
@@ -16,12 +17,12 @@ from invlearn.reports.tables import Row, Stat, Table, text
 class _Yardstick:
     """How two means are compared: beyond a hundredth, and beyond twice the standard error."""
 
-    accuracy: bool
+    metric: Metric
     chance: float | None
 
     def better(self, a: Stat, b: Stat) -> bool:
-        gain = a.mean - b.mean if self.accuracy else b.mean - a.mean
-        least = 0.01 if self.accuracy else 0.01 * abs(b.mean)
+        gain = a.mean - b.mean if self.metric.higher_is_better else b.mean - a.mean
+        least = 0.01 if self.metric.percent else 0.01 * abs(b.mean)
         return gain > max(least, 2 * math.hypot(_error(a), _error(b)))
 
     def above_chance(self, a: Stat) -> bool:
@@ -31,7 +32,7 @@ class _Yardstick:
         return f"{row.method.title} {self.number(stat)}"
 
     def number(self, stat: Stat) -> str:
-        words = text(stat, "accuracy") + " %" if self.accuracy else text(stat, "risk")
+        words = text(stat, self.metric) + " %" * self.metric.percent
         return words.replace(" ", "\N{NO-BREAK SPACE}")
 
 
@@ -52,8 +53,7 @@ def benchmark_answer(table: Table, record: BenchmarkRecord) -> Answer:
     -------
     Answer
     """
-    accuracy = table.metric == "accuracy"
-    yard = _Yardstick(accuracy, record.dataset.chance if accuracy else None)
+    yard = _Yardstick(table.metric, record.dataset.chance(table.metric))
     rivals = [r for r in table.rows if r.method.kind != "reference" and r.method.name != "erm"]
     erm = next((r for r in table.rows if r.method.name == "erm" and r.target.count), None)
     finished = [r for r in rivals if r.target.count]
@@ -85,10 +85,9 @@ def _compared(
         if r.method.kind == "reference" and r.target.count and yard.better(r.target, erm.target)
         and yard.above_chance(r.target)
     ]  # fmt: skip
-    what = "accuracy" if yard.accuracy else "risk"
     sentences = [
-        f"ERM, which ignores the environments, has {what} {yard.number(erm.train)} in training "
-        f"and {yard.number(erm.target)} in {target}"
+        f"ERM, which ignores the environments, has {yard.metric.name} {yard.number(erm.train)} in "
+        f"training and {yard.number(erm.target)} in {target}"
         + ("" if yard.above_chance(erm.target) else f", no better than guessing{_guess(yard)}")
         + "."
     ]
@@ -158,11 +157,11 @@ def _price(yard: _Yardstick, row: Row, erm: Row) -> str:
     change = row.train.mean - erm.train.mean
     if abs(change) < 5e-4:
         return f"{row.method.title} is the same"
-    if yard.accuracy:
+    if yard.metric.percent:
         word = "lost" if change < 0 else "gained"
         return f"{row.method.title} {word} {100 * abs(change):.1f} points"
     word = "higher" if change > 0 else "lower"
-    return f"{row.method.title}'s risk is {word} by {abs(change):.2g}"
+    return f"{row.method.title}'s {yard.metric.name} is {word} by {abs(change):.2g}"
 
 
 def _error(stat: Stat) -> float:

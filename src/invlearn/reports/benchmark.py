@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from invlearn.errors import unknown_name
+from invlearn.metrics import Metric
 from invlearn.reports.record import Record
 from invlearn.results import ORACLE_SUFFIX
 from invlearn.selection import Note
@@ -68,9 +69,10 @@ class DatasetInfo:
         kept = {*self.training_environments, self.target}
         return names if len(names) <= 4 else [name for name in names if name in kept]
 
-    @property
-    def chance(self) -> float | None:
-        """A guess's accuracy among equally likely classes, None where their number is unknown."""
+    def chance(self, metric: Metric) -> float | None:
+        """A guess's accuracy among equally likely classes; None of what else, or is unknown."""
+        if metric.name != "accuracy":
+            return None
         if self.loss == "logistic":
             return 0.5
         classes = self.description.get("classes")

@@ -41,8 +41,8 @@ def training_curves(
     training = list(record.dataset.training_environments)
     methods = record.ordered
     figure, panels = small_axes(methods)
-    mine = curves[curves["metric"] == metric]
-    if metric == "accuracy":
+    mine = curves[curves["metric"] == metric.name]
+    if metric.percent:
         mine = mine.assign(value=100 * mine["value"])
     for ax, method in zip(panels, methods, strict=True):
         runs = mine[mine["method"] == method.name]
@@ -62,10 +62,10 @@ def training_curves(
         if rule.oracle
         else "the test curves were not used for choosing"
     )
-    first = f"{metric.capitalize()} while training; {used}"
+    first = f"{metric.name.capitalize()} while training; {used}"
     title = heading(first, f"selection rule: {rule.heading}", width=figure.get_figwidth())
     figure.suptitle(title, fontsize=11)
-    figure.supylabel("accuracy (%)" if metric == "accuracy" else "risk", fontsize=10)
+    figure.supylabel(metric.heading, fontsize=10)
     shared_legend(figure, panels)
     return figure
 

@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from invlearn.metrics import Metric
 from invlearn.reports.tables import REFERENCE_BADGE
 from invlearn.results import MethodInfo
 
@@ -93,10 +94,10 @@ def meaning(key: str) -> str:
     return f" ({plain(MEANING.get(key, key))})" if key else ""
 
 
-def value_axis(ax: Axes, metric: str) -> None:
-    """Label the vertical axis; accuracies get the whole range so that no gap is inflated."""
-    ax.set_ylabel("accuracy (%)" if metric == "accuracy" else "risk")
-    if metric == "accuracy":
+def value_axis(ax: Axes, metric: Metric) -> None:
+    """Label the vertical axis; shares get the whole range so that no gap is inflated."""
+    ax.set_ylabel(metric.heading)
+    if metric.percent:
         ax.set_ylim(0, 100)
     ax.grid(axis="y", alpha=0.25)
 

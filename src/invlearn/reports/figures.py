@@ -50,14 +50,14 @@ def accuracy_by_environment(
     target = where[names.index(record.dataset.target)]
     ax.axvspan(target - 0.3 * gap, target + 0.3 * gap, fill=False, hatch="///", label="target",
                edgecolor="#cccccc", linewidth=0, zorder=0)  # fmt: skip
-    chance = record.dataset.chance if metric == "accuracy" else None
+    chance = record.dataset.chance(metric)
     if chance is not None:
         ax.axhline(100 * chance, color="#888888", linewidth=1, dashes=(1, 2), label="guessing")
     table = aggregate(results)
-    table = table[(table["selection"] == selection) & (table["metric"] == metric)]
+    table = table[(table["selection"] == selection) & (table["metric"] == metric.name)]
     table = table[table["split"] == "test"]
     methods = record.ordered
-    scale = 100.0 if metric == "accuracy" else 1.0
+    scale = 100.0 if metric.percent else 1.0
     for i, method in enumerate(methods):
         mine = table[table["method"] == method.name].set_index("environment").reindex(names)
         shift = 0.3 * gap * (i - (len(methods) - 1) / 2) / max(len(methods), 1)
@@ -69,7 +69,7 @@ def accuracy_by_environment(
     key = axis[0] if axis else ""
     ax.set_xlabel("test environment" + meaning(key))
     value_axis(ax, metric)
-    first = f"{metric.capitalize()} in every test environment"
+    first = f"{metric.name.capitalize()} in every test environment"
     title = heading(first, f"selection rule: {rule.heading}", width=WIDTH)
     ax.set_title(title, fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)

@@ -65,8 +65,8 @@ def render(
         statistic=describe(statistics, record, results)
         if statistics is not None and "selection_statistic" in figures
         else None,
-        accuracy=shown[0].metric == "accuracy",
-        chance=dataset.chance,
+        metric=shown[0].metric,
+        chance=dataset.chance(shown[0].metric),
         numeric_key=(numeric_axis(dataset.everywhere) or ("", []))[0],
         warnings=_grouped(record),
         oracle_badge=ORACLE_BADGE,
@@ -90,7 +90,7 @@ def _everywhere(
     names = record.dataset.everywhere
     if len(names) == len(main.environments):
         return None
-    cells = tables.wide(results, selection=main.rule.name, split="test", metric=main.metric)
+    cells = tables.wide(results, selection=main.rule.name, split="test", metric=main.metric.name)
     methods = record.ordered
     cells = cells.reindex(index=[method.name for method in methods], columns=names)
     return {

@@ -42,7 +42,7 @@ def own_rows_answer(record: OwnRowsRecord) -> Answer:
             "Expected one of the usual methods to end in finite numbers, none did. Look for "
             "columns with extreme values."
         )
-    unit = 1.0 if found.metric.higher_is_better else min(each.worst.value for each in usual)
+    unit = 1.0 if found.metric.percent else abs(found.best(usual, "worst").worst.value)
     gains = {each.method: _gain(each.worst_gain) for each in family}
     better = [c for c in family
               if gains[c.method].low > 0 and gains[c.method].value > MATTERS * unit]  # fmt: skip
@@ -178,9 +178,7 @@ class _Finished:
         return f"{show(estimate.value)} [{show(estimate.low)} to {show(estimate.high)}]"
 
     def signed(self, gain: Estimate) -> str:
-        unit = " points" if self.metric.higher_is_better else ""
-        factor = 100 if self.metric.higher_is_better else 1
-        number = "+.1f" if self.metric.higher_is_better else "+.3g"
+        factor, number, unit = (100, "+.1f", " points") if self.metric.percent else (1, "+.3g", "")
         low, value, high = (f"{factor * x:{number}}" for x in (gain.low, gain.value, gain.high))
         return f"{value}{unit} [{low} to {high}]".replace("-", "\N{MINUS SIGN}")
 

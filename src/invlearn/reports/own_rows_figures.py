@@ -123,7 +123,7 @@ def by_environment(found: Found) -> Figure:
     ax.grid(axis="x", alpha=0.3)
     # In a tall figure the lower axis is a page away from the upper environments.
     ax.tick_params(axis="x", top=count > 8, labeltop=count > 8)
-    ax.set_xlabel(_axis_name(found))
+    ax.set_xlabel(found.metric.heading)
     every = [found.cell(e, method.name) for e in found.environments for method in methods]
     title = "Each left-out environment, with 95 % intervals"
     if count == 1:
@@ -159,8 +159,8 @@ def worst_against_mean(found: Found) -> Figure:
               for worst, mean in zip(worsts, means, strict=True)]  # fmt: skip
     _label_points(ax, methods, points, height=figure.get_figheight() - 1.2)
     ax.grid(alpha=0.25)
-    ax.set_xlabel(f"mean over environments: {_axis_name(found)}")
-    ax.set_ylabel(f"where each does worst: {_axis_name(found)}")
+    ax.set_xlabel(f"mean over environments: {found.metric.heading}")
+    ax.set_ylabel(f"where each does worst: {found.metric.heading}")
     return figure
 
 
@@ -227,21 +227,15 @@ def _label(method: MethodInfo) -> str:
 
 
 def _scaled(found: Found, estimate: Estimate) -> Estimate:
-    factor = 100 if found.metric.higher_is_better else 1
+    factor = 100 if found.metric.percent else 1
     return Estimate(*(factor * number for number in estimate))
-
-
-def _axis_name(found: Found) -> str:
-    if found.metric.higher_is_better:
-        return f"{found.metric.name} (%)"
-    return f"{found.metric.name} (lower is better)"
 
 
 def _limits(found: Found, estimates: Sequence[Estimate]) -> tuple[float, float]:
     """Span all intervals with a margin, and enough that no small difference looks large."""
     numbers = [_scaled(found, estimate) for estimate in estimates if has_number(estimate)]
     low, high = float(np.min(numbers or 0.0)), float(np.max(numbers or 1.0))
-    most = 100.0 if found.metric.higher_is_better else max(high, 1e-12)
+    most = 100.0 if found.metric.percent else max(high, 1e-12)
     wider = max(LEAST_SPAN * most - (high - low), 0.0) / 2 + 0.04 * (high - low)
     low, high = max(low - wider, -0.02 * most), high + wider
-    return low, min(high, 102.0) if found.metric.higher_is_better else high
+    return low, min(high, 102.0) if found.metric.percent else high

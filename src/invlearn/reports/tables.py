@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from invlearn.metrics import METRICS, Metric
 from invlearn.reports.benchmark import BenchmarkRecord, Rule
 from invlearn.reports.notes import notes, numbered, unsatisfied
 from invlearn.results import MethodInfo
@@ -45,7 +46,7 @@ class Table:
     """One selection rule's table."""
 
     rule: Rule
-    metric: str
+    metric: Metric
     environments: tuple[str, ...]
     rows: tuple[Row, ...]
     trials: int
@@ -97,7 +98,7 @@ def wide(results: pd.DataFrame, *, selection: str, split: str, metric: str) -> p
     wanted = ("method", "environment", "mean", "std", "count")
     columns = [chosen[name].tolist() for name in wanted]
     cells = {
-        (method, environment): text(Stat(mean, std, count), metric)
+        (method, environment): text(Stat(mean, std, count), METRICS[metric])
         for method, environment, mean, std, count in zip(*columns, strict=True)
     }
     methods = list(dict.fromkeys(chosen["method"]))
@@ -110,33 +111,33 @@ def wide(results: pd.DataFrame, *, selection: str, split: str, metric: str) -> p
     )
 
 
-def shown_metric(results: pd.DataFrame) -> str:
-    """Choose 'accuracy' where there is any, else 'risk' (regression)."""
+def shown_metric(results: pd.DataFrame) -> Metric:
+    """Choose the accuracy where there is any, else the risk (regression)."""
     accuracy = results.loc[results["metric"] == "accuracy", "value"]
-    return "accuracy" if accuracy.notna().any() else "risk"
+    return METRICS["accuracy" if accuracy.notna().any() else "risk"]
 
 
-def text(stat: Stat, metric: str) -> str:
+def text(stat: Stat, metric: Metric) -> str:
     """Write a mean with its spread; one trial has no spread, so it says 'n=1'.
 
     Examples
     --------
-    >>> text(Stat(0.669, 0.025, 3), "accuracy"), text(Stat(0.669, 0.0, 1), "accuracy")
+    >>> accuracy = METRICS["accuracy"]
+    >>> text(Stat(0.669, 0.025, 3), accuracy), text(Stat(0.669, 0.0, 1), accuracy)
     ('66.9 ± 2.5', '66.9 (n=1)')
     """
     if stat.count == 0 or math.isnan(stat.mean):
         return MISSING
-    percent = metric == "accuracy"
-    mean = f"{100 * stat.mean:.1f}" if percent else _digits(stat.mean)
+    mean = f"{100 * stat.mean:.1f}" if metric.percent else _digits(stat.mean)
     if stat.count == 1:
         return f"{mean} (n=1)"
-    return f"{mean} ± {100 * stat.std:.1f}" if percent else f"{mean} ± {stat.std:.2g}"
+    return f"{mean} ± {100 * stat.std:.1f}" if metric.percent else f"{mean} ± {stat.std:.2g}"
 
 
 def table(results: pd.DataFrame, record: BenchmarkRecord, rule: Rule) -> Table:
     """Make one rule's table: every method of the record, references last."""
     metric = shown_metric(results)
-    mine = results[(results["selection"] == rule.name) & (results["metric"] == metric)]
+    mine = results[(results["selection"] == rule.name) & (results["metric"] == metric.name)]
     dataset = record.dataset
     training, shown = list(dataset.training_environments), dataset.shown
     rows = []
@@ -171,10 +172,9 @@ def console(results: pd.DataFrame, record: BenchmarkRecord, console: Console) ->
     """Print one table per selection rule, the headline first."""
     for rule in record.shown_rules(results):
         one = table(results, record, rule)
-        unit = "accuracy in %" if one.metric == "accuracy" else "risk, lower is better"
         shown = RichTable(
             box=box.SIMPLE_HEAD,
-            title=Text(f"{rule.heading}\n{unit}", style="bold"),
+            title=Text(f"{rule.heading}\n{one.metric.heading}", style="bold"),
             title_justify="left",
         )
         shown.add_column("method", min_width=10)
