@@ -144,7 +144,7 @@ def make_content(found: LeftOut | None = None) -> Content:
         environment="hospital",
         task="classification" if found.metric.higher_is_better else "regression",
         classes=("healthy", "ill") if found.metric.higher_is_better else (),
-        environments=dict(zip(found.environments, found.rows, strict=True)),
+        environments=dict(zip(found.environments, found.fewest, strict=True)),
         folds=tuple((name,) for name in found.environments),
         findings=(
             Finding("diversity", "The environments differ", "They do.", "Nothing to do.", "good",

@@ -27,8 +27,6 @@ class LeftOut:
     metric : Metric
     contenders : tuple of MethodInfo, M of them
     environments : tuple of str, E of them
-    rows : tuple of int
-        Rows of each environment.
     fewest : tuple of int
         Of each environment, how many rows one that is right or wrong counts as one of: all of
         them, or for balanced accuracy those of its rarest class times the classes.
@@ -40,7 +38,6 @@ class LeftOut:
     metric: Metric
     contenders: tuple[MethodInfo, ...]
     environments: tuple[str, ...]
-    rows: tuple[int, ...]
     fewest: tuple[int, ...]
     values: Floats
     draws: Floats
@@ -162,25 +159,25 @@ class LeftOut:
         better = self._goodness(self.values[:, m] - self.values[:, other]).mean()
         draws = self._goodness(self.draws[:, :, m] - self.draws[:, :, other]).mean(1)
         margin = normal_bound(tests) * max(
-            float(draws.std()), max(map(self._one_row, range(len(self.rows)))) / len(self.rows)
+            float(draws.std()), self._one_row(int(np.argmin(self.fewest))) / len(self.fewest)
         )
         return Estimate(float(better), float(better - margin), float(better + margin))
 
     def _worst_gain(self, m: int, other: int, tests: int) -> Estimate:
         good, drawn = self._goodness(self.values), self._goodness(self.draws)
-        bound = normal_bound(tests * len(self.rows))
+        count = len(self.environments)
+        bound = normal_bound(tests * count)
         mine, theirs = int(good[:, m].argmin()), int(good[:, other].argmin())
         ends = []
         for e, f, sign in (
-            *((e, theirs, -1.0) for e in range(len(self.rows))),
-            *((mine, f, 1.0) for f in range(len(self.rows))),
+            *((e, theirs, -1.0) for e in range(count)),
+            *((mine, f, 1.0) for f in range(count)),
         ):
             spread = (drawn[:, e, m] - drawn[:, f, other]).std()
             margin = bound * max(float(spread), self._one_row(e), self._one_row(f))
             ends.append(float(good[e, m] - good[f, other] + sign * margin))
-        half = len(self.rows)
         value = float(good[mine, m] - good[theirs, other])
-        return Estimate(value, min(ends[:half]), max(ends[half:]))
+        return Estimate(value, min(ends[:count]), max(ends[count:]))
 
     def _one_row(self, e: int) -> float:
         """The least that is not known: whether one more row would have been right."""
@@ -237,7 +234,6 @@ def compare_errors(
         metric,
         tuple(contenders),
         tuple(errors),
-        tuple(len(rows) for rows in errors.values()),
         tuple(fewest),
         metric.of_mean(np.stack(means)),
         metric.of_mean(clipped),
