@@ -92,9 +92,12 @@ def test_meta_irm_strength_follows_the_number_of_pairs():
 @pytest.mark.parametrize("make", [InvariantClassifier, InvariantRegressor])
 def test_every_objective_by_name_and_as_an_object(make, name, rows):
     X, y, hospital = rows
+    own = OBJECTIVES[name]
+    if own.strength:  # By name the weakest for so many environments, which follows from the rows.
+        own = own.with_numbers({own.strength: own.strengths(3)[0]})
     outputs = [
         make(objective, steps=10, random_state=0).fit(X, y, environments=hospital)._outputs(X)
-        for objective in (name, OBJECTIVES[name])
+        for objective in (name, own)
     ]
     np.testing.assert_array_equal(*outputs)
     assert np.isfinite(outputs[0]).all()

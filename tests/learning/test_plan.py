@@ -50,7 +50,7 @@ def test_a_number_that_was_given_stays():
 @pytest.mark.parametrize("n_envs", [2, 4])
 def test_any_strength_that_was_given_with_the_objective_stays(name, n_envs):
     objective = OBJECTIVES[name]
-    for strength in objective.strengths(n_envs):
+    for strength in (objective.numbers[objective.strength], *objective.strengths(n_envs)):
         own = objective.with_numbers({objective.strength: strength})
         assert standard_plan(own, NETWORK).resolved([9] * n_envs).objective == own
 

@@ -202,8 +202,8 @@ def standard_plan(
         See `Plan`.
     strength : float, 'auto' or None
         How much invariance counts: the objective's `strength`, V-REx's ``penalty_weight`` or
-        meta-IRM's ``std_weight``. None takes the weakest of ``objective.strengths``, unless the
-        objective comes with a number of its own; 'auto' chooses it from the data.
+        meta-IRM's ``std_weight``. None takes the weakest of ``objective.strengths`` for an
+        objective's name, and leaves an objective its own; 'auto' chooses it from the data.
     numbers : mapping
         Any of the objective's hyperparameters by name; wins over `strength`.
     steps, batch_size, lr, l2
@@ -239,9 +239,8 @@ def standard_plan(
             f"Expected no penalty weight for {found.title}, which has no penalty, got {strength}. "
             "Leave it out."
         )
-    own = bool(name) and found.numbers[name] != found.static().numbers[name]
     auto = {"warm_up"} | ({"batch_size"} if batch_size == "auto" else set())
-    if strength is None and not own and name not in given:
+    if strength is None and isinstance(objective, str) and name not in given:
         auto.add("strength")
     if isinstance(strength, int | float):
         given = {name: float(strength)} | given

@@ -56,7 +56,7 @@ class FitRequest:
             ]
         rule = self.early_stopping if isinstance(self.early_stopping, str) else "auto"
         plan = standard_plan(
-            objective,
+            self.objective,
             network,
             strength=strength,
             steps=self.steps,
