@@ -15,6 +15,7 @@ from invlearn.reports.record import Answer
 from invlearn.results import RESULT_COLUMNS
 from invlearn.rows.compare import compare_rows
 from invlearn.rows.example import hospitals
+from invlearn.rows.folds import Folds
 from invlearn.rows.measure import folds_of
 from invlearn.rows.output import make_record, next_command, write_comparison
 from invlearn.rows.request import RowsRequest
@@ -221,7 +222,11 @@ def test_an_interrupted_comparison_resumes_to_the_same_results(compared, three, 
     (work,) = folder.iterdir()
     assert len(list(work.glob("*.run.json"))) == 5
     again = Store.check(folder, resume=True)
-    for rows, request in ((three, replace(QUICK, steps=16)), (three[1:], QUICK)):
+    swapped = three.copy()  # Two patients of one hospital: means and deviations stay.
+    swapped.loc[[0, 1], "age"] = three.loc[[1, 0], "age"].to_numpy()
+    for rows, request in (
+        (three, replace(QUICK, steps=16)), (three[1:], QUICK), (swapped, QUICK)
+    ):  # fmt: skip
         with pytest.raises(OutputError, match="unfinished runs of another comparison"):
             compare_rows(rows_of(rows), request, store=again, jobs=1)
     seen = []
@@ -230,6 +235,18 @@ def test_an_interrupted_comparison_resumes_to_the_same_results(compared, three, 
     )
     assert seen == list(range(5, 13))
     same(resumed, compared)
+
+
+def test_rows_of_images_and_odd_cells_have_a_checksum_too(three):
+    def checksum(source):
+        return Folds(source, (), (), ()).checksum
+
+    plain = rows_of(three)
+    odd = rows_of(three.assign(odd=[[1], {"a": 2}, "b"] * (len(three) // 3)))
+    dark = np.zeros((len(three), 1, 2, 2), np.uint8)
+    images = [replace(plain, frame=None, pixels=pixels) for pixels in (dark, dark + 1)]
+    assert len({checksum(source) for source in (plain, odd, *images)}) == 4
+    assert checksum(replace(odd, frame=odd.frame.copy())) == checksum(odd)
 
 
 def test_errors_are_averaged_over_trainings(three):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +18,7 @@ from invlearn.methods import Method, Outcome
 from invlearn.model_record import OutputScale
 from invlearn.problem import Problem
 from invlearn.rows.fit import estimator_seed
-from invlearn.rows.inputs import Inputs, TableInputs
+from invlearn.rows.inputs import Inputs
 from invlearn.rows.model import labeled_rows
 from invlearn.rows.source import Source, loss_of
 
@@ -72,14 +70,17 @@ class Folds:
 
     @property
     def checksum(self) -> str:
-        """Of targets, environments and what every fold's encoder learned from the other columns."""
-        digest = hashlib.sha256(self.source.y.tobytes())
-        digest.update("\n".join(self.source.environments.tolist()).encode())
-        for inputs in self.inputs:
-            learned: Any = (
-                inputs.encoder.to_json() if isinstance(inputs, TableInputs) else repr(inputs)
-            )
-            digest.update(json.dumps(learned).encode())
+        """Of targets, environments and all that is learned from, row by row."""
+        source = self.source
+        digest = hashlib.sha256(source.y.tobytes())
+        digest.update("\n".join(source.environments.tolist()).encode())
+        for name, column in () if source.frame is None else source.frame.items():
+            # A cell may be a list, which has no hash but a text.
+            cells = column.map(repr) if column.dtype == object else column
+            digest.update(str(name).encode())
+            digest.update(pd.util.hash_pandas_object(cells, index=False).to_numpy().tobytes())
+        if source.pixels is not None:
+            digest.update(source.pixels.tobytes())
         return digest.hexdigest()
 
     def make(self, key: str) -> Problem:
