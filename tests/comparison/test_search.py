@@ -97,6 +97,19 @@ def test_trap_search_never_evaluates_a_test_environment(tmp_path, monkeypatch):
     assert set(seen) == {"train", "validation"}
 
 
+def test_the_reference_has_half_of_the_steps_asked_for(tmp_path, monkeypatch):
+    steps, train = [], reference.train
+
+    def spy(plan, *arguments, **options):
+        steps.append(plan.settings.steps)
+        return train(plan, *arguments, **options)
+
+    monkeypatch.setattr(reference, "train", spy)
+    options = {"draws": 1, "trials": 1, "dataset_options": TINY, "steps": 30}
+    search("colored-digits", ["irmv1"], tmp_path / "out", **options)
+    assert steps == [15]
+
+
 def test_worst_group_takes_the_draw_with_the_lowest_mean_score_in_all_its_trials():
     table = pd.DataFrame(
         {

@@ -124,7 +124,7 @@ def search(
     drawn, values = _drawn(chosen, draws, seed, ranges)
     store = Store.check(out, resume=resume)
     store.begin(asked)
-    problems = Trials(dataset, tuple(sorted(options.items())), base.name, seed)
+    problems = Trials(dataset, tuple(sorted(options.items())), base.name, seed, steps)
     runs, _ = run(
         Work(SearchTrials(problems, score, values), drawn, store),
         [Task(name, str(trial)) for name in drawn for trial in range(trials)],
