@@ -188,7 +188,9 @@ def test_best_is_the_lowest_risk_among_those_that_agree_and_beat_a_constant(risk
         ({"dataset_options": {"rows": 3}}, "Unknown option"),
         ({"score": "worst-grup"}, "Unknown score 'worst-grup'. Did you mean 'worst-group'"),
         ({"ranges": {"inner_rl": (0.1, 1)}}, "Unknown hyperparameter to search 'inner_rl'"),
-        ({"ranges": {"lr": (2, 1)}}, "Expected a range of lr with 0 <= low < high, got 2:1"),
+        ({"ranges": {"lr": (2, 1)}}, "Expected a range of lr with 0 < low < high, got 2:1"),
+        ({"ranges": {"lr": (0, 1)}}, "Expected a range of lr with 0 < low < high, got 0:1"),
+        ({"ranges": {"start": (-1, 1)}}, "Expected a range of start with 0 <= low < high"),
     ],
 )
 def test_bad_searches_are_refused_with_nothing_written(change, text, tmp_path):

@@ -32,8 +32,11 @@ def search_space(
     for name, (low, high) in (ranges or {}).items():
         if name not in space:
             raise unknown_name("hyperparameter to search", name, space)
-        if not 0 <= low < high:
-            raise OptionError(f"Expected a range of {name} with 0 <= low < high, got {low}:{high}.")
+        if not 0 <= low < high or (low == 0 and space[name].log):
+            sign = "<" if space[name].log else "<="
+            raise OptionError(
+                f"Expected a range of {name} with 0 {sign} low < high, got {low}:{high}."
+            )
         space[name] = space[name]._replace(low=low, high=high)
     return space
 
