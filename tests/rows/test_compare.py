@@ -274,6 +274,8 @@ def test_a_method_made_of_an_objective_takes_part(three):
     request = replace(QUICK, objectives=("meta-irm-no-std",))
     compared = compare_rows(rows_of(three), request, jobs=1)
     assert compared.found.contenders[-1].name == "meta-irm-no-std"
+    # It is given, not a default; and without the deviation meta-IRM is no ERM.
+    assert compared.settings["meta-irm-no-std"]["std weight"].split("; ")[0] == "0 without Arden"
     with pytest.raises(OptionError, match="'erm-grayscale', which needs features without"):
         compare_rows(rows_of(three), replace(QUICK, objectives=("vrex", "erm-grayscale")), jobs=1)
 

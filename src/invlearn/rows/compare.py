@@ -166,10 +166,12 @@ def _settings(
         own = [one for one in kept if one.task.method == method.name]
         if strength := method.objective.strength:
 
-            def weight(one: Kept, strength: str = strength) -> str:
+            def weight(one: Kept, method: Network = method, strength: str = strength) -> str:
                 left_out = folds.left_out[folds.parts(one.task.problem)[0]]
                 default = len(folds.source.names) - len(left_out) < 3
                 value = one.facts["chosen"][strength]
+                if not method.planned.choose_strength:
+                    return f"{value:g}"
                 return f"{value:g}{' (default)' if default else ''}" if value else "0 (ERM)"
 
             out[method.name][strength.replace("_", " ")] = _by_fold(own, folds, weight)
