@@ -4,8 +4,9 @@ The public interface on one screen:
 
 - `InvariantClassifier`, `InvariantRegressor`: scikit-learn estimators whose `fit` takes
   `environments=`, a label per row.
-- `read_rows`, `compare_rows`, `RowsRequest`: one's own table or images, each environment left out
-  in turn; `fit_rows`, `FitRequest`, `RowsModel`: fitted, kept in a folder, asked for predictions.
+- `compare_file`, `read_rows`, `compare_rows`, `RowsRequest`: one's own table or images, each
+  environment left out in turn; `fit_rows`, `FitRequest`, `RowsModel`: fitted, kept in a folder,
+  asked for predictions.
 - `diagnose`, `Finding`: what a predictor does in several environments, why, and what to do.
 - `Environments`, `EvaluationSet`: rows that belong to named environments, validated and split.
 - `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM, SD, IB-ERM,
@@ -52,6 +53,7 @@ from invlearn.objectives.base import (
     number,
 )
 from invlearn.rows.compare import RowsComparison, compare_rows
+from invlearn.rows.files import compare_file
 from invlearn.rows.fit import FitRequest, fit_rows
 from invlearn.rows.model import RowsModel
 from invlearn.rows.request import RowsRequest
@@ -101,6 +103,7 @@ __all__ = [
     "UnknownNameError",
     "activations",
     "compare",
+    "compare_file",
     "compare_rows",
     "diagnose",
     "evaluate",

@@ -15,17 +15,14 @@ from rich.table import Table
 from invlearn.cli.common import app, bar, command, names, pairs, reported, widths
 from invlearn.comparison.benchmark import DEFAULT_METHODS, BenchmarkRequest
 from invlearn.comparison.benchmark import compare as run_compare
-from invlearn.comparison.store import Store
 from invlearn.datasets import DATASETS
 from invlearn.errors import OptionError
-from invlearn.ground.machine import keep_freed_memory, provenance
+from invlearn.ground.machine import keep_freed_memory
 from invlearn.metrics import METRICS
 from invlearn.reports.record import OwnRowsRecord
 from invlearn.reports.tables import console as print_tables
-from invlearn.rows.compare import compare_rows
-from invlearn.rows.output import write_comparison
+from invlearn.rows.files import compare_file
 from invlearn.rows.request import DEFAULT_OBJECTIVES, RowsRequest
-from invlearn.rows.source import read_rows
 
 DATASET, ROWS = "Benchmarks only", "Your own rows only"
 DATASET_ONLY = (
@@ -175,20 +172,19 @@ def compare(
                 seed,
                 device,
             )
-            made = provenance(command())
-            store = Store.check(folder, resume=resume)
-            source = read_rows(
+            record, answer = compare_file(
                 name,
+                rows_request,
+                folder,
                 target=target,
                 environment=environment,
                 task=task,
                 drop=drop or (),
-                most_rows=max_rows,
-                seed=seed,
+                jobs=jobs,
+                resume=resume,
+                command=command(),
+                progress=progress,
             )
-            found = compare_rows(source, rows_request, store=store, jobs=jobs, progress=progress)
-            record, answer = write_comparison(found, rows_request, Path(name), folder, made)
-            store.finish()
         else:
             request = BenchmarkRequest(
                 name,
@@ -210,10 +206,10 @@ def compare(
             )
     if own:
         console.print(f"[bold]{escape(answer.headline)}[/]", highlight=False)
-        for sentence in (*answer.sentences, *found.notes):
+        for sentence in (*answer.sentences, *record.notes):
             console.print(sentence, highlight=False, markup=False)
         console.print(_table(record))
-        for finding in found.findings:
+        for finding in record.findings:
             console.print(f"{finding.title}: {finding.sentence} {finding.action}", markup=False)
     else:
         description = comparison.record.dataset.description
