@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from invlearn.metrics import Metric
 from invlearn.reports.benchmark import BenchmarkRecord
 from invlearn.reports.notes import Gathered, notes, unsatisfied
-from invlearn.reports.record import Answer
+from invlearn.reports.record import Answer, listed
 from invlearn.reports.tables import Row, Stat, Table, text
 
 
@@ -61,7 +61,7 @@ def benchmark_answer(table: Table, record: BenchmarkRecord) -> Answer:
     if table.rule.oracle:
         headline = f"Oracle result: {headline}"
     if lost := [r.method.title for r in rivals if not r.target.count]:
-        sentences.append(f"Without a finished trial: {_join(lost)}.")
+        sentences.append(f"Without a finished trial: {listed(lost)}.")
     return Answer(headline, (*sentences, *_caveats(table, record)), outcome)
 
 
@@ -69,7 +69,7 @@ def _compared(
     table: Table, yard: _Yardstick, rivals: Sequence[Row], erm: Row | None, target: str
 ) -> tuple[str, str, list[str]]:
     if erm is None:
-        numbers = _join([yard.show(r, r.target) for r in rivals]) or "nothing finished"
+        numbers = listed([yard.show(r, r.target) for r in rivals]) or "nothing finished"
         return (
             "undecided",
             "There is no ERM run to compare with.",
@@ -93,11 +93,11 @@ def _compared(
     ]
     outcome = "helps" if holding else "as good" if rivals else "undecided"
     if holding:
-        headline = f"{_join([r.method.title for r in holding])} did better than ERM in {target}."
-        shown = _join([yard.show(r, r.target) for r in holding])
+        headline = f"{listed([r.method.title for r in holding])} did better than ERM in {target}."
+        shown = listed([yard.show(r, r.target) for r in holding])
         sentences.append(f"In {target}, on which none of them was trained: {shown}.")
         if prices := [price for r in holding if (price := _price(yard, r, erm))]:
-            sentences.append(f"In the training environments, against ERM: {_join(prices)}.")
+            sentences.append(f"In the training environments, against ERM: {listed(prices)}.")
     elif informed:
         headline = f"Only the reference did better than ERM in {target}; no competitor did."
     elif rivals:
@@ -105,17 +105,16 @@ def _compared(
     else:
         headline = "Only ERM was run; there is nothing to compare it with."
     if guessing:
-        shown = _join([yard.show(r, r.target) for r in guessing])
+        shown = listed([yard.show(r, r.target) for r in guessing])
         sentences.append(
             f"No better than guessing{_guess(yard)} in {target}: {shown}"
             + ("; being above ERM there is no success." if _both(guessing, helped) else ".")
         )
     if beaten:
-        sentences.append(
-            f"Not clearly better than ERM there: {_join([yard.show(r, r.target) for r in beaten])}."
-        )
+        shown = listed([yard.show(r, r.target) for r in beaten])
+        sentences.append(f"Not clearly better than ERM there: {shown}.")
     if informed:
-        shown = _join([yard.show(r, r.target) for r in informed])
+        shown = listed([yard.show(r, r.target) for r in informed])
         sentences.append(f"For orientation, with information a user lacks: {shown}.")
     return outcome, headline, sentences
 
@@ -144,7 +143,7 @@ def _said(found: Sequence[Gathered]) -> list[str]:
         same = [each for each in found if each.note == note]
         counts = [len(each.trials) for each in same]
         of = [f"{n} of {each.title}" for n, each in zip(counts, same, strict=True)]
-        who = same[0].title if len(same) == 1 else _join(of)
+        who = same[0].title if len(same) == 1 else listed(of)
         rest = str(note).removeprefix(note.gist)
         runs = "run" if sum(counts) == 1 else "runs"
         lines.append(f"In {sum(counts)} {runs} ({who}) the rule said “{note.gist}”{rest}.")
@@ -175,7 +174,3 @@ def _guess(yard: _Yardstick) -> str:
 
 def _both(some: Sequence[Row], others: Sequence[Row]) -> bool:
     return any(row in others for row in some)
-
-
-def _join(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

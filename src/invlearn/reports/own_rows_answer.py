@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from invlearn.errors import EnvironmentsError
 from invlearn.metrics import METRICS, Metric
-from invlearn.reports.record import Answer, OwnRowsRecord
+from invlearn.reports.record import Answer, OwnRowsRecord, listed
 from invlearn.results import Estimate, Overall
 
 MATTERS = 0.01
@@ -62,7 +62,7 @@ def own_rows_answer(record: OwnRowsRecord) -> Answer:
         if rest := [each for each in family if each not in better]:
             sentences.append(
                 "Not clearly better than the usual methods there: "
-                + _join([f"{found.title(each)} {found.show(each.worst)}" for each in rest])
+                + listed([f"{found.title(each)} {found.show(each.worst)}" for each in rest])
                 + "."
             )
     else:
@@ -77,8 +77,8 @@ def own_rows_answer(record: OwnRowsRecord) -> Answer:
                 f"{found.show(best.mean)}."
             )
     sentences += [
-        f"{found.title(each)} failed: its training diverged without {_join(each.failed)}. It takes "
-        "no part in the answer."
+        f"{found.title(each)} failed: its training diverged without {listed(each.failed)}. It "
+        "takes no part in the answer."
         for each in record.overall
         if each.failed
     ]
@@ -123,7 +123,7 @@ class _Finished:
         return self.record.method(each.method).title
 
     def named(self, some: Sequence[Overall]) -> str:
-        return _join([self.title(each) for each in some])
+        return listed([self.title(each) for each in some])
 
     def place(self, each: Overall) -> str:
         return f" (in {each.where})" if self.several else ""
@@ -150,7 +150,7 @@ class _Finished:
         parts = [f"{self.title(c)} {self.show(c.worst)}{self.place(c)}" for c in usual]
         metric = f"{self.metric.name[0].upper()}{self.metric.name[1:]}"
         return (
-            f"{metric} of the usual methods {self.where}: {_join(parts)}; the best there is "
+            f"{metric} of the usual methods {self.where}: {listed(parts)}; the best there is "
             f"{self.title(self.best(usual, 'worst'))}."
         )
 
@@ -186,7 +186,3 @@ class _Finished:
 def _gain(gain: Estimate | None) -> Estimate:
     assert gain is not None  # Of an invariant method that finished, with a usual one that did.
     return gain
-
-
-def _join(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
