@@ -56,7 +56,7 @@ def make_trainer(
     """
     plan = plan.resolved(rows.sizes)
     network = plan.network(width(rows.x), n_outputs, seed) if start is None else start
-    held_out = any(data.split == "validation" for data in evaluations)
+    validates = any(data.split == "validation" for data in evaluations)
     return Trainer(
         network.to(rows.device),
         rows,
@@ -65,7 +65,7 @@ def make_trainer(
         settings=plan.settings,
         seed=seed,
         evaluations=evaluations,
-        keep_outputs=("train", "validation") if keep_outputs and held_out else (),
+        keep_outputs=("train", "validation") if keep_outputs and validates else (),
         stopping=stopping,
     )
 

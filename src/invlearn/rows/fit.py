@@ -13,7 +13,6 @@ import numpy as np
 
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError
-from invlearn.estimators.checks import location_and_scale
 from invlearn.ground.machine import check_device
 from invlearn.learning import EarlyStopping, Fitted, MakeNetwork, Plan, fit, standard_plan
 from invlearn.learning.plan import Drawn, Layers
@@ -22,7 +21,7 @@ from invlearn.model_record import ModelRecord, OutputScale
 from invlearn.networks import NetworkSpec
 from invlearn.objectives import get_objective
 from invlearn.rows.inputs import ImageInputs, Inputs, Make, TableInputs
-from invlearn.rows.model import RowsModel, labeled_rows
+from invlearn.rows.model import RowsModel, labeled_rows, output_scale
 from invlearn.rows.source import Source, loss_of, set_aside
 from invlearn.rows.streamed import stream_parquet
 from invlearn.tables import Target
@@ -102,10 +101,7 @@ def fit_rows(
     inputs, target = source.learn_inputs(), source.target
     spec = _network(inputs, request.hidden, target)
     plan, notes = request.plan(Drawn(Make(spec)), source.names)
-    output = OutputScale(center=0.0, scale=1.0)
-    if target.task == "regression":
-        center, scale = location_and_scale(source.y, np.ones(len(source.y)))
-        output = OutputScale(center=float(center), scale=float(scale))
+    output = output_scale(source)
     found, said = _learn(
         plan,
         labeled_rows(source, inputs, output),

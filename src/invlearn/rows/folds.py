@@ -13,13 +13,12 @@ import pandas as pd
 from invlearn.comparison.runner import Kept, Task
 from invlearn.comparison.store import Store
 from invlearn.environments import EvaluationSet
-from invlearn.estimators.checks import location_and_scale
 from invlearn.methods import Method, Outcome
 from invlearn.model_record import OutputScale
 from invlearn.problem import Problem
 from invlearn.rows.fit import estimator_seed
 from invlearn.rows.inputs import Inputs
-from invlearn.rows.model import labeled_rows
+from invlearn.rows.model import labeled_rows, output_scale
 from invlearn.rows.source import Source, loss_of
 
 Floats = npt.NDArray[np.float64]
@@ -111,10 +110,7 @@ class Folds:
             self._made.clear()
             source, inputs = self.source, self.inputs[fold]
             inside, tested = _without(source, self.left_out[fold]), source.of(self.left_out[fold])
-            output, loss = OutputScale(center=0.0, scale=1.0), loss_of(source.target)
-            if loss == "squared":
-                center, scale = location_and_scale(inside.y, np.ones(len(inside.y)))
-                output = OutputScale(center=float(center), scale=float(scale))
+            output, loss = output_scale(inside), loss_of(source.target)
             left_out = labeled_rows(tested, inputs, output)
             self._made[fold] = (
                 Problem(

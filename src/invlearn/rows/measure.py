@@ -7,20 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from invlearn.diagnostics.diversity import diversity
 from invlearn.diagnostics.effects import feature_effects
 from invlearn.diagnostics.findings import Finding, environment_rows
 from invlearn.diagnostics.left_out import LeftOut, compare_errors
-from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
-from invlearn.estimators.checks import location_and_scale
 from invlearn.learning.strength import environment_groups
 from invlearn.losses import get_loss
 from invlearn.metrics import METRICS, Metric, usual_metric
 from invlearn.results import MethodInfo
 from invlearn.rows.inputs import Inputs
+from invlearn.rows.model import labeled_rows, output_scale
 from invlearn.rows.source import Source, loss_of
 
 RARE = 0.2
@@ -140,13 +138,8 @@ def data_findings(source: Source, inputs: Inputs, seed: int) -> tuple[Finding, .
     """What the rows themselves say, of all environments together; `inputs` as learned from them."""
     if source.frame is None:
         return ()
-    y, loss = source.y, get_loss(loss_of(source.target))
-    if source.target.task == "regression":
-        location, scale = location_and_scale(y, np.ones(len(y)))
-        y = ((y - location) / scale).astype(np.float32)
-    rows = Environments.from_arrays(
-        torch.as_tensor(source.matrix(inputs)), torch.as_tensor(y), source.environments
-    )
+    loss = get_loss(loss_of(source.target))
+    rows = labeled_rows(source, inputs, output_scale(source))
     return (
         feature_effects(rows, loss, inputs.names, seed),
         diversity(environment_rows(rows), loss, rng=np.random.default_rng(seed)),

@@ -16,6 +16,7 @@ from torch import nn
 from invlearn.diagnostics import Finding, diagnose
 from invlearn.environments import Environments
 from invlearn.errors import DataFileError
+from invlearn.estimators.checks import location_and_scale
 from invlearn.evaluation import outputs
 from invlearn.losses import get_loss
 from invlearn.model_folder import load_model, save_model
@@ -180,6 +181,14 @@ class RowsModel:
         kept = set_aside(source, fewest=2, one_class=True)
         # The model's classes stay, whether these rows have all of them or not.
         return replace(source.of(kept.names), notes=kept.notes)
+
+
+def output_scale(source: Source) -> OutputScale:
+    """What brings a network's outputs to the unit of these rows' targets."""
+    if source.target.task != "regression":
+        return OutputScale(center=0.0, scale=1.0)
+    center, scale = location_and_scale(source.y, np.ones(len(source.y)))
+    return OutputScale(center=float(center), scale=float(scale))
 
 
 def labeled_rows(source: Source, inputs: Inputs, output: OutputScale) -> Environments:
