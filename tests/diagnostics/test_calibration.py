@@ -198,7 +198,7 @@ def test_left_out():
     )
     several = make_rows(torch.randn(40, 2), torch.randn(40, 2))
     assert "one target column" in calibrated([several], "squared").sentence
-    loss = Custom(lambda z, y: (z[0] - y).abs())
+    loss = Custom(lambda z, y: (z[:, 0] - y).abs())
     found = calibration([honest(n=50)], loss, draws=50, rng=np.random.default_rng(0))
     assert found.sentence == "Left out: calibration is not defined for a custom loss."
     one = calibrated([honest(), make_rows(torch.randn(40), torch.ones(40).long(), "one")])

@@ -155,7 +155,7 @@ def test_no_environment_was_seen():
 
 def test_custom_losses_and_several_targets():
     envs = make_environments(n=60)
-    found(two_layers(BOTH, [0.5, 0.5]), envs, Custom(lambda z, y: (z[0] - y).square()))
+    found(two_layers(BOTH, [0.5, 0.5]), envs, Custom(lambda z, y: (z[:, 0] - y).square()))
     both = Environments(envs.x, torch.stack([envs.y, -envs.y], 1), envs.names, envs.offsets)
     findings = found(linear([[0.5, 0.5, 0], [-0.5, -0.5, 0]]), both, "squared")
     assert "one target column" in findings["calibration"].sentence

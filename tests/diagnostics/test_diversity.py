@@ -115,7 +115,7 @@ def test_left_out():
     assert (one.level, one.action) == ("note", "Add rows of another source.")
     ones = Environments(envs.x, torch.ones_like(envs.y), envs.names, envs.offsets)
     assert diverse(ones, "logistic").sentence == "Left out: the targets are all the same."
-    loss = Custom(lambda z, y: (z[0] - y).square())
+    loss = Custom(lambda z, y: (z[:, 0] - y).square())
     found = diversity(environment_rows(envs), loss, rng=np.random.default_rng(0))
     assert found.sentence == (
         "Left out: a custom loss needs a reference model trained on the pooled rows."

@@ -251,7 +251,7 @@ def test_what_cannot_be_estimated():
         "targets are numbers or classes: pass the one nearest in kind."
     )
     with pytest.raises(OptionError, match=re.escape(message)):
-        estimate_effects(make_environments(), Custom(lambda z, y: z[0] - y), None, 0)
+        estimate_effects(make_environments(), Custom(lambda z, y: z[:, 0] - y), None, 0)
 
 
 def test_several_target_columns():

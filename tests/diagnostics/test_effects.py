@@ -208,7 +208,7 @@ def test_left_out():
     finding = feature_effects(one, get_loss("squared"))
     assert (finding.level, len(finding.table)) == ("note", 0)
     assert finding.sentence.startswith("Left out: Comparing effects: it needs 2 environments")
-    finding = feature_effects(one, Custom(lambda z, y: z[0] - y))
+    finding = feature_effects(one, Custom(lambda z, y: z[:, 0] - y))
     assert finding.sentence == "Left out: the effect on a custom loss's targets is not defined."
 
 

@@ -73,7 +73,7 @@ def test_weights_count():
 
 
 def test_custom_losses_have_a_risk_only():
-    loss = Custom(lambda z, y: (z[0] - y).abs())
+    loss = Custom(lambda z, y: (z[:, 0] - y).abs())
     y = torch.zeros(50, dtype=torch.float64)
     parts = [make_rows(torch.full((50,), v), y, name) for v, name in ((1.0, "a"), (2.0, "b"))]
     found = risk_profile(parts, loss, draws=60, rng=np.random.default_rng(0))

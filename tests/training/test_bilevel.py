@@ -124,7 +124,7 @@ MODELS = {
 
 
 def log_cosh(z, y):
-    return torch.log(torch.cosh(z[0] - y))
+    return torch.log(torch.cosh(z[:, 0] - y))
 
 
 def risk_of(loss):

@@ -302,7 +302,7 @@ def assert_stacked_as_alone(runs, expected=3):
 @pytest.mark.parametrize("objective", ["irmv1", "group-dro", "iga", "meta-irm"])
 def test_every_loss_and_weighted_rows(loss, objective, rows, model):
     kind = "squared" if loss == "custom" else loss.partition("-")[0]
-    function = Custom(lambda z, y: (z[0] - y).square()) if loss == "custom" else loss
+    function = Custom(lambda z, y: (z[:, 0] - y).square()) if loss == "custom" else loss
 
     def runs():
         return [

@@ -67,6 +67,33 @@ KINDS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (F.binary_cross_entropy_with_logits, "logistic"),
+        (torch.nn.BCEWithLogitsLoss(), "logistic"),
+        # With a weight of 1 as good as without, but by way of autograd.
+        (torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(1.0)), "logistic"),
+        (lambda z, y: F.binary_cross_entropy_with_logits(z[:, 0], y.double(), reduction="none"),
+         "logistic"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("objective", ["irmv1", "meta-irm", "fishr"])
+def test_a_loss_may_be_torchs_or_any_function(function, name, objective, learnable, net):
+    settings, ends = Settings(steps=3, lr=0.01), []
+    for loss in (function, name):
+        trainer = Trainer(net(), learnable(), objective, loss, settings=settings)
+        trainer.run()
+        ends.append(parameters(trainer))
+    for got, want in zip(*ends, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+
+
+def test_a_loss_that_is_not_finite_is_refused_before_training(learnable, net):
+    with pytest.raises(OptionError, match="finite losses from '<lambda>', got inf in row 0"):
+        Trainer(net(), learnable(), "erm", lambda z, y: z[:, 0].square() / 0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_reruns_with_equal_seeds_are_bit_identical(kind, learnable, net):
     objective, settings = KINDS[kind]

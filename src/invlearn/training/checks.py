@@ -35,6 +35,7 @@ def check_rows(
     z = forward(model, rows.x[:2])
     n_outputs = z.shape[1] if z.ndim == 2 else 1
     loss.check(rows.y, n_outputs)
+    loss.check_values(z.to(torch.float64), rows.y[:2])
     for data in evaluations:
         for targets in data.targets:
             loss.check(targets, n_outputs)

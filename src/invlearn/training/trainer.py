@@ -20,7 +20,7 @@ from invlearn.errors import (
     DivergenceWarning,
     OptionError,
 )
-from invlearn.losses import Loss, get_loss
+from invlearn.losses import AnyLoss, get_loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective, Terms
 from invlearn.training.batch import n_means
@@ -44,7 +44,8 @@ class Trainer:
     environments : Environments
         Training rows.
     objective : str or Objective
-    loss : str or Loss
+    loss : str, Loss or callable
+        See `get_loss`: torch's own, or a function of outputs and targets.
     settings : Settings, optional
     seed : int
         Of the rows and halves drawn. With equal seeds, machine and thread count, reruns
@@ -80,7 +81,7 @@ class Trainer:
         model: nn.Module,
         environments: Environments,
         objective: str | Objective,
-        loss: str | Loss,
+        loss: AnyLoss,
         *,
         settings: Settings | None = None,
         seed: int = 0,
@@ -91,7 +92,7 @@ class Trainer:
         self.model = model
         self.environments = environments
         self.objective = get_objective(objective)
-        self.loss = get_loss(loss)
+        self.loss = get_loss(loss, environments.y)
         self.settings = settings or Settings()
         self.seed = seed
         environments.require(self.objective.min_environments, self.objective.title)

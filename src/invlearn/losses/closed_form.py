@@ -1,4 +1,4 @@
-"""Losses: the value of every row and, in closed form, its derivative in the outputs.
+"""Losses in closed form: the value of every row, and its derivative in the outputs.
 
 The dummy gradient of a row is the derivative of its loss when the output is scaled by a
 dummy classifier w, taken at w = 1 (Arjovsky et al. 2019, arXiv 1907.02893, section 3.1): the
@@ -9,8 +9,6 @@ double backward.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,55 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
-
-
-class Loss(ABC):
-    """A per-row loss ℓ(z, y) over outputs z [n, k].
-
-    Attributes
-    ----------
-    name : str
-    kind : 'classes', 'numbers' or 'unknown'
-        What its targets are.
-    """
-
-    name: ClassVar[str]
-    kind: ClassVar[Literal["classes", "numbers", "unknown"]]
-
-    @abstractmethod
-    def value(self, z: Tensor, y: Tensor) -> Tensor:
-        """Loss of every row, [n]."""
-
-    @abstractmethod
-    def output_gradient(self, z: Tensor, y: Tensor) -> Tensor:
-        """Derivative of every row's loss in its outputs, [n, k]; differentiable itself."""
-
-    @abstractmethod
-    def check(self, y: Tensor, n_outputs: int) -> None:
-        """Raise EnvironmentsError unless the targets are of this loss's kind."""
-
-    @abstractmethod
-    def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:
-        """Risk of the best constant predictor on these targets, rows weighted if asked."""
-
-    def dummy_gradient(self, z: Tensor, y: Tensor) -> Tensor:
-        """Derivative of every row's loss in the dummy scale(s) at 1, [n, dummies]."""
-        return (z * self.output_gradient(z, y)).reshape(len(z), -1).sum(1, keepdim=True)
-
-    def errors(self, z: Tensor, y: Tensor) -> Tensor:
-        """0-1 error of every row, [n]; of numbers the squared error, else the loss."""
-        return self.value(z, y)
-
-    def logits(self, z: Tensor) -> Tensor:
-        """One logit per class, [n, classes]; OptionError where the targets are no classes."""
-        raise OptionError(
-            f"Expected a loss over classes, got '{self.name}': its outputs are no probabilities. "
-            "Use 'logistic' or 'softmax'."
-        )
-
-    def probabilities(self, z: Tensor) -> Tensor:
-        """Probability of each class, [n, classes]; OptionError as `logits`."""
-        return self.logits(z).softmax(1)
+from invlearn.losses.base import Loss
 
 
 def _one_output(z: Tensor, loss: str) -> Tensor:
@@ -217,58 +167,6 @@ class Softmax(Loss):
 
     def logits(self, z: Tensor) -> Tensor:
         return z
-
-
-@dataclass(frozen=True)
-class Custom(Loss):
-    """Any per-row loss; its derivative comes from `torch.func.grad`.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(z_row [k], y_row) -> scalar``, made of torch operations.
-
-    Examples
-    --------
-    >>> absolute = Custom(lambda z, y: (z[0] - y).abs())
-    >>> absolute.value(torch.tensor([[3.0]]), torch.tensor([1.0]))
-    tensor([2.])
-    """
-
-    function: Callable[[Tensor, Tensor], Tensor]
-    name: ClassVar[str] = "custom"
-    kind: ClassVar[Literal["unknown"]] = "unknown"
-
-    def value(self, z: Tensor, y: Tensor) -> Tensor:
-        return torch.func.vmap(self.function)(z, y)
-
-    def output_gradient(self, z: Tensor, y: Tensor) -> Tensor:
-        rows: Tensor = torch.func.vmap(torch.func.grad(self.function))(z, y)
-        return rows
-
-    def check(self, y: Tensor, n_outputs: int) -> None:
-        """Nothing is known about a custom loss's targets."""
-
-    def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:
-        """Unknown for a custom loss: infinity, so that any finite risk counts as better."""
-        return float("inf")
-
-
-LOSSES: dict[str, Loss] = {
-    "squared": Squared(),
-    "logistic": Logistic(),
-    "softmax": Softmax(),
-    "softmax-per-class": Softmax(dummy="per-class"),
-}
-
-
-def get_loss(loss: str | Loss) -> Loss:
-    """Look a loss up by name; an instance passes through; UnknownNameError for another."""
-    if isinstance(loss, Loss):
-        return loss
-    if loss not in LOSSES:
-        raise unknown_name("loss", loss, LOSSES)
-    return LOSSES[loss]
 
 
 def _some(y: Tensor) -> str:
