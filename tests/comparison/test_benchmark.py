@@ -330,6 +330,7 @@ def test_plan_of_a_method_the_recipe_does_not_name_is_the_common_one():
 def test_steps_and_hyperparameters_of_the_request_win():
     plan = made_up(False).plan(get_network("irmv1"), steps=2, hyper={"penalty_weight": 9.0})
     assert (plan.settings.steps, plan.objective.penalty_weight) == (2, 9.0)
+    assert plan.settings.schedule == PenaltySchedule("step", start=0)  # 3 of 7 before.
 
 
 @pytest.mark.parametrize(
@@ -394,7 +395,8 @@ def test_methods_of_a_trial_share_their_reference():
 
 def test_the_reference_within_a_whole_run_is_that_of_the_run_half_as_long():
     benchmark = load_benchmark(TINY.dataset, seed=5, **SMALL)
-    plan = get_recipe(TINY.dataset, "default").plan(get_network("erm"), steps=40)
+    plan = get_recipe(TINY.dataset, "default").plan(get_network("erm"))
+    plan = replace(plan, settings=replace(plan.settings, steps=40))
     sets = evaluation_sets(benchmark.train, benchmark.validation)
     run = train(plan, benchmark.train, benchmark.loss, 1, 5, evaluations=sets, keep_outputs=True)
     found = reference_within(plan, plan, run.outputs)

@@ -15,7 +15,7 @@ from invlearn.comparison.recipes import get_recipe
 from invlearn.comparison.search import search
 from invlearn.comparison.search_scores import SCORES, best
 from invlearn.comparison.search_space import SETTINGS_SPACE, draw_plans, search_space
-from invlearn.errors import InvlearnError
+from invlearn.errors import InvlearnError, OptionError
 from invlearn.learning import fitting, reference
 from invlearn.methods import get_network
 
@@ -33,7 +33,7 @@ def few_steps(monkeypatch):
 
     def short(plan, draws, seed, space):
         return [
-            (replace(drawn, settings=replace(drawn.settings, steps=20)), values)
+            (replace(drawn, settings=drawn.settings.with_steps(20)), values)
             for drawn, values in draw_plans(plan, draws, seed, space)
         ]
 
@@ -76,6 +76,34 @@ def test_draws_cover_every_range():
         assert len(tenths) >= 9
     assert drawn == [values for _, values in draw_plans(plan, 10, 3, space)]
     assert drawn != [values for _, values in draw_plans(plan, 10, 4, space)]
+
+
+def test_the_penalty_sets_in_at_the_recipes_share_of_fewer_steps():
+    recipe, method = get_recipe("colored-digits"), get_network("irmv1")
+    objective = recipe.plan(method).objective
+    start = search_space(objective)["start"]
+    short = search_space(objective, share=60 / 400)["start"]
+    assert (short.low, short.high) == pytest.approx((start.low * 0.15, start.high * 0.15))
+    plan = recipe.plan(method, steps=60)
+    assert all(
+        drawn.settings.schedule.start == values["start"] < 60
+        for drawn, values in draw_plans(plan, 10, 1, search_space(objective, share=60 / 400))
+    )
+    assert search_space(objective, {"start": (5, 20)}, share=60 / 400)["start"][:2] == (5, 20)
+    assert "start" not in search_space(get_network("meta-irm").objective, share=0.5)
+
+
+def test_a_start_that_no_step_reaches_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(OptionError, match=r"Expected a penalty that sets in before the last step:"):
+        search(
+            "colored-digits",
+            ["irmv1"],
+            tmp_path / "out",
+            steps=60,
+            dataset_options=TINY,
+            ranges={"start": (80, 90)},
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_trap_search_never_evaluates_a_test_environment(tmp_path, monkeypatch):

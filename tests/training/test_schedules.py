@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from invlearn.errors import OptionError, UnknownNameError
-from invlearn.training import PUBLISHED, PenaltySchedule
+from invlearn.objectives import get_objective
+from invlearn.training import PUBLISHED, PenaltySchedule, Settings, Trainer
 
 
 def weights(schedule, steps, full=100.0):
@@ -105,3 +106,78 @@ def test_misspelt_anneal_action_is_told_the_nearest():
 def test_impossible_start_end_and_before_are_refused(options):
     with pytest.raises(OptionError, match=r"Expected 0 <= start \(< end for a ramp\) and before"):
         PenaltySchedule(**options)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "short"),
+    [
+        (PenaltySchedule("step", start=133, before=1.0, at_anneal="rescale"), 19),
+        (PenaltySchedule("step", start=399), 59),
+        (PenaltySchedule("step"), 0),
+        (PenaltySchedule("linear", start=100, end=200), 15),
+        (PenaltySchedule("linear", start=398, end=400), 59),
+    ],
+)
+def test_a_shorter_run_has_its_penalty_at_the_same_share(schedule, short):
+    found = schedule.rescaled(60, was=400)
+    assert (found.start, found.before, found.at_anneal) == (
+        short,
+        schedule.before,
+        schedule.at_anneal,
+    )
+    found.check(100.0, 60, "V-REx")  # What sets in in 400 steps sets in in 60.
+
+
+def test_a_rescaled_ramp_ends_at_the_same_share_and_is_a_step_where_it_has_no_room():
+    ramp = PenaltySchedule("linear", start=0, end=1000)
+    assert weights(ramp.rescaled(8, was=2000), 6) == [0.0, 25.0, 50.0, 75.0, 100.0, 100.0]
+    assert ramp.rescaled(4000, was=2000) == PenaltySchedule("linear", start=0, end=2000)
+    assert weights(ramp.rescaled(1, was=2000), 1) == [100.0]
+    constant = PenaltySchedule("constant", start=2)
+    assert constant.rescaled(1, was=10) is constant
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "full"),
+    [
+        (PenaltySchedule("step", start=133, before=1.0), 60, 100.0),
+        (PenaltySchedule("step", start=60), 60, 100.0),
+        (PenaltySchedule("linear", start=59, end=80), 60, 100.0),
+        (PenaltySchedule("linear", start=0, end=80), 1, 100.0),
+        (PenaltySchedule("step", start=60, before=1.0), 60, 0.0),
+    ],
+)
+def test_a_penalty_that_never_sets_in_is_refused(schedule, steps, full, net, learnable):
+    text = (
+        rf"Expected a penalty that sets in before the last step: V-REx keeps the weight "
+        rf"{schedule.before:g} until step {schedule.start}, in a run of {steps}, and would never "
+        rf"have the weight {full:g}\. Lower the schedule's start, or raise steps; "
+        r"settings\.with_steps\(n\) changes both\."
+    )
+    objective = get_objective("vrex", penalty_weight=full)
+    with pytest.raises(OptionError, match=text):
+        Trainer(
+            net(),
+            learnable(),
+            objective,
+            "logistic",
+            settings=Settings(steps=steps, schedule=schedule),
+        )
+    # Without a weight there is nothing to wait for.
+    Trainer(
+        net(), learnable(), "erm", "logistic", settings=Settings(steps=steps, schedule=schedule)
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "full"),
+    [
+        (PenaltySchedule("step", start=9), 1.0),
+        (PenaltySchedule("linear", start=8, end=100), 1.0),
+        (PenaltySchedule("step", start=90), 0.0),
+        (PenaltySchedule("step", start=90, before=3.0), 3.0),
+        (PenaltySchedule("constant", start=90), 1.0),
+    ],
+)
+def test_a_penalty_that_sets_in_or_does_not_wait_is_taken(schedule, full):
+    schedule.check(full, 10, "V-REx")

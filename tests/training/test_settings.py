@@ -9,7 +9,7 @@ import torch
 
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, UnknownNameError
-from invlearn.training import Settings
+from invlearn.training import PenaltySchedule, Settings
 from invlearn.training.settings import draw_batch
 
 
@@ -159,3 +159,21 @@ def test_trap_a_batch_too_small_to_be_halved_is_refused():
 def test_a_decay_outside_its_range(averaging):
     with pytest.raises(OptionError, match=rf"averaging of 0 or more .* got {averaging}"):
         Settings(averaging=averaging)
+
+
+def test_a_run_of_another_length_keeps_its_course():
+    settings = Settings(
+        steps=400,
+        lr=0.1,
+        schedule=PenaltySchedule("step", start=133, before=1.0),
+        lr_factor=lambda step: step / 400,
+        averaging=0.5,
+    )
+    short = settings.with_steps(60)
+    assert (short.steps, short.schedule.start, short.evaluate_every) == (60, 19, 2)
+    assert (short.lr, short.averaging) == (0.1, 0.5)
+    assert [short.lr_factor(step) for step in (0, 30, 59)] == [0.0, 0.5, 393 / 400]
+    assert settings.with_steps(6).evaluate_every == 1
+    assert Settings(steps=400).with_steps(800) == Settings(steps=800, evaluate_every=20)
+    with pytest.raises(OptionError, match=r"Expected steps of 1 or more, a whole number, got 0"):
+        settings.with_steps(0)

@@ -36,7 +36,7 @@ def search(
         str, typer.Option(help="How settings are ranked: worst-group or late-risk.")
     ] = SCORES[0],
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps instead of the recipe's.")
+        int | None, typer.Option(min=1, help="Training steps; the recipe's schedules follow.")
     ] = None,
     span: Annotated[
         list[str] | None,

@@ -66,20 +66,20 @@ class Recipe:
         steps: int | None = None,
         hyper: Mapping[str, float] | None = None,
     ) -> Plan:
-        """The plan of a method; `steps` and `hyper` override the recipe."""
+        """The plan of a method; `hyper` overrides the recipe, whose schedules follow `steps`."""
         methods = self._data.get("methods", {})
         own = methods.get(method.name, methods.get(method.like, {}))
         common = self._data.get("settings", {})
         schedule = own.get("schedule", self._data.get("schedule", {}))
-        settings = {**common, **own.get("settings", {})}
-        if steps is not None:
-            settings["steps"] = steps
+        settings = Settings(
+            **{**common, **own.get("settings", {})}, schedule=PenaltySchedule(**schedule)
+        )
         objective = replace(method.objective, **own.get("options", {}))
         values = {**own.get("hyper", {}), **method.hyper, **(hyper or {})}
         return Plan(
             objective.with_numbers(values),
             Layers(tuple(own.get("hidden", self._data.get("hidden", ())))),
-            Settings(**settings, schedule=PenaltySchedule(**schedule)),
+            settings if steps is None else settings.with_steps(steps),
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from invlearn.comparison.recipes import describe_plan, get_recipe
+from invlearn.comparison.recipes import Recipe, describe_plan, get_recipe
 from invlearn.comparison.runner import Kept, Task, Work, run
 from invlearn.comparison.search_scores import SCORES, best, late_risks, worst_group_score
 from invlearn.comparison.search_space import draw_plans, search_space
@@ -86,7 +86,7 @@ def search(
     """Draw settings, run them, and write search.csv (a row per run) and search.json (the best).
 
     Use a seed that no comparison uses, so that the trials reported later have other label noise,
-    colors and initial weights. `steps` takes the place of the recipe's.
+    colors and initial weights. `steps` takes the place of the recipe's, whose schedules follow it.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def search(
         "seed": seed,
         "settings_before_drawing": {m.name: describe_plan(m.planned) for m in chosen},
     }
-    drawn, values = _drawn(chosen, draws, seed, ranges)
+    drawn, values = _drawn(chosen, base, draws, seed, ranges)
     store = Store.check(out, resume=resume)
     store.begin(asked)
     problems = Trials(dataset, tuple(sorted(options.items())), base.name, seed, steps)
@@ -145,6 +145,7 @@ def search(
 
 def _drawn(
     methods: Sequence[Network],
+    recipe: Recipe,
     draws: int,
     seed: int,
     ranges: Mapping[str, tuple[float, float]] | None,
@@ -152,7 +153,8 @@ def _drawn(
     """Each draw of each method as a method of its own, and what was drawn, by its name."""
     drawn, values = {}, {}
     for method in methods:
-        space = search_space(method.planned.objective, ranges)
+        share = method.planned.settings.steps / recipe.plan(method).settings.steps
+        space = search_space(method.planned.objective, ranges, share=share)
         for draw, (plan, numbers) in enumerate(draw_plans(method.planned, draws, seed, space)):
             name, title = f"{method.name}-{draw}", f"{method.title}, draw {draw}"
             drawn[name] = replace(method, name=name, title=title, plan=plan)

@@ -23,12 +23,22 @@ They lie within those of the IRM paper's own search on Colored MNIST.
 
 
 def search_space(
-    objective: Objective, ranges: Mapping[str, tuple[float, float]] | None = None
+    objective: Objective,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    *,
+    share: float = 1.0,
 ) -> dict[str, Range]:
-    """Ranges of the settings and of the objective's own hyperparameters; some given by hand."""
-    scheduled = bool(objective.strength) and objective.erm_at_zero
-    general = {n: r for n, r in SETTINGS_SPACE.items() if scheduled or n != "start"}
-    space = {**general, **objective.space}
+    """Ranges of the settings and of the objective's own hyperparameters; some given by hand.
+
+    In a run of another length, `share` of the recipe's, a penalty sets in at that share of the
+    steps too, unless their range is given.
+    """
+    space = {**SETTINGS_SPACE, **objective.space}
+    if not objective.strength or not objective.erm_at_zero:
+        space.pop("start")
+    elif share != 1:
+        low, high = (share * end for end in space["start"][:2])
+        space["start"] = space["start"]._replace(low=low, high=high)
     for name, (low, high) in (ranges or {}).items():
         if name not in space:
             raise unknown_name("hyperparameter to search", name, space)

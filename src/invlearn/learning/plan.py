@@ -17,6 +17,7 @@ from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective
 from invlearn.selection import get_rule
 from invlearn.training import PenaltySchedule, Settings
+from invlearn.training.checks import check_schedule
 from invlearn.training.means import seeded_generator
 
 MakeNetwork = Callable[[int, int, int], nn.Module]
@@ -124,6 +125,11 @@ class Plan:
     preparation : Preparation, optional
         What happens to the rows first.
     device : str
+
+    Raises
+    ------
+    OptionError, UnknownNameError
+        A penalty that never sets in; a setting that is not read from rows.
     """
 
     objective: Objective
@@ -139,6 +145,7 @@ class Plan:
         for name in self.auto:
             if name not in AUTO:
                 raise unknown_name("setting read from the rows", name, AUTO)
+        check_schedule(self.objective, self.settings)
 
     def resolved(self, sizes: Sequence[int]) -> Plan:
         """The same with nothing left to the rows, for environments of these sizes."""

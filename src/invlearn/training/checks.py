@@ -13,6 +13,7 @@ from invlearn.errors import CollapseWarning, EnvironmentsError, OptionError
 from invlearn.evaluation import forward
 from invlearn.losses import Loss
 from invlearn.objectives.base import Objective
+from invlearn.training.settings import Settings
 
 COLLAPSE_MARGIN = 0.005
 """A predictor whose risk is not this share below the best constant's has collapsed."""
@@ -50,6 +51,13 @@ def check_rows(
             if objective.min_environments > 1:
                 raise EnvironmentsError(text)
             warnings.warn(text, UserWarning, stacklevel=4)
+
+
+def check_schedule(objective: Objective, settings: Settings) -> None:
+    """Raise OptionError for a penalty that would never set in."""
+    if name := objective.strength:
+        full = objective.numbers[name]
+        settings.schedule.check(full, settings.steps, objective.title)
 
 
 def collapse(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from invlearn.errors import OptionError, unknown_name
 
@@ -65,6 +65,44 @@ class PenaltySchedule:
         if self.kind == "step" or step >= self.end:
             return full
         return self.before + (full - self.before) * (step - self.start) / (self.end - self.start)
+
+    def starts(self, full: float) -> int:
+        """The step at which the weight begins to change to the full one; 0 if it never waits."""
+        return 0 if self.kind == "constant" or self.before == full else self.start
+
+    def check(self, full: float, steps: int, title: str) -> None:
+        """Raise OptionError if a run of so many steps ends before the full weight sets in at all.
+
+        Examples
+        --------
+        >>> PenaltySchedule("step", start=99).check(1e4, 100, "V-REx")
+        """
+        waits = self.kind != "constant" and self.before != full
+        # A ramp begins at the weight before.
+        if waits and self.start + (self.kind == "linear") >= steps:
+            raise OptionError(
+                f"Expected a penalty that sets in before the last step: {title} keeps the weight "
+                f"{self.before:g} until step {self.start}, in a run of {steps}, and would never "
+                f"have the weight {full:g}. Lower the schedule's start, or raise steps; "
+                "settings.with_steps(n) changes both."
+            )
+
+    def rescaled(self, steps: int, was: int) -> PenaltySchedule:
+        """The same shares of a run of so many steps as of one of `was`.
+
+        A penalty that sets in there sets in here, as a step where a ramp has no room.
+
+        Examples
+        --------
+        >>> PenaltySchedule("step", start=133).rescaled(60, was=400).start
+        19
+        """
+        if self.kind == "constant":
+            return self
+        start = self.start * steps // was
+        if self.kind == "step" or start + 1 >= steps:
+            return replace(self, kind="step", start=start)
+        return replace(self, start=start, end=max(self.end * steps // was, start + 1))
 
     def loss_scale(self, weight: float) -> float:
         """Factor on the whole loss at the current penalty weight."""

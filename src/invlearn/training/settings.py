@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -122,6 +123,28 @@ class Settings:
         if self.optimizer not in known:
             raise unknown_name("optimizer", self.optimizer, known)
 
+    def with_steps(self, steps: int) -> Settings:
+        """The same course in a run of another length.
+
+        What happens at a step (the penalty setting in, the ends of a ramp, evaluations, the
+        learning rate's factor) happens at the same share of the run. The rates and the moving
+        average, which count by the step, stay.
+
+        Examples
+        --------
+        >>> settings = Settings(steps=400, schedule=PenaltySchedule("step", start=133))
+        >>> short = settings.with_steps(60)
+        >>> short.schedule.start, short.evaluate_every
+        (19, 2)
+        """
+        of_length, factor = replace(self, steps=steps), self.lr_factor
+        return replace(
+            of_length,
+            schedule=self.schedule.rescaled(steps, self.steps),
+            evaluate_every=max(round(self.evaluate_every * steps / self.steps), 1),
+            lr_factor=None if factor is None else partial(_at_share, factor, self.steps / steps),
+        )
+
     @contextmanager
     def products(self, device: torch.device) -> Iterator[None]:
         """Inside, products on the device are of the settings' precision."""
@@ -155,6 +178,10 @@ class Settings:
             return None
         average = get_ema_multi_avg_fn(self.averaging)  # type: ignore[no-untyped-call]
         return AveragedModel(model, multi_avg_fn=average)
+
+
+def _at_share(factor: Callable[[int], float], stretch: float, step: int) -> float:
+    return factor(int(step * stretch))
 
 
 def _optimizers() -> dict[str, Callable[..., torch.optim.Optimizer]]:

@@ -24,7 +24,7 @@ from invlearn.losses import AnyLoss, get_loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective, Terms
 from invlearn.training.batch import n_means
-from invlearn.training.checks import check_rows, collapse
+from invlearn.training.checks import check_rows, check_schedule, collapse
 from invlearn.training.divergence import LastFinite, copied, finite
 from invlearn.training.engine import Engine
 from invlearn.training.history import History, Run, Update
@@ -114,6 +114,7 @@ class Trainer:
             memory_budget=self.settings.memory_budget,
             features=self.settings.features,
         )
+        check_schedule(self.objective, self.settings)
         check_rows(model, self.loss, self.objective, environments, evaluations)
         parameter = next(p for p in model.parameters() if p.requires_grad)
         self.optimizer = self.settings.make_optimizer(model)
@@ -232,10 +233,8 @@ class Trainer:
 
     def _penalty_start(self) -> int:
         """The step at which a scheduled penalty begins to change; before it nothing is decided."""
-        schedule, strength = self.settings.schedule, self.objective.strength
-        if not strength or schedule.kind == "constant":
-            return 0
-        return schedule.start if schedule.before != self.objective.numbers[strength] else 0
+        strength, numbers = self.objective.strength, self.objective.numbers
+        return self.settings.schedule.starts(numbers[strength]) if strength else 0
 
     def _plan(self, step: int) -> Update:
         """All that is known of a step before it is made."""
