@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 
 from invlearn import (
     MLP,
@@ -294,3 +295,58 @@ def test_warm_start_keeps_its_classes(rows):
     model = InvariantClassifier("erm", warm_start=True, steps=5).fit(X, y, environments=hospital)
     with pytest.raises(OptionError, match="classes of the last fit"):
         model.fit(X, np.array(["a", "b"])[y], environments=hospital)
+
+
+@pytest.mark.filterwarnings("ignore::invlearn.CollapseWarning")  # In three steps.
+@pytest.mark.parametrize(
+    "network", [torch.nn.Linear, lambda n_features, n_outputs: torch.nn.Linear(n_features, 1)]
+)
+def test_random_state_holds_for_a_network_that_draws_its_weights_itself(network, rows):
+    X, y, hospital = rows
+    a, b, other = (
+        InvariantClassifier(network=network, steps=3, random_state=seed)
+        .fit(X, y, environments=hospital)
+        .decision_function(X)
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, other)
+
+
+@pytest.mark.filterwarnings("ignore::invlearn.CollapseWarning")
+def test_a_module_is_where_every_fit_starts(rows):
+    X, y, hospital = rows
+    mine = torch.nn.Linear(2, 1)
+    torch.nn.init.ones_(mine.weight)
+    model = clone(InvariantClassifier("erm", network=mine, steps=1, lr=1e-9, random_state=0))
+    for _ in range(2):
+        model.fit(X, y, environments=hospital)
+        torch.testing.assert_close(model.network_.weight, torch.ones(1, 2))
+    assert torch.equal(mine.weight, torch.ones(1, 2))
+
+
+def test_a_network_of_another_width_is_refused(rows):
+    X, _, hospital = rows
+    y = np.digitize(X["cause"], [-0.5, 0.5])
+    for width in (2, 7):
+        model = InvariantClassifier(network=lambda n, width=width: torch.nn.Linear(n, width))
+        with pytest.raises(OptionError, match="Expected 3 outputs, one per class"):
+            model.fit(X, y, environments=hospital)
+
+
+def test_a_warm_start_trains_in_training_mode_too(rows):
+    modes = []
+
+    class Watched(torch.nn.Linear):
+        def forward(self, x):
+            modes.append(self.training)
+            return super().forward(x)
+
+    X, y, hospital = rows
+    model = InvariantClassifier(
+        "erm", network=lambda n: Watched(n, 1), warm_start=True, steps=50, random_state=0
+    )
+    for _ in range(2):
+        modes.clear()
+        model.fit(X, y, environments=hospital)
+        assert any(modes)

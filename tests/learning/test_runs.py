@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from invlearn.learning import evaluation_sets, make_trainer, standard_plan, train, train_all
-from invlearn.learning.plan import Drawn, Layers
+from invlearn.learning.builders import Drawn
+from invlearn.learning.plan import Layers
 from invlearn.models import MLP
 
 PLAN = standard_plan("erm", Layers((4,)), steps=5)

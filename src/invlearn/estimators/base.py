@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, cast
 
@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError, SingleEnvironmentWarning
@@ -25,15 +26,17 @@ from invlearn.estimators.checks import (
     location_and_scale,
 )
 from invlearn.evaluation import outputs
+from invlearn.features import width
 from invlearn.ground.machine import check_device
 from invlearn.learning import EarlyStopping, Fitted, Plan, fit, standard_plan
+from invlearn.learning.builders import Builder, Drawn
 from invlearn.learning.preparation import get_preparation
 from invlearn.losses import Loss
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective
 
-Network = str | Callable[[int, int, torch.Generator], nn.Module]
+Network = str | Builder
 
 
 class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
@@ -126,7 +129,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
             X,
             y,
             dtype=np.float64,
-            allow_nd=callable(self.network),
+            allow_nd=not isinstance(self.network, str),
             ensure_min_samples=2,
         )
         labels = environment_labels(environments, len(X))
@@ -162,7 +165,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
             loss,
             n_outputs,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
-            start=self._start(n_outputs, classes),
+            start=self._start(width(rows.x), n_outputs, classes),
             progress=bool(self.verbose),
         )
         self._keep(found)
@@ -175,7 +178,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         strength = self.penalty_weight
         plan = standard_plan(
             self.objective,
-            self._network,
+            self._builder(),
             strength=strength if isinstance(strength, str | None) else float(strength),
             numbers=self.hyper,
             steps=int(self.steps),
@@ -198,15 +201,18 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         rule = self.early_stopping if isinstance(self.early_stopping, str) else "auto"
         return EarlyStopping(rule, self.patience, self.validation_fraction)
 
-    def _network(self, n_features: int, n_outputs: int, seed: int) -> nn.Module:
-        """A network with fresh weights."""
-        generator, width = torch.Generator().manual_seed(seed), self.n_features_in_
-        if callable(self.network):
-            return self.network(width, n_outputs, generator)
+    def _builder(self) -> Drawn:
+        """What makes networks with fresh weights."""
+        if not isinstance(self.network, str):
+            return Drawn(self.network)
         hidden = () if self.network == "linear" else tuple(self.hidden)
-        return MLP(width, hidden, n_outputs, generator=generator)
+        return Drawn(
+            lambda n_features, n_outputs, generator: MLP(
+                n_features, hidden, n_outputs, generator=generator
+            )
+        )
 
-    def _start(self, n_outputs: int, classes: Array | None) -> nn.Module | None:
+    def _start(self, n_features: int, n_outputs: int, classes: Array | None) -> nn.Module | None:
         """The last fit's network to go on from, if asked for and made for the same."""
         if not self.warm_start or not hasattr(self, "network_"):
             return None
@@ -215,9 +221,11 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
                 f"Expected the classes of the last fit with warm_start, {classes.tolist()}, got "
                 f"{self.classes_.tolist()}. Set warm_start=False."
             )
-        fresh = self._network(self.n_features_in_, n_outputs, 0)
-        shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (fresh, self.network_)]
-        if shapes[0] != shapes[1]:
+        fresh = self._builder()(n_features, n_outputs, 0).state_dict()
+        known = {name: value.shape for name, value in self.network_.state_dict().items()}
+        if fresh.keys() != known.keys() or any(
+            not is_lazy(value) and value.shape != known[name] for name, value in fresh.items()
+        ):
             raise OptionError(
                 "Expected rows and classes of the shape of the last fit with warm_start, got a "
                 "network of other shapes. Set warm_start=False."
@@ -250,5 +258,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> Array:
         """Outputs [n, k] of the network, in double precision."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64, allow_nd=callable(self.network))
+        X = validate_data(
+            self, X, reset=False, dtype=np.float64, allow_nd=not isinstance(self.network, str)
+        )
         return outputs(self.network_, torch.as_tensor(self._scaled(X))).numpy()

@@ -23,7 +23,7 @@ def check_parameters(estimator: Any) -> None:
     whole = [_is_whole(width) and width > 0 for width in _listed(estimator.hidden)]
     wanted = {
         "network": (isinstance(estimator.network, str) or callable(estimator.network),
-                    "'mlp', 'linear' or a function that builds a network"),
+                    "'mlp', 'linear', a function or class that builds a network, or a Module"),
         "hidden": (isinstance(estimator.hidden, Sequence | np.ndarray) and all(whole),
                    "a sequence of whole numbers above 0, such as (32,)"),
         "steps": (_is_whole(estimator.steps) and estimator.steps >= 1,

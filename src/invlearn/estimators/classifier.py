@@ -30,9 +30,12 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
         environments, trains three networks for each, and may find that ERM is best.
     hyper : mapping, optional
         Other hyperparameters of the objective by name, ``{"inner_lr": 0.5}``.
-    network : 'mlp', 'linear' or callable
-        Or ``network(n_features, n_outputs, generator) -> torch.nn.Module``; for two classes there
-        is one output.
+    network : 'mlp', 'linear', callable or torch.nn.Module
+        A function or Module class ``network(n_features, n_outputs, generator)``, by these names
+        or in this order, that may need fewer of them: n_features are the numbers in a row, and for
+        two classes there is one output. `random_state` settles its weights, also where it draws
+        them from torch's global generator. A Module is where every fit starts: it is copied, its
+        weights kept as they are.
     hidden : sequence of int
         Widths of the hidden layers of the 'mlp'.
     standardize : bool

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import torch
 from torch import nn
 
 from invlearn.environments import Environments
@@ -47,17 +46,6 @@ class Layers:
     def __call__(self, n_features: int, n_outputs: int, seed: int) -> nn.Module:
         """A network with fresh weights."""
         return MLP(n_features, self.hidden, n_outputs, generator=seeded_generator(seed, 1))
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Makes what ``make(n_features, n_outputs, generator)`` makes, with a generator of the seed."""
-
-    make: Callable[[int, int, torch.Generator], nn.Module]
-
-    def __call__(self, n_features: int, n_outputs: int, seed: int) -> nn.Module:
-        """A network with fresh weights."""
-        return self.make(n_features, n_outputs, torch.Generator().manual_seed(seed))
 
 
 class Preparation(Protocol):

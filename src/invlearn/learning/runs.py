@@ -10,6 +10,7 @@ from torch import nn
 
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.features import width
+from invlearn.learning.builders import check_network
 from invlearn.learning.plan import Plan
 from invlearn.losses import Loss
 from invlearn.training import Run, Stopping, Trainer, train_many
@@ -56,9 +57,11 @@ def make_trainer(
     """
     plan = plan.resolved(rows.sizes)
     network = plan.network(width(rows.x), n_outputs, seed) if start is None else start
+    network = network.to(rows.device).train()
+    check_network(network, rows, n_outputs, seed)
     validates = any(data.split == "validation" for data in evaluations)
     return Trainer(
-        network.to(rows.device),
+        network,
         rows,
         plan.objective,
         loss,

@@ -15,7 +15,8 @@ from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError
 from invlearn.ground.machine import check_device
 from invlearn.learning import EarlyStopping, Fitted, MakeNetwork, Plan, fit, standard_plan
-from invlearn.learning.plan import Drawn, Layers
+from invlearn.learning.builders import Drawn
+from invlearn.learning.plan import Layers
 from invlearn.losses import Loss, get_loss
 from invlearn.model_record import ModelRecord, OutputScale
 from invlearn.networks import NetworkSpec

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from invlearn.errors import OptionError
 from invlearn.ground.machine import check_device
 from invlearn.learning import EarlyStopping, standard_plan
-from invlearn.learning.plan import Drawn
+from invlearn.learning.builders import Drawn
 from invlearn.methods import Method, Network, get_method, trial_seed
 from invlearn.rows.fit import FitRequest
 from invlearn.rows.inputs import Inputs, Make
