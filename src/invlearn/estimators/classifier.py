@@ -7,7 +7,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.multiclass import check_classification_targets
 
 from invlearn.errors import EnvironmentsError
@@ -56,7 +55,7 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
     device : str
         'cpu', 'cuda', 'cuda:1'.
     verbose : bool
-        Show a progress bar on a terminal.
+        Show how far training is: a bar on a terminal, elsewhere a line now and then.
 
     Attributes
     ----------
@@ -101,6 +100,8 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
     classes_: Array
 
     def _targets(self, y: Any, weights: Array) -> tuple[Array, Loss, int]:
+        from sklearn.preprocessing import LabelEncoder
+
         check_classification_targets(y)
         encoder = LabelEncoder().fit(y)
         self.classes_ = encoder.classes_

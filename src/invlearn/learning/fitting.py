@@ -78,7 +78,7 @@ def fit(
         Rows of the same environments that were held out, to choose the strength on and to stop by;
         default: all of the rows, and a share of them.
     progress : bool
-        Show a progress bar on a terminal.
+        Show how far training is: a bar on a terminal, elsewhere a line now and then.
 
     Raises
     ------

@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import nn
 
 from invlearn.environments import Environments, EvaluationSet
@@ -20,6 +18,7 @@ from invlearn.errors import (
     DivergenceWarning,
     OptionError,
 )
+from invlearn.ground.progress import tracked
 from invlearn.losses import AnyLoss, get_loss
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective, Terms
@@ -138,7 +137,7 @@ class Trainer:
         until : int, optional
             Step to stop before; train on by calling `run` again.
         progress : bool
-            Show a progress bar on the error output, if that is a terminal.
+            Show it on the error output: a bar on a terminal, elsewhere a line now and then.
         """
         loop = self._loop(until=until, progress=progress)
         try:
@@ -160,12 +159,9 @@ class Trainer:
         last = self.step if self._ended else last
         reason, cause = self._ended or "finished", ""
         last_finite = LastFinite(self.predictor, self.step)
-        steps: Iterable[int] = range(self.step, last)
-        console = Console(stderr=True)
-        if progress and console.is_terminal:
-            steps = track(steps, self.objective.title, transient=True, console=console)
+        steps = range(self.step, last)
         try:
-            for step in steps:
+            for step in tracked(steps, self.objective.title) if progress else steps:
                 measured = step % self.settings.evaluate_every == 0
                 if measured:
                     self._read()
