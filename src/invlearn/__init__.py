@@ -19,102 +19,40 @@ The public interface on one screen:
 - `evaluate`, `RULES`: measure in every environment; choose a step, honestly or as an oracle.
 - `pwcca`, `activations`: how alike two representations are.
 - `compare`, `BenchmarkRequest`: methods on a benchmark, all of it at once, with a report.
+- `__version__`: of the installed package.
 """
 
-from invlearn.comparison.benchmark import BenchmarkRequest, Comparison, compare
-from invlearn.datasets import DATASETS, load_benchmark
-from invlearn.diagnostics import Finding, activations, diagnose, pwcca
-from invlearn.environments import Environments, EvaluationSet
-from invlearn.errors import (
-    CollapseWarning,
-    DataFileError,
-    DivergenceError,
-    DivergenceWarning,
-    EnvironmentsError,
-    InvlearnError,
-    OptionError,
-    OutputError,
-    SingleEnvironmentWarning,
-    UnknownNameError,
-)
-from invlearn.estimators import InvariantClassifier, InvariantRegressor
-from invlearn.evaluation import evaluate
-from invlearn.features import ChannelImages
-from invlearn.losses import LOSSES, Loss, get_loss
-from invlearn.models import MLP
-from invlearn.objectives import OBJECTIVES, get_objective, register_objective
-from invlearn.objectives.base import (
-    GradientObjective,
-    MeanObjective,
-    Objective,
-    Outer,
-    Range,
-    Terms,
-    number,
-)
-from invlearn.rows.compare import RowsComparison, compare_rows
-from invlearn.rows.files import compare_file
-from invlearn.rows.fit import FitRequest, fit_rows
-from invlearn.rows.model import RowsModel
-from invlearn.rows.request import RowsRequest
-from invlearn.rows.source import read_rows
-from invlearn.selection import RULES, reference_step
-from invlearn.training import PenaltySchedule, Run, Settings, Stopping, Trainer, train_many
+from __future__ import annotations
 
-__all__ = [
-    "DATASETS",
-    "LOSSES",
-    "MLP",
-    "OBJECTIVES",
-    "RULES",
-    "BenchmarkRequest",
-    "ChannelImages",
-    "CollapseWarning",
-    "Comparison",
-    "DataFileError",
-    "DivergenceError",
-    "DivergenceWarning",
-    "Environments",
-    "EnvironmentsError",
-    "EvaluationSet",
-    "Finding",
-    "FitRequest",
-    "GradientObjective",
-    "InvariantClassifier",
-    "InvariantRegressor",
-    "InvlearnError",
-    "Loss",
-    "MeanObjective",
-    "Objective",
-    "OptionError",
-    "Outer",
-    "OutputError",
-    "PenaltySchedule",
-    "Range",
-    "RowsComparison",
-    "RowsModel",
-    "RowsRequest",
-    "Run",
-    "Settings",
-    "SingleEnvironmentWarning",
-    "Stopping",
-    "Terms",
-    "Trainer",
-    "UnknownNameError",
-    "activations",
-    "compare",
-    "compare_file",
-    "compare_rows",
-    "diagnose",
-    "evaluate",
-    "fit_rows",
-    "get_loss",
-    "get_objective",
-    "load_benchmark",
-    "number",
-    "pwcca",
-    "read_rows",
-    "reference_step",
-    "register_objective",
-    "train_many",
-]
+import ast
+from importlib import import_module
+from pathlib import Path
+
+# Every name is imported when it is first asked for: torch alone takes a second. The names are
+# written once, as the imports of `__init__.pyi`, which is also what type checkers read.
+_MODULES = {
+    name.name: node.module
+    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ImportFrom) and node.module
+    for name in node.names
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("invariant-learn")
+        except PackageNotFoundError:
+            return "not installed"
+    if name not in _MODULES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -9,13 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from invlearn.cli.common import app, bar, command, names, pairs, reported
-from invlearn.comparison.search import search as run_search
-from invlearn.comparison.search_scores import SCORES, best
-from invlearn.datasets import DATASETS
+from invlearn import defaults
+from invlearn.cli.common import app, command, names, pairs, reported
 from invlearn.errors import OptionError
-from invlearn.ground.machine import cores, keep_freed_memory
-from invlearn.methods import Network, known_methods
+from invlearn.ground.progress import bar
 
 
 @app.command()
@@ -34,7 +31,7 @@ def search(
     ] = None,
     score: Annotated[
         str, typer.Option(help="How settings are ranked: worst-group or late-risk.")
-    ] = SCORES[0],
+    ] = defaults.SCORES[0],
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps; the recipe's schedules follow.")
     ] = None,
@@ -53,6 +50,10 @@ def search(
     status = Console(stderr=True)
     kept = f"Finished runs are kept in '{out}': repeat the command with --resume."
     with reported(status, kept), bar(status) as progress:
+        from invlearn.comparison.search import search as run_search
+        from invlearn.comparison.search_scores import best
+        from invlearn.ground.machine import cores, keep_freed_memory
+
         keep_freed_memory()
         table = run_search(
             name,
@@ -79,6 +80,8 @@ def search(
 @app.command()
 def datasets() -> None:
     """List the datasets and their options."""
+    from invlearn.datasets import DATASETS
+
     table = Table("dataset", "option", "default", "meaning")
     for dataset in DATASETS.values():
         table.add_row(f"[bold]{dataset.name}[/]", "", "", f"{dataset.summary} ({dataset.source})")
@@ -91,6 +94,8 @@ def datasets() -> None:
 @app.command()
 def objectives() -> None:
     """List the methods that 'compare' knows."""
+    from invlearn.methods import Network, known_methods
+
     table = Table("method", "what it does", "defaults", "source")
     for name, method in known_methods().items():
         defaults = method.objective.numbers if isinstance(method, Network) else {}

@@ -1,31 +1,55 @@
-"""What all commands share: the application, errors as one line, a progress bar."""
+"""What all commands share: the application, errors as one line, how texts are read.
+
+What computes is imported by the command that needs it: '--help' shall not wait for torch.
+"""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from invlearn.datasets.base import OptionValue
+import invlearn
 from invlearn.errors import InvlearnError, OptionError
 
+if TYPE_CHECKING:
+    from invlearn.datasets.base import OptionValue
+
 app = typer.Typer(
-    help="Learning that survives a change of environment.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"invlearn {invlearn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Say which version this is."
+        ),
+    ] = False,
+) -> None:
+    """Learning that survives a change of environment."""
+
+
 @contextmanager
 def reported(status: Console, kept: str) -> Iterator[None]:
     """Errors as one line and exit code 2, Ctrl-C as 130, each with what was kept."""
+    from concurrent.futures.process import BrokenProcessPool
+
     try:
         yield
     except InvlearnError as error:
@@ -41,24 +65,6 @@ def reported(status: Console, kept: str) -> Iterator[None]:
     except KeyboardInterrupt:
         status.print(f"Interrupted. {escape(kept)}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
-
-
-@contextmanager
-def bar(status: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar, silent unless on a terminal."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=status,
-        transient=True,
-        disable=not status.is_terminal,
-    ) as shown:
-        task = shown.add_task("training", total=None)
-        yield lambda done, total, what: shown.update(
-            task, completed=done, total=total, description=what
-        )
 
 
 def command() -> str:

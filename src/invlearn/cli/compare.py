@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from invlearn.cli.common import app, bar, command, names, pairs, reported, widths
-from invlearn.comparison.benchmark import DEFAULT_METHODS, BenchmarkRequest
-from invlearn.comparison.benchmark import compare as run_compare
-from invlearn.datasets import DATASETS
+from invlearn import defaults
+from invlearn.cli.common import app, command, names, pairs, reported, widths
 from invlearn.errors import OptionError
-from invlearn.ground.machine import keep_freed_memory
-from invlearn.metrics import METRICS
-from invlearn.reports.record import OwnRowsRecord
-from invlearn.reports.tables import console as print_tables
-from invlearn.rows.files import compare_file
-from invlearn.rows.request import DEFAULT_OBJECTIVES, RowsRequest
+from invlearn.ground.progress import bar
+
+if TYPE_CHECKING:
+    from invlearn.reports.record import OwnRowsRecord
 
 DATASET, ROWS = "Benchmarks only", "Your own rows only"
 DATASET_ONLY = (
@@ -71,10 +67,10 @@ def compare(
     ] = None,
     hidden: Annotated[
         str, typer.Option(help="Widths of hidden layers, '' for none.", rich_help_panel=ROWS)
-    ] = ",".join(map(str, RowsRequest.hidden)),
+    ] = ",".join(map(str, defaults.HIDDEN)),
     max_rows: Annotated[
         int, typer.Option(help="Draw from more rows than these.", rich_help_panel=ROWS)
-    ] = RowsRequest.max_rows,
+    ] = defaults.MAX_ROWS,
     select: Annotated[
         str | None,
         typer.Option(
@@ -149,6 +145,8 @@ def compare(
     ] = "float32",
 ) -> None:
     """Train methods on some environments and measure them in ones they were not trained on."""
+    from invlearn.datasets import DATASETS
+
     console, status = Console(), Console(stderr=True)
     asked = target is not None or environment is not None
     own = name not in DATASETS and (asked or Path(name).exists() or "." in name or "/" in name)
@@ -158,8 +156,13 @@ def compare(
     kept = f"Finished runs are kept in '{folder}': repeat the command with --resume."
     with reported(status, kept), bar(status) as progress:
         _refuse(context, DATASET_ONLY if own else ROWS_ONLY, name, own)
+        from invlearn.ground.machine import keep_freed_memory
+
         keep_freed_memory()
         if own:
+            from invlearn.rows.files import compare_file
+            from invlearn.rows.request import DEFAULT_OBJECTIVES, RowsRequest
+
             rows_request = RowsRequest(
                 names(objectives) if objectives is not None else DEFAULT_OBJECTIVES,
                 test_environment,
@@ -186,6 +189,14 @@ def compare(
                 progress=progress,
             )
         else:
+            from invlearn.comparison.benchmark import (
+                DEFAULT_METHODS,
+                BenchmarkRequest,
+            )
+            from invlearn.comparison.benchmark import (
+                compare as run_compare,
+            )
+
             request = BenchmarkRequest(
                 name,
                 names(objectives) if objectives is not None else DEFAULT_METHODS,
@@ -212,6 +223,8 @@ def compare(
         for finding in record.findings:
             console.print(f"{finding.title}: {finding.sentence} {finding.action}", markup=False)
     else:
+        from invlearn.reports.tables import console as print_tables
+
         description = comparison.record.dataset.description
         if "test_set" in description:
             console.print(f"Test set: {description['test_set']}", highlight=False)
@@ -236,6 +249,8 @@ def _refuse(context: typer.Context, options: Sequence[str], name: str, own: bool
 
 def _table(record: OwnRowsRecord) -> Table:
     """Worst and mean; single environments are in results.csv and the report."""
+    from invlearn.metrics import METRICS
+
     table = Table(
         "method", "where it does worst", "there", "mean",
         title=f"{record.metric} in environments not trained on [95 % interval]",

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from invlearn import defaults
 from invlearn.cli.common import app, command, reported, widths
-from invlearn.diagnostics import Finding
 from invlearn.errors import OptionError, unknown_name
 from invlearn.ground.files import check_free
-from invlearn.ground.machine import keep_freed_memory, provenance
-from invlearn.rows.example import hospitals
-from invlearn.rows.files import diagnose_file, fit_file, predict_file, write_table
-from invlearn.rows.fit import FitRequest
-from invlearn.rows.model import RowsModel
+
+if TYPE_CHECKING:
+    from invlearn.diagnostics import Finding
 
 EXAMPLES = {"hospitals": True, "no-shift": False}
 NOTHING = "Nothing was written."
@@ -43,6 +41,9 @@ def example(
             raise unknown_name("example", name, EXAMPLES)
         if rows < 10:
             raise OptionError(f"Expected 10 rows or more of each hospital, got {rows}.")
+        from invlearn.rows.example import hospitals
+        from invlearn.rows.files import write_table
+
         write_table(hospitals(shift=EXAMPLES[name], rows=rows, seed=seed), output)
     Console().print(
         f"Wrote '{output}': target 'ill', environment 'hospital'.", soft_wrap=True, markup=False
@@ -57,14 +58,14 @@ def fit(
     environment: Annotated[
         str | None, typer.Option(help="Column that says where rows come from.")
     ] = None,
-    objective: Annotated[str, typer.Option(help="See 'invlearn objectives'.")] = "vrex",
+    objective: Annotated[str, typer.Option(help="See 'invlearn objectives'.")] = defaults.OBJECTIVE,
     penalty_weight: Annotated[
         str, typer.Option(help="A number, or auto: by leaving environments out.")
     ] = "auto",
     hidden: Annotated[str, typer.Option(help="Widths of hidden layers, '' for none.")] = ",".join(
-        map(str, FitRequest.hidden)
+        map(str, defaults.HIDDEN)
     ),
-    steps: Annotated[int, typer.Option(help="Training steps.")] = FitRequest.steps,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = defaults.STEPS,
     early_stopping: Annotated[
         str, typer.Option(help="A rule to stop by, such as lowest-worst-group.")
     ] = "",
@@ -79,6 +80,10 @@ def fit(
     status = Console(stderr=True)
     with reported(status, NOTHING):
         check_free(output)
+        from invlearn.ground.machine import keep_freed_memory, provenance
+        from invlearn.rows.files import fit_file
+        from invlearn.rows.fit import FitRequest
+
         request = FitRequest(
             objective, _weight(penalty_weight), widths(hidden), steps, early_stopping or False,
             seed, device,
@@ -93,7 +98,7 @@ def fit(
             task=task,
             drop=drop or (),
             provenance=made,
-            progress=status.is_terminal,
+            progress=True,
         )
         model.save(output)
     console = Console()
@@ -117,6 +122,9 @@ def predict(
 ) -> None:
     """Predict new rows, one line each, in their order."""
     with reported(Console(stderr=True), NOTHING):
+        from invlearn.rows.files import predict_file
+        from invlearn.rows.model import RowsModel
+
         count, notes = predict_file(RowsModel.load(model), rows, output)
     console = Console()
     for note in notes:
@@ -135,6 +143,9 @@ def diagnose(
 ) -> None:
     """Say how a model does in every environment, why, and what to do."""
     with reported(Console(stderr=True), NOTHING):
+        from invlearn.rows.files import diagnose_file
+        from invlearn.rows.model import RowsModel
+
         findings, notes = diagnose_file(RowsModel.load(model), rows, output, seed=seed)
     console = Console()
     for note in notes:

@@ -23,8 +23,6 @@ from invlearn.methods import get_network
 from invlearn.outputs import Outputs
 from invlearn.selection import lowest_worst_group
 
-SCORES = ("worst-group", "late-risk")
-
 AGREEMENT = 0.004
 """Standard deviation over environments, in units of risk, below which averaged risks agree.
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from scipy.stats.qmc import LatinHypercube
-
 from invlearn.errors import OptionError, unknown_name
 from invlearn.learning import Plan
 from invlearn.objectives.base import Objective, Range
@@ -55,6 +53,8 @@ def draw_plans(
     plan: Plan, draws: int, seed: int, space: Mapping[str, Range]
 ) -> list[tuple[Plan, dict[str, float]]]:
     """Plans with values from a Latin hypercube over the search space, and those values."""
+    from scipy.stats.qmc import LatinHypercube
+
     out = []
     for point in LatinHypercube(len(space), rng=seed).random(draws):
         values = {n: _at(span, u) for (n, span), u in zip(space.items(), point, strict=True)}

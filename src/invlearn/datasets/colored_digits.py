@@ -7,8 +7,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from invlearn.datasets.base import Dataset, Option
@@ -92,9 +90,7 @@ def build(
     require_range("validation_rows", validation_rows, 2, _MAX_ROWS)
     require_range("test_rows", test_rows, 1, _MAX_ROWS)
     training = parse_probabilities(training_p)
-    data = load_digits()
-    scans = torch.from_numpy(data.data / 16.0).to(torch.float32)
-    digits = data.target.astype(np.int64)
+    scans, digits = read_scans()
     pools = split_scans(digits, np.random.default_rng([seed, 0]))
 
     def environments(pool: str, rows: int, stream: int) -> tuple[Tensor, npt.NDArray[np.int64]]:
@@ -141,6 +137,14 @@ def build(
     )
 
 
+def read_scans() -> tuple[Tensor, npt.NDArray[np.int64]]:
+    """All scans [1797, 64], float32 in [0, 1], and which digits they are."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return torch.from_numpy(data.data / 16.0).to(torch.float32), data.target.astype(np.int64)
+
+
 def split_scans(
     digits: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> dict[str, npt.NDArray[np.int64]]:
@@ -149,6 +153,8 @@ def split_scans(
     The test pool is always the same, so that no search or trial of another seed trains on it;
     `rng` divides the rest into training and validation.
     """
+    from sklearn.model_selection import train_test_split
+
     rest, test = train_test_split(
         np.arange(len(digits)), test_size=SCANS["test"], stratify=digits, random_state=_TEST_SPLIT
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pooch
 
 from invlearn.datasets.idx import read_idx
 from invlearn.errors import DataFileError
@@ -44,6 +43,8 @@ MNIST = {
 
 def cache_folder() -> Path:
     """Folder of downloaded MNIST files: $INVLEARN_CACHE/mnist, or the user's cache folder."""
+    import pooch
+
     return Path(os.environ.get("INVLEARN_CACHE") or pooch.os_cache("invlearn")) / "mnist"
 
 
@@ -92,6 +93,8 @@ def fetch(file: DataFile, *, mirrors: Sequence[str] = MIRRORS, timeout: float = 
     >>> fetch(MNIST["test"][0])  # doctest: +SKIP
     PosixPath('.../invlearn/mnist/t10k-images-idx3-ubyte.gz')
     """
+    import pooch
+
     if (found := find(file)) is not None:
         return found
     folder = cache_folder()

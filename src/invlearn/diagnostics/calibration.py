@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import minimize
-from scipy.special import expit, logsumexp, softmax
 from torch import Tensor
 
 from invlearn.diagnostics.findings import (
@@ -225,6 +223,8 @@ def calibration_slope(
             np.tensordot(shares, hessian, 1) + pull,
         )
 
+    from scipy.optimize import minimize
+
     fitted: Floats = minimize(
         lambda theta: mean_of(theta)[0],
         target,
@@ -257,6 +257,8 @@ def _derivatives(
     u: the outputs [n, k] of several classes, which one parameter scales, or [n, 2] of 1 and the
     score.
     """
+    from scipy.special import expit, logsumexp, softmax
+
     if len(theta) == 1:
         score, own = theta[0] * u, u[np.arange(len(y)), y]
         p = softmax(score, axis=1)

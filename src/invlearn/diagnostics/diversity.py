@@ -7,10 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from invlearn.diagnostics.findings import (
@@ -123,6 +119,11 @@ def out_of_fold_errors(parts: Sequence[EnvironmentRows], loss: Loss, seed: int) 
     0-1 errors, or squared residuals for a regression. Every environment is dealt evenly to the
     folds.
     """
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     x = np.concatenate([_columns(rows) for rows in parts])
     y = np.concatenate([rows.y.numpy() for rows in parts])
     # In pooled training a row counts by its weight, an environment by its rows.

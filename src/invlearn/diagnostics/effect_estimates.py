@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from invlearn.diagnostics.findings import (
     EnvironmentRows,
@@ -213,6 +210,10 @@ def _fit(x: Floats, y: Floats, shares: Floats, logistic: bool) -> tuple[Floats, 
     rows carry a column the robust one may be near zero by chance, and where the model is wrong
     its own is too small.
     """
+    from scipy.special import expit
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     n, d = x.shape
     weights = shares * n
     design = np.concatenate([np.ones((n, 1)), x], axis=1)

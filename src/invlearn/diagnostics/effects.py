@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
 
 from invlearn.diagnostics.effect_estimates import Estimates, estimate_effects
 from invlearn.diagnostics.findings import NOTHING, Finding, listed, unanswered
@@ -140,6 +139,8 @@ def feature_effects(
 
 def _judged(found: Estimates) -> pd.DataFrame:
     """A row per feature, most conflicting first."""
+    from scipy.stats import chi2
+
     targets, n_envs, columns = found.effects.shape
     z = found.effects / found.errors
     bound = normal_bound(targets * n_envs * columns)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 
 from invlearn.errors import OptionError
 
@@ -102,7 +101,9 @@ def normal_bound(tests: int) -> float:
     >>> round(normal_bound(1), 2), round(normal_bound(10), 2)
     (1.96, 2.81)
     """
-    return float(norm.isf(LEVEL / (2 * max(tests, 1))))
+    from scipy.special import ndtri
+
+    return float(-ndtri(LEVEL / (2 * max(tests, 1))))
 
 
 class Gap(NamedTuple):

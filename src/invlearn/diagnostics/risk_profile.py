@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from scipy.optimize import minimize_scalar
 
 from invlearn.diagnostics.findings import (
     NOTHING,
@@ -246,6 +245,8 @@ def _right_scale_error(rows: PredictedRows, loss: Loss) -> float:
 
 
 def _best_scale(rows: PredictedRows, loss: Loss) -> float:
+    from scipy.optimize import minimize_scalar
+
     if not bool(rows.z.any()):
         return 1.0
 

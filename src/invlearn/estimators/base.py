@@ -19,18 +19,14 @@ from torch.nn.parameter import is_lazy
 
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError, SingleEnvironmentWarning
-from invlearn.estimators.checks import (
-    Array,
-    check_parameters,
-    environment_labels,
-    location_and_scale,
-)
+from invlearn.estimators.checks import Array, check_parameters, environment_labels
 from invlearn.evaluation import outputs
 from invlearn.features import width
 from invlearn.ground.machine import check_device
 from invlearn.learning import EarlyStopping, Fitted, Plan, fit, standard_plan
 from invlearn.learning.builders import Builder, Drawn
 from invlearn.learning.preparation import get_preparation
+from invlearn.learning.scaling import location_and_scale
 from invlearn.losses import Loss
 from invlearn.models import MLP
 from invlearn.objectives import get_objective

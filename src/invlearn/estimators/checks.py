@@ -1,4 +1,4 @@
-"""What the estimators look at before they fit: parameters, environment labels, columns' scale."""
+"""What the estimators look at before they fit: parameters and environment labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from invlearn.environments.checked import labels_of
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
-from invlearn.tables.kinds import label
 
 Array = npt.NDArray[Any]
 
@@ -47,24 +46,6 @@ def check_parameters(estimator: Any) -> None:
             raise OptionError(f"Expected {name} as {kind}, got {getattr(estimator, name)!r}.")
 
 
-def location_and_scale(values: Array, weights: Array) -> tuple[Array, Array]:
-    """Weighted mean and standard deviation of columns [n, ...]; 1 for the deviation of a constant.
-
-    Squares of the largest numbers overflow and those of the smallest vanish: each column is
-    divided by its largest value first.
-    """
-    share = weights / weights.sum()
-    largest = np.abs(values).max(0)
-    unit = np.where(largest > 0, largest, 1.0)
-    scaled = values / unit
-    mean = share @ scaled
-    spread = np.sqrt(share @ np.square(scaled - mean))
-    # A column whose spread is rounding noise is constant.
-    constant = spread <= 10 * np.finfo(np.float64).eps * np.abs(mean)
-    deviation = np.where(constant | (spread * unit == 0), 1.0, spread * unit)
-    return mean * unit, deviation
-
-
 def environment_labels(environments: Any, n_rows: int) -> Array | str | None:
     """Environment labels [n], 'infer' or None; anything else is refused."""
     if environments is None:
@@ -82,6 +63,8 @@ def environment_labels(environments: Any, n_rows: int) -> Array | str | None:
             f"Expected {n_rows} environment labels, one per row, got shape {shape}. Pass the "
             "column of the same rows."
         )
+    from invlearn.tables.kinds import label
+
     # Labels of mixed types cannot be sorted; their texts can, and 1 and 1.0 are one environment.
     return np.array([label(value) for value in labels_of(environments).to_numpy()], dtype=object)
 

@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.base import RegressorMixin
 
 from invlearn.estimators.base import InvariantEstimator
-from invlearn.estimators.checks import Array, location_and_scale
+from invlearn.estimators.checks import Array
+from invlearn.learning.scaling import location_and_scale
 from invlearn.losses import Loss, get_loss
 
 

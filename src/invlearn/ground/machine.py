@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+import invlearn
 from invlearn.errors import OptionError
 
 Item = TypeVar("Item")
@@ -116,14 +116,6 @@ def check_device(name: str) -> None:
     raise OptionError(f"Expected a device of this machine ({found}), got device '{name}'.")
 
 
-def package_version() -> str:
-    """The installed version of this library."""
-    try:
-        return version("invariant-learn")
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def processor() -> str:
     """The processor's name, as far as the system tells it."""
     info = Path("/proc/cpuinfo")
@@ -157,7 +149,7 @@ def provenance(command: str) -> Provenance:
     """Command, version, commit, machine and the time now; to be called when the work starts."""
     return {
         "command": command,
-        "version": package_version(),
+        "version": invlearn.__version__,
         "commit": commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),

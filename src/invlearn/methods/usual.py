@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
 from invlearn.errors import OptionError
@@ -80,6 +78,9 @@ class Predict:
 
 
 def _make(name: str, classifies: bool, seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.linear_model import LogisticRegression, Ridge
+
     if name == "linear":
         return LogisticRegression(max_iter=1000) if classifies else Ridge()
     kind = HistGradientBoostingClassifier if classifies else HistGradientBoostingRegressor

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from invlearn.reports.benchmark import BenchmarkRecord
 from invlearn.reports.drawing import (
@@ -23,6 +22,9 @@ from invlearn.reports.drawing import (
 )
 from invlearn.reports.tables import shown_metric
 from invlearn.results import MethodInfo
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def training_curves(

@@ -7,14 +7,15 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from invlearn.metrics import Metric
 from invlearn.reports.tables import REFERENCE_BADGE
 from invlearn.results import MethodInfo
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DPI = 120
 WIDTH = 7.6
@@ -33,12 +34,16 @@ def png(figure: Figure) -> bytes:
 
 def one_axes(height: float) -> tuple[Figure, Axes]:
     """Make a figure of the page's width with one axes."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots()
 
 
 def small_axes(methods: Sequence[MethodInfo]) -> tuple[Figure, list[Axes]]:
     """Make a figure with one small axes per method, its name above, ranges shared."""
+    from matplotlib.figure import Figure
+
     count = max(len(methods), 1)
     columns = 2 if count in {2, 4} else min(3, count)
     rows = math.ceil(count / columns)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from invlearn.reports.benchmark import BenchmarkRecord
 from invlearn.reports.curves import agreement, training_curves
@@ -22,6 +23,9 @@ from invlearn.reports.drawing import (
 from invlearn.reports.similarity import draw_similarity
 from invlearn.reports.statistic import selection_statistic
 from invlearn.reports.tables import aggregate, shown_metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "accuracy_by_environment",

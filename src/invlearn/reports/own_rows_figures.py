@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from invlearn.reports.drawing import COLORS, MARKERS, one_axes, plain
 from invlearn.reports.found import Found, has_number
 from invlearn.results import Estimate, MethodInfo
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LONGEST = 26
 """Characters of an environment's name that fit beside a figure."""
@@ -76,6 +77,8 @@ def short_names(names: Sequence[str]) -> list[str]:
     >>> short_names([f"Regional hospital no. {number} of the north" for number in (7, 8)])
     ['…7 of the north', '…8 of the north']
     """
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
     letters = get_font(findfont(FontProperties())).get_charmap()
     spaced = [" ".join(name.split()) for name in names]
     short = [_cut(name) for name in spaced]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from invlearn.errors import OptionError
 from invlearn.reports.benchmark import BenchmarkRecord
@@ -23,6 +21,10 @@ from invlearn.reports.drawing import (
     plain,
 )
 from invlearn.results import SIMILARITY_COLUMNS, MethodInfo, check_columns
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def inner_step_similarity(table: pd.DataFrame, record: BenchmarkRecord) -> Figure:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from invlearn.errors import OptionError
 from invlearn.reports import notes
 from invlearn.reports.benchmark import BenchmarkRecord, Rule
 from invlearn.reports.drawing import COLORS, heading, plain, shared_legend, small_axes
 from invlearn.results import MethodInfo
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CHOSEN = "chosen step, per trial"
 UNSATISFIED = "no step satisfied the rule: last step"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from invlearn import defaults
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError
 from invlearn.ground.machine import check_device
@@ -36,10 +37,10 @@ class FitRequest:
     `penalty_weight` 'auto' falls back to the objective's own with fewer than three environments.
     """
 
-    objective: str = "vrex"
+    objective: str = defaults.OBJECTIVE
     penalty_weight: float | str | None = "auto"
-    hidden: tuple[int, ...] = (16,)
-    steps: int = 200
+    hidden: tuple[int, ...] = defaults.HIDDEN
+    steps: int = defaults.STEPS
     early_stopping: bool | str = False
     seed: int = 0
     device: str = "cpu"
@@ -87,7 +88,7 @@ def fit_rows(
     provenance : mapping of str
         Goes into the model.
     progress : bool
-        Show a progress bar on a terminal.
+        Show how far training is: a bar on a terminal, elsewhere a line now and then.
 
     Returns
     -------

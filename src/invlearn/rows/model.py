@@ -16,8 +16,8 @@ from torch import nn
 from invlearn.diagnostics import Finding, diagnose
 from invlearn.environments import Environments
 from invlearn.errors import DataFileError
-from invlearn.estimators.checks import location_and_scale
 from invlearn.evaluation import outputs
+from invlearn.learning.scaling import location_and_scale
 from invlearn.losses import get_loss
 from invlearn.model_folder import load_model, save_model
 from invlearn.model_record import ModelRecord, OutputScale

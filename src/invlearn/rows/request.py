@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from invlearn import defaults
 from invlearn.errors import OptionError
 from invlearn.ground.machine import check_device
 from invlearn.learning import EarlyStopping, standard_plan
 from invlearn.learning.builders import Drawn
 from invlearn.methods import Method, Network, get_method, trial_seed
-from invlearn.rows.fit import FitRequest
 from invlearn.rows.inputs import Inputs, Make
 from invlearn.rows.source import Source
 from invlearn.training import Stopping
@@ -47,9 +47,9 @@ class RowsRequest:
     objectives: Sequence[str] = DEFAULT_OBJECTIVES
     test_environment: str | None = None
     metric: str | None = None
-    hidden: tuple[int, ...] = FitRequest.hidden
-    steps: int = FitRequest.steps
-    max_rows: int = 100_000
+    hidden: tuple[int, ...] = defaults.HIDDEN
+    steps: int = defaults.STEPS
+    max_rows: int = defaults.MAX_ROWS
     select: str | None = None
     trials: int = 1
     seed: int = 0

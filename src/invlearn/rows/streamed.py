@@ -14,8 +14,8 @@ import torch
 
 from invlearn.environments import Environments, stratified
 from invlearn.errors import EnvironmentsError
-from invlearn.estimators.checks import location_and_scale
 from invlearn.features import Features
+from invlearn.learning.scaling import location_and_scale
 from invlearn.rows.inputs import TableInputs
 from invlearn.rows.source import FEWEST_ROWS, Source, environment_names, from_frame, set_aside
 from invlearn.stored_rows import RowStore, StoredRows

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import chi2, chi2_contingency
 from torch import Tensor
 
 LEVEL = 1e-3
@@ -53,6 +52,8 @@ def certify(
     >>> certify(group, torch.arange(200) // 100, 2).holds
     True
     """
+    from scipy.stats import chi2, chi2_contingency
+
     w = torch.ones(len(group), dtype=torch.float64) if weights is None else weights.double()
     inside, total, squares = (
         torch.bincount(e, values, n_envs).numpy()

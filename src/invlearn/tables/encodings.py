@@ -8,8 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.preprocessing import OneHotEncoder
 
 from invlearn.tables.json_state import State
 from invlearn.tables.kinds import (
@@ -176,6 +174,8 @@ class CategoryEncoding(Encoding):
 
     def transform(self, values: pd.Series[Any]) -> Features:
         """Features [n, categories]."""
+        from sklearn.preprocessing import OneHotEncoder
+
         encoder = OneHotEncoder(
             categories=[np.array(self.categories, dtype=object)],
             handle_unknown="ignore",
@@ -230,6 +230,8 @@ class TextEncoding(Encoding):
     @classmethod
     def fit(cls, column: str, values: pd.Series[Any], max_terms: int) -> TextEncoding:
         """State of training values [n], which hold at least one word of two characters."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         vectorizer = TfidfVectorizer(max_features=max_terms, lowercase=False)
         vectorizer.fit(_lowered(values))
         terms = vectorizer.get_feature_names_out().tolist()
@@ -250,6 +252,8 @@ class TextEncoding(Encoding):
 
     def transform(self, values: pd.Series[Any]) -> Features:
         """Features [n, terms]."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         vectorizer = TfidfVectorizer(vocabulary=list(self.terms), lowercase=False)
         vectorizer.idf_ = np.array(self.idf)
         features: Features = vectorizer.transform(_lowered(values)).toarray().astype(np.float32)

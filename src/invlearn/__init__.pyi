@@ -1,0 +1,85 @@
+"""The public names and where they live, the only list of them; see `__init__.py`."""
+
+from invlearn.comparison.benchmark import (
+    BenchmarkRequest as BenchmarkRequest,
+    Comparison as Comparison,
+    compare as compare,
+)
+from invlearn.datasets import (
+    DATASETS as DATASETS,
+    load_benchmark as load_benchmark,
+)
+from invlearn.diagnostics import (
+    Finding as Finding,
+    activations as activations,
+    diagnose as diagnose,
+    pwcca as pwcca,
+)
+from invlearn.environments import (
+    Environments as Environments,
+    EvaluationSet as EvaluationSet,
+)
+from invlearn.errors import (
+    CollapseWarning as CollapseWarning,
+    DataFileError as DataFileError,
+    DivergenceError as DivergenceError,
+    DivergenceWarning as DivergenceWarning,
+    EnvironmentsError as EnvironmentsError,
+    InvlearnError as InvlearnError,
+    OptionError as OptionError,
+    OutputError as OutputError,
+    SingleEnvironmentWarning as SingleEnvironmentWarning,
+    UnknownNameError as UnknownNameError,
+)
+from invlearn.estimators import (
+    InvariantClassifier as InvariantClassifier,
+    InvariantRegressor as InvariantRegressor,
+)
+from invlearn.evaluation import evaluate as evaluate
+from invlearn.features import ChannelImages as ChannelImages
+from invlearn.losses import (
+    LOSSES as LOSSES,
+    Loss as Loss,
+    get_loss as get_loss,
+)
+from invlearn.models import MLP as MLP
+from invlearn.objectives import (
+    OBJECTIVES as OBJECTIVES,
+    get_objective as get_objective,
+    register_objective as register_objective,
+)
+from invlearn.objectives.base import (
+    GradientObjective as GradientObjective,
+    MeanObjective as MeanObjective,
+    Objective as Objective,
+    Outer as Outer,
+    Range as Range,
+    Terms as Terms,
+    number as number,
+)
+from invlearn.rows.compare import (
+    RowsComparison as RowsComparison,
+    compare_rows as compare_rows,
+)
+from invlearn.rows.files import compare_file as compare_file
+from invlearn.rows.fit import (
+    FitRequest as FitRequest,
+    fit_rows as fit_rows,
+)
+from invlearn.rows.model import RowsModel as RowsModel
+from invlearn.rows.request import RowsRequest as RowsRequest
+from invlearn.rows.source import read_rows as read_rows
+from invlearn.selection import (
+    RULES as RULES,
+    reference_step as reference_step,
+)
+from invlearn.training import (
+    PenaltySchedule as PenaltySchedule,
+    Run as Run,
+    Settings as Settings,
+    Stopping as Stopping,
+    Trainer as Trainer,
+    train_many as train_many,
+)
+
+__version__: str
