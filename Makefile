@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
+# A process for each core; where it runs out of tests it takes the other's last ones.
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test slow lint types imports check clean
 
@@ -11,7 +13,7 @@ demo: $(READY)
 	$(BIN)/invlearn compare colored-digits --objectives erm,erm-grayscale,irmv1,vrex,mmrex,meta-irm --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+# Tests share the machine with each other, and so do the libraries and processes that they start.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import torch
 
 from invlearn.environments import Environments

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
@@ -33,33 +34,11 @@ ROWS = ["--target", "ill", "--environment", "hospital"]
 Values = dict[str, float | str]
 
 
-def measure() -> dict[str, Values]:
-    """Every command's numbers and words, by what they are."""
+def measure(command: str) -> Values:
+    """The numbers and words that one of `COMMANDS` leaves, by what they are."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         _run("example hospitals --rows 40 --output hospitals.csv")
-        return {
-            "compare colored-digits": _benchmark(
-                "compare colored-digits --objectives erm,irmv1,vrex,mmrex,meta-irm --trials 1 "
-                "--steps 6 --jobs 1 --out digits", *TINY,
-            ),
-            "compare linear-sem": _benchmark(
-                "compare linear-sem --objectives erm,irmv1,irmv1-split,vrex,mmrex,iga,group-dro "
-                "--trials 1 --steps 8 --jobs 1 --out sem"
-            ),
-            "search": _search(
-                "search colored-digits --objectives irmv1,meta-irm --draws 2 --trials 1 --steps 8 "
-                "--score late-risk --jobs 1 --out search", *TINY,
-            ),
-            "compare hospitals.csv": _own_rows(
-                "compare hospitals.csv --steps 10 --jobs 1 --out own "
-                "--objectives erm-pooled,irmv1,vrex,group-dro,meta-irm", *ROWS,
-            ),
-            "compare hospitals.csv, a regression": _own_rows(
-                "compare hospitals.csv --target dose --environment hospital --steps 10 --jobs 1 "
-                "--objectives erm,vrex,iga --out dose"
-            ),
-            "fit, predict, diagnose": _model(),
-        }  # fmt: skip
+        return COMMANDS[command]()
 
 
 def _run(text: str, *more: str) -> None:
@@ -138,6 +117,31 @@ def _model() -> Values:
     return out
 
 
+COMMANDS: dict[str, Callable[[], Values]] = {
+    "compare colored-digits": lambda: _benchmark(
+        "compare colored-digits --objectives erm,irmv1,vrex,mmrex,meta-irm --trials 1 "
+        "--steps 6 --jobs 1 --out digits", *TINY,
+    ),
+    "compare linear-sem": lambda: _benchmark(
+        "compare linear-sem --objectives erm,irmv1,irmv1-split,vrex,mmrex,iga,group-dro "
+        "--trials 1 --steps 8 --jobs 1 --out sem"
+    ),
+    "search": lambda: _search(
+        "search colored-digits --objectives irmv1,meta-irm --draws 2 --trials 1 --steps 8 "
+        "--score late-risk --jobs 1 --out search", *TINY,
+    ),
+    "compare hospitals.csv": lambda: _own_rows(
+        "compare hospitals.csv --steps 10 --jobs 1 --out own "
+        "--objectives erm-pooled,irmv1,vrex,group-dro,meta-irm", *ROWS,
+    ),
+    "compare hospitals.csv, a regression": lambda: _own_rows(
+        "compare hospitals.csv --target dose --environment hospital --steps 10 --jobs 1 "
+        "--objectives erm,vrex,iga --out dose"
+    ),
+    "fit, predict, diagnose": _model,
+}  # fmt: skip
+
+
 def moved(found: Values, golden: Values) -> dict[str, tuple[float | str, float | str]]:
     """What differs, as (recorded, found)."""
     return {key: (golden[key], v) for key, v in found.items() if not _alike(golden[key], v)}
@@ -152,8 +156,11 @@ def _alike(a: float | str, b: float | str) -> bool:
 def main() -> None:
     """Write the file."""
     found = {
-        command: {key: float(f"{v:.10g}") if isinstance(v, float) else v for key, v in own.items()}
-        for command, own in measure().items()
+        command: {
+            key: float(f"{v:.10g}") if isinstance(v, float) else v
+            for key, v in measure(command).items()
+        }
+        for command in COMMANDS
     }
     text = json.dumps(found, indent=0, ensure_ascii=False) + "\n"
     part = GOLDEN.with_suffix(".part")
