@@ -4,9 +4,10 @@ The public interface on one screen:
 
 - `InvariantClassifier`, `InvariantRegressor`: scikit-learn estimators whose `fit` takes
   `environments=`, a label per row.
-- `compare_file`, `read_rows`, `compare_rows`, `RowsRequest`: one's own table or images, each
-  environment left out in turn; `fit_rows`, `FitRequest`, `RowsModel`: fitted, kept in a folder,
-  asked for predictions.
+- `compare`: methods against each other, with a report: on one's own table or images
+  (`RowsRequest`), each environment left out in turn, or on a benchmark (`BenchmarkRequest`).
+- `read_rows`, `fit_rows`, `FitRequest`, `RowsModel`: one's own table or images, fitted, kept in a
+  folder, asked for predictions.
 - `diagnose`, `Finding`: what a predictor does in several environments, why, and what to do.
 - `Environments`, `EvaluationSet`: rows that belong to named environments, validated and split.
 - `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM, SD, IB-ERM,
@@ -18,7 +19,6 @@ The public interface on one screen:
 - `DATASETS`, `load_benchmark`: benchmarks whose shortcut is known.
 - `evaluate`, `RULES`: measure in every environment; choose a step, honestly or as an oracle.
 - `pwcca`, `activations`: how alike two representations are.
-- `compare`, `BenchmarkRequest`: methods on a benchmark, all of it at once, with a report.
 - `__version__`: of the installed package.
 """
 

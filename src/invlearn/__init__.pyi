@@ -1,9 +1,10 @@
 """The public names and where they live, the only list of them; see `__init__.py`."""
 
-from invlearn.comparison.benchmark import (
+from invlearn.comparison.compare import compare as compare
+from invlearn.comparison.contest import Comparison as Comparison
+from invlearn.comparison.requests import (
     BenchmarkRequest as BenchmarkRequest,
-    Comparison as Comparison,
-    compare as compare,
+    RowsRequest as RowsRequest,
 )
 from invlearn.datasets import (
     DATASETS as DATASETS,
@@ -57,17 +58,9 @@ from invlearn.objectives.base import (
     Terms as Terms,
     number as number,
 )
-from invlearn.rows.compare import (
-    RowsComparison as RowsComparison,
-    compare_rows as compare_rows,
-)
-from invlearn.rows.files import compare_file as compare_file
-from invlearn.rows.fit import (
-    FitRequest as FitRequest,
-    fit_rows as fit_rows,
-)
+from invlearn.rows.fit import fit_rows as fit_rows
 from invlearn.rows.model import RowsModel as RowsModel
-from invlearn.rows.request import RowsRequest as RowsRequest
+from invlearn.rows.request import FitRequest as FitRequest
 from invlearn.rows.source import read_rows as read_rows
 from invlearn.selection import (
     RULES as RULES,

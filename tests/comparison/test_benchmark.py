@@ -12,9 +12,10 @@ import torch
 
 from invlearn.comparison import benchmark as module
 from invlearn.comparison import references
-from invlearn.comparison.benchmark import BenchmarkRequest, compare
+from invlearn.comparison.benchmark_record import make_record
+from invlearn.comparison.compare import compare
 from invlearn.comparison.recipes import Recipe, describe_plan, get_recipe
-from invlearn.comparison.record import make_record
+from invlearn.comparison.requests import BenchmarkRequest
 from invlearn.comparison.runner import Kept, Task, Work, run_unit
 from invlearn.comparison.selecting import select_all
 from invlearn.comparison.store import Store

@@ -12,10 +12,10 @@ import pytest
 from invlearn.comparison import references
 from invlearn.comparison import search as module
 from invlearn.comparison.recipes import get_recipe
+from invlearn.comparison.requests import SCORES
 from invlearn.comparison.search import search
 from invlearn.comparison.search_scores import best
 from invlearn.comparison.search_space import SETTINGS_SPACE, draw_plans, search_space
-from invlearn.defaults import SCORES
 from invlearn.errors import InvlearnError, OptionError
 from invlearn.learning import fitting, reference
 from invlearn.methods import get_network

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from invlearn.comparison import similarity
-from invlearn.comparison.benchmark import BenchmarkRequest, compare
+from invlearn.comparison.compare import compare
 from invlearn.comparison.recipes import get_recipe
+from invlearn.comparison.requests import BenchmarkRequest
 from invlearn.comparison.runner import Task, Work, run_unit
 from invlearn.comparison.similarity import Chosen, measure_similarity
 from invlearn.comparison.trials import Trials

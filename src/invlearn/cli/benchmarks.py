@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from invlearn import defaults
 from invlearn.cli.common import app, command, names, pairs, reported
+from invlearn.comparison.requests import SCORES
 from invlearn.errors import OptionError
 from invlearn.ground.progress import bar
 
@@ -31,7 +31,7 @@ def search(
     ] = None,
     score: Annotated[
         str, typer.Option(help="How settings are ranked: worst-group or late-risk.")
-    ] = defaults.SCORES[0],
+    ] = SCORES[0],
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps; the recipe's schedules follow.")
     ] = None,

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from invlearn import defaults
 from invlearn.cli.common import app, command, names, pairs, reported, widths
+from invlearn.comparison.requests import BenchmarkRequest, RowsRequest
 from invlearn.errors import OptionError
 from invlearn.ground.progress import bar
 
 if TYPE_CHECKING:
-    from invlearn.reports.record import OwnRowsRecord
+    from invlearn.reports.record import Answer, OwnRowsRecord
 
 DATASET, ROWS = "Benchmarks only", "Your own rows only"
 DATASET_ONLY = (
@@ -67,10 +67,10 @@ def compare(
     ] = None,
     hidden: Annotated[
         str, typer.Option(help="Widths of hidden layers, '' for none.", rich_help_panel=ROWS)
-    ] = ",".join(map(str, defaults.HIDDEN)),
+    ] = ",".join(map(str, RowsRequest.hidden)),
     max_rows: Annotated[
         int, typer.Option(help="Draw from more rows than these.", rich_help_panel=ROWS)
-    ] = defaults.MAX_ROWS,
+    ] = RowsRequest.max_rows,
     select: Annotated[
         str | None,
         typer.Option(
@@ -159,12 +159,17 @@ def compare(
         from invlearn.ground.machine import keep_freed_memory
 
         keep_freed_memory()
-        if own:
-            from invlearn.rows.files import compare_file
-            from invlearn.rows.request import DEFAULT_OBJECTIVES, RowsRequest
+        from invlearn.comparison.compare import compare as run_compare
 
-            rows_request = RowsRequest(
-                names(objectives) if objectives is not None else DEFAULT_OBJECTIVES,
+        request: BenchmarkRequest | RowsRequest
+        if own:
+            request = RowsRequest(
+                name,
+                target,
+                environment,
+                names(objectives) if objectives is not None else RowsRequest.methods,
+                task,
+                drop or (),
                 test_environment,
                 metric,
                 widths(hidden),
@@ -175,31 +180,10 @@ def compare(
                 seed,
                 device,
             )
-            record, answer = compare_file(
-                name,
-                rows_request,
-                folder,
-                target=target,
-                environment=environment,
-                task=task,
-                drop=drop or (),
-                jobs=jobs,
-                resume=resume,
-                command=command(),
-                progress=progress,
-            )
         else:
-            from invlearn.comparison.benchmark import (
-                DEFAULT_METHODS,
-                BenchmarkRequest,
-            )
-            from invlearn.comparison.benchmark import (
-                compare as run_compare,
-            )
-
             request = BenchmarkRequest(
                 name,
-                names(objectives) if objectives is not None else DEFAULT_METHODS,
+                names(objectives) if objectives is not None else BenchmarkRequest.methods,
                 BenchmarkRequest.trials if trials is None else trials,
                 seed,
                 recipe,
@@ -212,24 +196,29 @@ def compare(
                 device,
                 precision,
             )
-            comparison = run_compare(
-                request, folder, jobs=jobs, resume=resume, command=command(), progress=progress
-            )
-    if own:
-        console.print(f"[bold]{escape(answer.headline)}[/]", highlight=False)
-        for sentence in (*answer.sentences, *record.notes):
-            console.print(sentence, highlight=False, markup=False)
-        console.print(_table(record))
-        for finding in record.findings:
-            console.print(f"{finding.title}: {finding.sentence} {finding.action}", markup=False)
-    else:
-        from invlearn.reports.tables import console as print_tables
+        made = run_compare(
+            request, folder, jobs=jobs, resume=resume, command=command(), progress=progress
+        )
+    from invlearn.reports.benchmark import BenchmarkRecord
+    from invlearn.reports.record import OwnRowsRecord
+    from invlearn.reports.tables import console as print_tables
 
-        description = comparison.record.dataset.description
-        if "test_set" in description:
+    if isinstance(made.record, OwnRowsRecord):
+        _print_rows(made.record, made.answer, console)
+    if isinstance(made.record, BenchmarkRecord):
+        if "test_set" in (description := made.record.dataset.description):
             console.print(f"Test set: {description['test_set']}", highlight=False)
-        print_tables(comparison.results, comparison.record, console)
+        print_tables(made.results, made.record, console)
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, markup=False)
+
+
+def _print_rows(record: OwnRowsRecord, answer: Answer, console: Console) -> None:
+    console.print(f"[bold]{escape(answer.headline)}[/]", highlight=False)
+    for sentence in (*answer.sentences, *record.notes):
+        console.print(sentence, highlight=False, markup=False)
+    console.print(_table(record))
+    for finding in record.findings:
+        console.print(f"{finding.title}: {finding.sentence} {finding.action}", markup=False)
 
 
 def _refuse(context: typer.Context, options: Sequence[str], name: str, own: bool) -> None:

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from invlearn import defaults
 from invlearn.cli.common import app, command, reported, widths
 from invlearn.errors import OptionError, unknown_name
 from invlearn.ground.files import check_free
+from invlearn.rows.request import FitRequest
 
 if TYPE_CHECKING:
     from invlearn.diagnostics import Finding
@@ -58,14 +58,16 @@ def fit(
     environment: Annotated[
         str | None, typer.Option(help="Column that says where rows come from.")
     ] = None,
-    objective: Annotated[str, typer.Option(help="See 'invlearn objectives'.")] = defaults.OBJECTIVE,
+    objective: Annotated[
+        str, typer.Option(help="See 'invlearn objectives'.")
+    ] = FitRequest.objective,
     penalty_weight: Annotated[
         str, typer.Option(help="A number, or auto: by leaving environments out.")
     ] = "auto",
     hidden: Annotated[str, typer.Option(help="Widths of hidden layers, '' for none.")] = ",".join(
-        map(str, defaults.HIDDEN)
+        map(str, FitRequest.hidden)
     ),
-    steps: Annotated[int, typer.Option(help="Training steps.")] = defaults.STEPS,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = FitRequest.steps,
     early_stopping: Annotated[
         str, typer.Option(help="A rule to stop by, such as lowest-worst-group.")
     ] = "",
@@ -82,7 +84,6 @@ def fit(
         check_free(output)
         from invlearn.ground.machine import keep_freed_memory, provenance
         from invlearn.rows.files import fit_file
-        from invlearn.rows.fit import FitRequest
 
         request = FitRequest(
             objective, _weight(penalty_weight), widths(hidden), steps, early_stopping or False,

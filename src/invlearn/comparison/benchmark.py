@@ -1,26 +1,25 @@
-"""Compare methods on a dataset: plan, run, select, report."""
+"""A benchmark's side of a comparison: its trials, the methods planned, the rules applied."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from invlearn.comparison.benchmark_record import describe_method, make_record
+from invlearn.comparison.contest import Comparison, Contest, Progress
 from invlearn.comparison.recipes import Recipe, get_recipe
-from invlearn.comparison.record import describe_method, make_record
-from invlearn.comparison.request import DEFAULT_METHODS, BenchmarkRequest
-from invlearn.comparison.runner import Task, Work, run
+from invlearn.comparison.requests import BenchmarkRequest
+from invlearn.comparison.runner import Kept, Task
 from invlearn.comparison.similarity import Chosen, measure_similarity
-from invlearn.comparison.store import Store
 from invlearn.comparison.trials import Trials
 from invlearn.datasets import DATASETS, load_benchmark
 from invlearn.errors import OptionError, unknown_name
 from invlearn.features import width
-from invlearn.ground.machine import check_device, cores, provenance, run_all
+from invlearn.ground.machine import run_all
 from invlearn.learning import Plan
 from invlearn.methods import Method, Network, Usual, get_method, trial_seed
 from invlearn.objectives import OBJECTIVES
@@ -28,7 +27,6 @@ from invlearn.problem import Problem
 from invlearn.reports import write_report
 from invlearn.reports.answer import benchmark_answer
 from invlearn.reports.benchmark import BenchmarkRecord
-from invlearn.reports.record import to_json
 from invlearn.reports.tables import table
 from invlearn.selection import RULES
 from invlearn.training.many_runs import small_step
@@ -38,74 +36,89 @@ TOGETHER = 64
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What `compare` leaves in its folder, in memory."""
+class BenchmarkContest(Contest):
+    """A benchmark's trials.
 
-    results: pd.DataFrame
-    curves: pd.DataFrame
-    record: BenchmarkRecord
-    folder: Path
-
-
-def compare(
-    request: BenchmarkRequest,
-    out: Path,
-    *,
-    jobs: int | None = None,
-    resume: bool = False,
-    command: str = "",
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> Comparison:
-    """Train every method over every trial, apply every selection rule, write the folder.
-
-    The folder then holds results.csv (long: a row per method, problem, environment, split,
-    metric and selection rule), curves.parquet (the same at every evaluated step),
-    summary.json, figures/ and report.html.
-
-    Parameters
+    Attributes
     ----------
     request : BenchmarkRequest
-    out : Path
-        A folder that holds no results yet.
-    jobs : int, optional
-        Runs at a time, each on one thread; default: one per core.
-    resume : bool
-        Go on with the unfinished runs in `out`.
-    command : str
-        For the record.
-    progress : callable
-        ``progress(runs done, runs in all, what was done last)``.
+    recipe : Recipe
+    first : Problem
+        The first trial.
+    """
+
+    request: BenchmarkRequest
+    recipe: Recipe
+    first: Problem
+
+    def arrange(self, tasks: Sequence[Task], processes: int) -> list[tuple[Task, ...]]:
+        """See `arrange`."""
+        return arrange(tasks, methods=self.methods, benchmark=self.first, processes=processes)
+
+    def measured(
+        self,
+        runs: Sequence[Kept],
+        provenance: Mapping[str, str | int | float],
+        processes: int,
+        progress: Progress,
+    ) -> Comparison:
+        """The runs' tables put together, and what the headline rule's says."""
+        curves, results, statistics = (
+            pd.concat([kept.tables[name] for kept in runs], ignore_index=True)
+            for name in ("curves", "results", "statistics")
+        )
+        applied = {name for kept in runs for name in kept.facts["rules"]}
+        rules = [rule for name, rule in RULES.items() if name in applied]
+        record = make_record(
+            self.request, self.first, self.recipe, self.methods.values(), rules, runs, provenance
+        )
+        tables = {"statistics.parquet": statistics}
+        similarity = self._similarity(results, processes, progress)
+        if similarity is not None:
+            tables["similarity.csv"] = similarity
+        answer = benchmark_answer(table(results, record, record.main_rule(results)), record)
+        return Comparison(results, curves, record, answer, tables)
+
+    def report(self, made: Comparison, folder: Path) -> None:
+        """Write the page and its figures."""
+        assert isinstance(made.record, BenchmarkRecord)
+        others = (made.tables.get(name) for name in ("statistics.parquet", "similarity.csv"))
+        write_report(made.results, made.curves, made.record, folder, *others)
+
+    def _similarity(
+        self, results: pd.DataFrame, processes: int, progress: Progress
+    ) -> pd.DataFrame | None:
+        """Train the first trials' chosen models again and compare their representations."""
+        first = results["selection"].iloc[0]  # The headline rule's come first.
+        steps = results[results["selection"] == first].groupby(["method", "problem"])["step"]
+        step = steps.first()
+        chosen = [
+            Chosen(method, f"{trial:03d}", int(step[method.name, trial]))
+            for trial in range(min(self.request.similarity, self.request.trials))
+            for method in self.methods.values()
+            if isinstance(method, Network) and method.kind != "reference"
+        ]
+        if not chosen:
+            return None
+        tables: list[pd.DataFrame] = []
+
+        def done(table: pd.DataFrame) -> None:
+            tables.append(table)
+            progress(len(tables), len(chosen), "comparing representations")
+
+        run_all(partial(measure_similarity, self.problems), chosen, processes=processes, done=done)
+        return pd.concat(tables).sort_values(["method", "problem", "kind"], kind="stable")
+
+
+def prepare_benchmark(request: BenchmarkRequest) -> BenchmarkContest:
+    """Look up everything the request names; every complaint comes from here.
 
     Raises
     ------
-    InvlearnError
-        Anything wrong with the request or the folder; nothing has been written then.
-
-    Notes
-    -----
-    With more than one job, runs go to other processes: in a script, call this below
-    ``if __name__ == "__main__":``.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> sizes = {"rows_per_environment": 100, "validation_rows": 50, "test_rows": 50}
-    >>> request = BenchmarkRequest(
-    ...     "colored-digits", ["erm"], trials=1, steps=2, dataset_options=sizes
-    ... )
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     comparison = compare(request, Path(folder), jobs=1)
-    >>> sorted(comparison.results["split"].unique())
-    ['test', 'train', 'validation']
+    OptionError, UnknownNameError, EnvironmentsError
     """
-    source, clock = provenance(command or request.command()), time.monotonic()
-    recipe, methods, benchmark = _resolve(request)
-    processes = cores() if jobs is None else jobs
-    if processes < 1:
-        raise OptionError(f"Expected one or more runs at a time, got jobs={processes}.")
+    recipe, methods, first = _resolve(request)
     plans = {name: asdict(describe_method(method)) for name, method in methods.items()}
-    store = Store.check(out, resume=resume)
-    store.begin({"plans": plans, "request": asdict(request)})
     trials = Trials(
         request.dataset,
         tuple(sorted(request.dataset_options.items())),
@@ -116,63 +129,18 @@ def compare(
         request.precision,
         request.keep_outputs,
     )
-    tasks = [Task(name, f"{t:03d}") for t in range(request.trials) for name in methods]
-    workers = processes if request.device == "cpu" else 1
-    found, resumed = run(
-        Work(trials, methods, store),
-        tasks,
-        processes=workers,
-        progress=progress,
-        arrange=partial(arrange, methods=methods, benchmark=benchmark, processes=processes),
-    )
-    runs = list(found.values())
-    curves, results, statistics = (
-        pd.concat([kept.tables[name] for kept in runs], ignore_index=True)
-        for name in ("curves", "results", "statistics")
-    )
-    applied = {name for kept in runs for name in kept.facts["rules"]}
-    rules = [rule for name, rule in RULES.items() if name in applied]
-    facts = {
-        "jobs": workers,
-        "threads": 1,
-        "seconds": round(time.monotonic() - clock, 1),
-        "seconds_of_all_runs": round(sum(kept.seconds for kept in runs), 1),
-        "runs_resumed": resumed,
-    }
-    record = make_record(
-        request, benchmark, recipe, methods.values(), rules, runs, {**source, **facts}
-    )
-    similarity = _similarity(request, trials, methods, results, processes, progress)
-    made = Comparison(results, curves, record, out)
-    _write(store, made, statistics, similarity)
-    store.finish(keep_outputs=request.keep_outputs)
-    return made
-
-
-def _write(
-    store: Store, made: Comparison, statistics: pd.DataFrame, similarity: pd.DataFrame | None
-) -> None:
-    """The report and the tables; the summary comes last."""
-    results, record = made.results, made.record
-    write_report(results, made.curves, record, made.folder, statistics, similarity)
-    if similarity is not None:
-        store.write("similarity.csv", similarity.to_csv(index=False, float_format="%.8g"))
-    store.write("statistics.parquet", statistics.to_parquet(index=False))
-    store.write("curves.parquet", made.curves.to_parquet(index=False))
-    store.write("results.csv", results.to_csv(index=False, float_format="%.10g"))
-    answer = benchmark_answer(table(results, record, record.main_rule(results)), record)
-    store.write("summary.json", to_json(record, answer))
+    tasks = tuple(Task(name, f"{t:03d}") for t in range(request.trials) for name in methods)
+    plan = {"plans": plans, "request": asdict(request)}
+    return BenchmarkContest(trials, methods, tasks, plan, request, recipe, first)
 
 
 def _resolve(request: BenchmarkRequest) -> tuple[Recipe, dict[str, Method], Problem]:
-    """Everything the request names, looked up; every complaint comes from here."""
     if request.trials < 1:
         raise OptionError(f"Expected at least one trial, got {request.trials}.")
     if request.similarity < 0:
         raise OptionError(
             f"Expected to compare representations in 0 or more trials, got {request.similarity}."
         )
-    check_device(request.device)
     if request.similarity and request.device != "cpu":
         raise OptionError(
             f"Expected the device 'cpu' for comparing representations, got '{request.device}': the "
@@ -254,37 +222,3 @@ def count_parameters(plan: Plan, benchmark: Problem) -> int:
     """Numbers that the plan's model holds."""
     model = plan.network(width(benchmark.train.x), benchmark.n_outputs, 0)
     return sum(p.numel() for p in model.parameters())
-
-
-def _similarity(
-    request: BenchmarkRequest,
-    trials: Trials,
-    methods: Mapping[str, Method],
-    results: pd.DataFrame,
-    processes: int,
-    progress: Callable[[int, int, str], None],
-) -> pd.DataFrame | None:
-    """Train the first trials' chosen models again and compare their representations."""
-    if not request.similarity:
-        return None
-    first = results["selection"].iloc[0]  # The headline rule's come first.
-    steps = results[results["selection"] == first].groupby(["method", "problem"])["step"].first()
-    chosen = [
-        Chosen(method, f"{trial:03d}", int(steps[method.name, trial]))
-        for trial in range(min(request.similarity, request.trials))
-        for method in methods.values()
-        if isinstance(method, Network) and method.kind != "reference"
-    ]
-    if not chosen:
-        return None
-    tables: list[pd.DataFrame] = []
-
-    def done(table: pd.DataFrame) -> None:
-        tables.append(table)
-        progress(len(tables), len(chosen), "comparing representations")
-
-    run_all(partial(measure_similarity, trials), chosen, processes=processes, done=done)
-    return pd.concat(tables).sort_values(["method", "problem", "kind"], kind="stable")
-
-
-__all__ = ["DEFAULT_METHODS", "BenchmarkRequest", "Comparison", "compare"]

@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from invlearn import defaults
 from invlearn.comparison.recipes import Recipe, describe_plan, get_recipe
+from invlearn.comparison.requests import SCORES
 from invlearn.comparison.runner import Kept, Task, Work, run
 from invlearn.comparison.search_scores import best, late_risks, worst_group_score
 from invlearn.comparison.search_space import draw_plans, search_space
@@ -76,7 +76,7 @@ def search(
     seed: int = 1,
     recipe: str | None = None,
     dataset_options: Mapping[str, OptionValue] | None = None,
-    score: str = defaults.SCORES[0],
+    score: str = SCORES[0],
     steps: int | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     jobs: int = 1,
@@ -172,8 +172,8 @@ def _searchable(
             f"Expected methods, draws, trials and jobs of 1 or more and a seed of 0 or more, got "
             f"{list(names)}, draws={draws}, trials={trials}, jobs={jobs}, seed={seed}."
         )
-    if score not in defaults.SCORES:
-        raise unknown_name("score", score, defaults.SCORES)
+    if score not in SCORES:
+        raise unknown_name("score", score, SCORES)
     methods = [get_network(name) for name in dict.fromkeys(names)]
     for method in methods:
         if method.kind == "reference":

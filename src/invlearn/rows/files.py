@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from invlearn.comparison.store import Store
 from invlearn.diagnostics import Finding
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.ground.files import write_whole
-from invlearn.ground.machine import provenance as made_by
 from invlearn.images import read_images, read_unlabelled_images
-from invlearn.reports.record import Answer, OwnRowsRecord
-from invlearn.rows.compare import compare_rows
-from invlearn.rows.fit import FitRequest, fit_rows, fit_streamed
+from invlearn.rows.fit import fit_rows, fit_streamed
 from invlearn.rows.inputs import ImageInputs, TableInputs
 from invlearn.rows.model import RowsModel
-from invlearn.rows.output import write_comparison
-from invlearn.rows.request import RowsRequest
+from invlearn.rows.request import FitRequest
 from invlearn.rows.source import Source, read_rows
 from invlearn.rows.streamed import streams
 from invlearn.tables import WRITERS, ParquetTable, read_table
@@ -68,76 +63,6 @@ def fit_file(
         )  # fmt: skip
     source = read_rows(rows, target=target, environment=environment, task=task, drop=drop)
     return fit_rows(source, request, provenance=provenance, progress=progress)
-
-
-def compare_file(
-    rows: str | Path,
-    request: RowsRequest,
-    out: Path,
-    *,
-    target: str | None = None,
-    environment: str | None = None,
-    task: str | None = None,
-    drop: Sequence[str] = (),
-    jobs: int | None = None,
-    resume: bool = False,
-    command: str = "",
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> tuple[OwnRowsRecord, Answer]:
-    """Compare methods on the rows of a file, each environment left out in turn; write the folder.
-
-    The folder then holds results.csv, summary.json, figures/ and report.html, and curves.parquet
-    where a rule chose the steps.
-
-    Parameters
-    ----------
-    rows : path
-        A table, or a folder of images.
-    request : RowsRequest
-    out : Path
-        A folder that holds no results yet.
-    target, environment, task, drop
-        See `read_rows`.
-    jobs, progress
-        See `compare_rows`.
-    resume : bool
-        Go on with the unfinished trainings in `out`.
-    command : str
-        For the record.
-
-    Raises
-    ------
-    InvlearnError
-        As `read_rows` and `compare_rows`; also for a folder that cannot be used.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from invlearn.rows.example import hospitals
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path, out = Path(folder) / "hospitals.csv", Path(folder) / "out"
-    ...     hospitals(rows=20).to_csv(path, index=False)
-    ...     columns = {"target": "ill", "environment": "hospital"}
-    ...     request = RowsRequest(["vrex"], steps=2)
-    ...     record, answer = compare_file(path, request, out, **columns, jobs=1)
-    >>> record.metric, [method.name for method in record.methods]
-    ('accuracy', ['linear', 'boosting', 'vrex'])
-    """
-    made = made_by(command)
-    store = Store.check(out, resume=resume)
-    source = read_rows(
-        rows,
-        target=target,
-        environment=environment,
-        task=task,
-        drop=drop,
-        most_rows=request.max_rows,
-        seed=request.seed,
-    )
-    found = compare_rows(source, request, store=store, jobs=jobs, progress=progress)
-    record, answer = write_comparison(found, request, Path(rows), out, made)
-    store.finish()
-    return record, answer
 
 
 def predict_file(model: RowsModel, rows: str | Path, output: Path) -> tuple[int, list[str]]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from invlearn import defaults
 from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError
 from invlearn.ground.machine import check_device
@@ -24,47 +22,10 @@ from invlearn.networks import NetworkSpec
 from invlearn.objectives import get_objective
 from invlearn.rows.inputs import ImageInputs, Inputs, Make, TableInputs
 from invlearn.rows.model import RowsModel, labeled_rows, output_scale
+from invlearn.rows.request import FitRequest
 from invlearn.rows.source import Source, loss_of, set_aside
 from invlearn.rows.streamed import stream_parquet
 from invlearn.tables import Target
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """How a model is fitted to a user's rows; see `InvariantClassifier` for the parameters.
-
-    The defaults are those of comparisons, so that what is fitted is what was measured.
-    `penalty_weight` 'auto' falls back to the objective's own with fewer than three environments.
-    """
-
-    objective: str = defaults.OBJECTIVE
-    penalty_weight: float | str | None = "auto"
-    hidden: tuple[int, ...] = defaults.HIDDEN
-    steps: int = defaults.STEPS
-    early_stopping: bool | str = False
-    seed: int = 0
-    device: str = "cpu"
-
-    def plan(self, network: MakeNetwork, environments: Sequence[str]) -> tuple[Plan, list[str]]:
-        """What it means for rows of these environments, and what to say about that."""
-        check_device(self.device)
-        strength, notes, objective = self.penalty_weight, [], get_objective(self.objective)
-        if strength == "auto" and objective.strength and len(environments) < 3:
-            strength = None
-            notes = [
-                f"With {len(environments)} environments the penalty weight cannot be chosen by "
-                "leaving one out; the default was taken."
-            ]
-        rule = self.early_stopping if isinstance(self.early_stopping, str) else "auto"
-        plan = standard_plan(
-            self.objective,
-            network,
-            strength=strength,
-            steps=self.steps,
-            early_stopping=EarlyStopping(rule) if self.early_stopping else None,
-            device=self.device,
-        )
-        return plan, notes
 
 
 def estimator_seed(seed: int) -> int:
@@ -102,7 +63,7 @@ def fit_rows(
     source = set_aside(source)
     inputs, target = source.learn_inputs(), source.target
     spec = _network(inputs, request.hidden, target)
-    plan, notes = request.plan(Drawn(Make(spec)), source.names)
+    plan, notes = _plan(request, Drawn(Make(spec)), source.names)
     output = output_scale(source)
     found, said = _learn(
         plan,
@@ -134,12 +95,12 @@ def fit_streamed(
     each environment; `early_stopping` reads these too. Other parameters are `fit_rows`'s and
     `stream_parquet`'s.
     """
-    request.plan(Layers(request.hidden), ())  # Before the work of encoding.
+    _plan(request, Layers(request.hidden), ())  # Before the work of encoding.
     with stream_parquet(
         path, target=target, environment=environment, task=task, drop=drop, seed=request.seed
     ) as rows:
         spec = _network(rows.inputs, request.hidden, rows.target)
-        plan, notes = request.plan(Drawn(Make(spec)), rows.train.names)
+        plan, notes = _plan(request, Drawn(Make(spec)), rows.train.names)
         found, said = _learn(
             plan,
             rows.train,
@@ -219,3 +180,27 @@ def _model(
         provenance=dict(provenance),
     )
     return RowsModel(found.network.cpu(), inputs, target, output, record)
+
+
+def _plan(
+    request: FitRequest, network: MakeNetwork, environments: Sequence[str]
+) -> tuple[Plan, list[str]]:
+    """What is asked for, for rows of these environments, and what to say about that."""
+    check_device(request.device)
+    strength, notes, objective = request.penalty_weight, [], get_objective(request.objective)
+    if strength == "auto" and objective.strength and len(environments) < 3:
+        strength = None
+        notes = [
+            f"With {len(environments)} environments the penalty weight cannot be chosen by "
+            "leaving one out; the default was taken."
+        ]
+    rule = request.early_stopping if isinstance(request.early_stopping, str) else "auto"
+    plan = standard_plan(
+        request.objective,
+        network,
+        strength=strength,
+        steps=request.steps,
+        early_stopping=EarlyStopping(rule) if request.early_stopping else None,
+        device=request.device,
+    )
+    return plan, notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,8 +43,6 @@ class Source:
     pixels : array [n, channels, height, width] of uint8, or None
     notes : tuple of str
         What was dropped.
-    left_out : tuple of str
-        Columns that were to be left out.
     """
 
     title: str
@@ -55,7 +54,6 @@ class Source:
     frame: pd.DataFrame | None
     pixels: npt.NDArray[np.uint8] | None
     notes: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,7 +97,7 @@ class Source:
 
 
 def read_rows(
-    path: str | Path,
+    rows: str | Path | pd.DataFrame,
     *,
     target: str | None = None,
     environment: str | None = None,
@@ -109,13 +107,13 @@ def read_rows(
     most_rows: int | None = None,
     seed: int = 0,
 ) -> Source:
-    """Read a table (CSV, Parquet, Feather) or a folder of images root/environment/class/*.
+    """Read a table, in a file or in memory, or a folder of images root/environment/class/*.
 
     Rows without a target or an environment are dropped, and noted.
 
     Parameters
     ----------
-    path : path
+    rows : path or DataFrame
     target, environment : str
         Columns of the table; images need neither.
     task : 'classification' or 'regression', optional
@@ -131,29 +129,31 @@ def read_rows(
 
     Raises
     ------
-    DataFileError, EnvironmentsError, OptionError, UnknownNameError
-        Each in one line, with what to do.
+    InvlearnError
+        In one line, with what to do.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _images(path, target, environment, task, drop, image_size)
+    if not isinstance(rows, pd.DataFrame):
+        rows = Path(rows)
+        if rows.is_dir():
+            return _images(rows, target, environment, task, drop, image_size)
     if target is None or environment is None:
         missing = "--target" if target is None else "--environment"
         raise OptionError(
             f"Expected the table's target and environment columns, got no {missing}. For instance "
             "--target ill --environment hospital."
         )
+    read = partial(from_frame, target=target, environment=environment, task=task, drop=drop)
+    if isinstance(rows, pd.DataFrame):
+        return read(rows, "table")
     note = ""
-    if most_rows is not None and can_stream(path):
-        table = ParquetTable(path)
+    if most_rows is not None and can_stream(rows):
+        table = ParquetTable(rows)
         if table.n_rows > most_rows:
             frame = table.sample(most_rows, seed).reset_index(drop=True)
             note = f"{most_rows:,} of {table.n_rows:,} rows were drawn (--max-rows)."
     if not note:
-        frame = read_table(path)
-    source = from_frame(
-        frame, path.name, target=target, environment=environment, task=task, drop=drop
-    )
+        frame = read_table(rows)
+    source = read(frame, rows.name)
     return replace(source, notes=(note, *source.notes)) if note else source
 
 
@@ -206,7 +206,6 @@ def from_frame(
         others.loc[kept].reset_index(drop=True),
         None,
         tuple(notes),
-        tuple(drop),
     )
 
 

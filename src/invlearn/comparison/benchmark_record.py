@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from invlearn.comparison.recipes import Recipe, describe_plan
-from invlearn.comparison.request import BenchmarkRequest
+from invlearn.comparison.requests import BenchmarkRequest
 from invlearn.comparison.runner import Kept
 from invlearn.datasets import DATASETS
 from invlearn.methods import Method, Network, trial_seed

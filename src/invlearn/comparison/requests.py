@@ -1,0 +1,163 @@
+"""What a comparison is asked to do, as data and as the command that asks the same."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invlearn.rows.request import FitRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from invlearn.datasets.base import OptionValue
+
+SCORES = ("worst-group", "late-risk")
+"""By which a search ranks what it drew: see `search_scores`."""
+
+
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """Methods to be compared on a benchmark.
+
+    Parameters
+    ----------
+    dataset : str
+    methods : sequence of str
+        Names of `known_methods`.
+    trials : int
+        Runs per method, each with its own data draw, coloring, initial weights.
+    seed : int
+        Trial t uses a seed derived from (seed, t), the same for every method.
+    recipe : str or None
+        Name of one of the dataset's recipes; None takes the first.
+    dataset_options : mapping
+    hyper : mapping
+        {method: {hyperparameter: value}} over the recipe's.
+    steps : int, optional
+        Instead of the recipe's.
+    leave_one_out : bool
+        Also train without each training environment in turn, for the rule of that name.
+    keep_outputs : bool
+        Leave every run's outputs on training and validation rows in the folder 'outputs', for
+        rules to be applied later (some 10 MB a run of Colored MNIST).
+    similarity : int
+        Of so many trials the chosen models are trained again, and their representations compared
+        by PWCCA.
+    device : str
+        'cpu', 'cuda' or 'cuda:1': where the data lie and the models are trained. On a GPU runs of
+        one method are trained together.
+    precision : 'float32', 'tf32' or 'bf16'
+        Of the models' products; see `Settings`.
+    """
+
+    dataset: str
+    methods: Sequence[str] = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex", "meta-irm")
+    trials: int = 3
+    seed: int = 0
+    recipe: str | None = None
+    dataset_options: Mapping[str, OptionValue] = field(default_factory=dict)
+    hyper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    steps: int | None = None
+    leave_one_out: bool = False
+    keep_outputs: bool = False
+    similarity: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
+
+    def command(self) -> str:
+        """The command line that makes the same request."""
+        words = ["invlearn", "compare", self.dataset, "--objectives", ",".join(self.methods)]
+        words += ["--trials", str(self.trials), "--seed", str(self.seed)]
+        words += [] if self.recipe is None else ["--recipe", self.recipe]
+        words += [] if self.steps is None else ["--steps", str(self.steps)]
+        words += ["--leave-one-out"] if self.leave_one_out else []
+        words += ["--keep-outputs"] if self.keep_outputs else []
+        words += ["--similarity", str(self.similarity)] if self.similarity else []
+        words += [] if self.device == "cpu" else ["--device", self.device]
+        words += [] if self.precision == "float32" else ["--precision", self.precision]
+        for name, value in self.dataset_options.items():
+            words += ["--data", f"{name}={value}"]
+        for method, values in self.hyper.items():
+            for name, number in values.items():
+                words += ["--hyper", f"{method}.{name}={number}"]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class RowsRequest:
+    """Methods to be compared on one's own rows, each environment left out in turn.
+
+    Parameters
+    ----------
+    rows : path or DataFrame
+        A table, in a file or in memory, or a folder of images root/environment/class/*.
+    target, environment : str
+        Columns of the table; images need neither.
+    methods : sequence of str
+        Beside what one would use anyway.
+    task : 'classification' or 'regression', optional
+        Instead of the one recognized.
+    drop : sequence of str
+        Columns to leave out.
+    test_environment : str, optional
+        Leave out this one only, instead of each in turn.
+    metric : str, optional
+        'accuracy' or 'balanced accuracy' of a classification. Default: accuracy, or balanced
+        accuracy where the rarest class has less than a fifth of the rows.
+    hidden : tuple of int
+        Widths of the networks' hidden layers (for tables).
+    steps : int
+    max_rows : int
+        More than these are drawn from, each environment in proportion.
+    select : str, optional
+        A rule that reads training environments, by which every network's step is chosen on a fifth
+        of their rows; without it the last step's is taken, trained on all of them.
+    trials : int
+        Trainings of each method on each fold, with seeds of their own; errors are averaged.
+    seed : int
+    device : str
+    """
+
+    rows: str | Path | pd.DataFrame
+    target: str | None = None
+    environment: str | None = None
+    methods: Sequence[str] = ("erm-pooled", "irmv1", "vrex", "meta-irm")
+    task: str | None = None
+    drop: Sequence[str] = ()
+    test_environment: str | None = None
+    metric: str | None = None
+    hidden: tuple[int, ...] = FitRequest.hidden
+    steps: int = FitRequest.steps
+    max_rows: int = 100_000
+    select: str | None = None
+    trials: int = 1
+    seed: int = 0
+    device: str = "cpu"
+
+    def command(self) -> str:
+        """The command line that makes the same request; empty for rows in memory."""
+        if not isinstance(self.rows, str | Path):
+            return ""
+        words = ["invlearn", "compare", str(self.rows), *self.columns()]
+        words += ["--objectives", ",".join(self.methods)]
+        words += ["--trials", str(self.trials), "--seed", str(self.seed)]
+        for name in ("test_environment", "metric", "steps", "max_rows", "select", "device"):
+            if (value := getattr(self, name)) != getattr(RowsRequest, name):
+                words += [f"--{name.replace('_', '-')}", str(value)]
+        return shlex.join(words)
+
+    def columns(self) -> list[str]:
+        """Words of a command line that say how the rows are read, and how wide networks are."""
+        words = []
+        for name in ("target", "environment", "task"):
+            if value := getattr(self, name):
+                words += [f"--{name}", value]
+        for name in self.drop:
+            words += ["--drop", name]
+        if self.hidden != FitRequest.hidden:
+            words += ["--hidden", ",".join(map(str, self.hidden))]
+        return words
