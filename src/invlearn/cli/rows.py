@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,9 +103,7 @@ def fit(
             progress=True,
         )
         model.save(output)
-    console = Console()
-    for note in notes:
-        console.print(note, highlight=False, markup=False)
+    console = _noted(notes)
     sizes = model.record.environments
     console.print(
         f"Fitted '{model.target_name}' on {sum(sizes.values()):,} rows of {len(sizes)} "
@@ -127,9 +126,7 @@ def predict(
         from invlearn.rows.model import RowsModel
 
         count, notes = predict_file(RowsModel.load(model), rows, output)
-    console = Console()
-    for note in notes:
-        console.print(note, highlight=False, markup=False)
+    console = _noted(notes)
     console.print(
         f"Wrote {count:,} predictions to '{output}'.", highlight=False, markup=False, soft_wrap=True
     )
@@ -148,11 +145,17 @@ def diagnose(
         from invlearn.rows.model import RowsModel
 
         findings, notes = diagnose_file(RowsModel.load(model), rows, output, seed=seed)
+    console = _noted(notes)
+    for finding in findings:
+        _print(finding, console)
+
+
+def _noted(notes: Sequence[str]) -> Console:
+    """A console on which the notes are printed."""
     console = Console()
     for note in notes:
         console.print(note, highlight=False, markup=False)
-    for finding in findings:
-        _print(finding, console)
+    return console
 
 
 def _print(finding: Finding, console: Console) -> None:
