@@ -32,15 +32,15 @@ from invlearn.features import width
 from invlearn.ground.machine import provenance
 from invlearn.learning import evaluation_sets
 from invlearn.losses import get_loss
+from invlearn.means import seeded_generator
 from invlearn.methods import get_network, trial_seed
-from invlearn.models import MLP
+from invlearn.models import MLP, trainable
+from invlearn.objectives.inner_step import curvature
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.problem import Problem
 from invlearn.selection import lowest_worst_group
 from invlearn.training import Settings, Trainer
-from invlearn.training.bilevel import curvature
-from invlearn.training.derivatives import Risk, trainable
-from invlearn.training.means import seeded_generator
+from invlearn.training.derivatives import Risk
 
 SHOWN = ("p_e=0.1", "p_e=0.2", "p_e=0.9")
 ROWS, PROBE_ROWS, EVERY = 1000, 1000, 20

@@ -46,13 +46,13 @@ from invlearn.features import width
 from invlearn.ground.machine import run_all
 from invlearn.learning import make_trainer
 from invlearn.losses import get_loss
+from invlearn.means import seeded_generator
 from invlearn.methods import get_network, trial_seed
 from invlearn.models import MLP
 from invlearn.outputs import Outputs
 from invlearn.problem import Problem
 from invlearn.selection import get_rule
 from invlearn.training import Stopping
-from invlearn.training.means import seeded_generator
 from invlearn.training.recorder import Recorder
 from plain import LR, WEIGHT, dense_copy, dense_features, dense_rows, plain_step
 

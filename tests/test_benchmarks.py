@@ -13,10 +13,10 @@ import torch
 from invlearn.environments import EvaluationSet
 from invlearn.features import ChannelImages
 from invlearn.kernels import linear
+from invlearn.means import seeded_generator
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
 from invlearn.training import PenaltySchedule, Settings, Trainer
-from invlearn.training.means import seeded_generator
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,8 @@ The public interface on one screen:
 - `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM, SD, IB-ERM,
   IB-IRM, CORAL, Fishr, AND-mask, SAND-mask, PAIR; `register_objective` adds one's own, made of
   `MeanObjective` or `GradientObjective`, `Terms`, `Outer`, `number` and `Range`.
-- `LOSSES`, `get_loss`, `Loss`: squared, logistic, softmax.
+  `Objective.on_batch`, `on_model` and `Memory`: a total for a training loop of one's own.
+- `LOSSES`, `get_loss`, `Loss`: squared, logistic, softmax; `Custom`: any function of rows.
 - `Trainer`, `Settings`, `PenaltySchedule`, `Stopping`: train any `torch.nn.Module`.
 - `train_many`: many runs at once, each with the results it has alone.
 - `DATASETS`, `load_benchmark`: benchmarks whose shortcut is known.

@@ -40,6 +40,7 @@ from invlearn.evaluation import evaluate as evaluate
 from invlearn.features import ChannelImages as ChannelImages
 from invlearn.losses import (
     LOSSES as LOSSES,
+    Custom as Custom,
     Loss as Loss,
     get_loss as get_loss,
 )
@@ -50,7 +51,6 @@ from invlearn.objectives import (
     register_objective as register_objective,
 )
 from invlearn.objectives.base import (
-    GradientObjective as GradientObjective,
     MeanObjective as MeanObjective,
     Objective as Objective,
     Outer as Outer,
@@ -58,6 +58,8 @@ from invlearn.objectives.base import (
     Terms as Terms,
     number as number,
 )
+from invlearn.objectives.batch import Memory as Memory
+from invlearn.objectives.gradient import GradientObjective as GradientObjective
 from invlearn.rows.fit import fit_rows as fit_rows
 from invlearn.rows.model import RowsModel as RowsModel
 from invlearn.rows.request import FitRequest as FitRequest

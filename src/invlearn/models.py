@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from invlearn.errors import OptionError
-from invlearn.features import InMemory
+from invlearn.features import Features, InMemory
 from invlearn.kernels import linear, relu
 
 
@@ -96,3 +97,30 @@ def batch_norms(model: nn.Module) -> list[str]:
     """Names of the layers whose output depends on the other rows of the batch."""
     kinds = (nn.modules.batchnorm._BatchNorm,)
     return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
+def _names(model: nn.Module) -> dict[str, str]:
+    """Every place that holds a trainable parameter, and the name it is known by.
+
+    A module used twice has one place; a parameter tied between two modules has two.
+    """
+    known = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
+    return {
+        f"{prefix}.{name}" if prefix else name: known[id(p)]
+        for prefix, module in model.named_modules()
+        for name, p in module.named_parameters(recurse=False)
+        if id(p) in known
+    }
+
+
+def call(model: nn.Module, parameters: Mapping[str, Tensor], x: Features) -> Tensor:
+    """Outputs of the model with other parameters."""
+    # torch ties by itself, but then swaps a module that is used twice back to the wrong tensor.
+    placed = {place: parameters[name] for place, name in _names(model).items()}
+    z: Tensor = functional_call(model, placed, (x,), tie_weights=False)
+    return z
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """The model's trainable parameters, detached: they follow the model's in-place changes."""
+    return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from invlearn.losses import get_loss
+from invlearn.means import random_folds
 from invlearn.objectives import OBJECTIVES
 from invlearn.training import Batch, Engine
-from invlearn.training.means import random_folds
 from reference import gradients, slow
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"

@@ -7,23 +7,17 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from invlearn.classifier import classifier_of
 from invlearn.environments import Environments
 from invlearn.errors import OptionError
 from invlearn.features import ChannelImages
 from invlearn.losses import get_loss
+from invlearn.means import random_folds
 from invlearn.models import MLP
 from invlearn.objectives import OBJECTIVES
-from invlearn.objectives.base import (
-    Combination,
-    GradientObjective,
-    MeanObjective,
-    Outer,
-    Scalars,
-    Terms,
-)
+from invlearn.objectives.base import MeanObjective, Outer, Terms
+from invlearn.objectives.gradient import Combination, GradientObjective, Scalars
 from invlearn.training import Batch, Engine
-from invlearn.training.classifier import classifier_of
-from invlearn.training.means import random_folds
 from invlearn.training.stack import Stack
 from invlearn.training.stacked_engine import StackedEngine
 from reference import statistics

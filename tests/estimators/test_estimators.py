@@ -1,10 +1,14 @@
 """What the estimators learn, and what they refuse."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.base import clone
+from torch import nn
 
 from invlearn import (
     MLP,
@@ -16,6 +20,7 @@ from invlearn import (
 )
 from invlearn.errors import SingleEnvironmentWarning
 from invlearn.objectives import OBJECTIVES
+from invlearn.objectives.irmv1 import IRMv1
 from invlearn.objectives.meta_irm import MetaIRM
 
 QUICK = {"steps": 60, "random_state": 0}
@@ -206,13 +211,16 @@ def test_environments_of_another_kind(rows, environments, says):
         ({"penalty_weight": "atuo"}, UnknownNameError, "Did you mean 'auto'"),
         ({"objective": "erm", "penalty_weight": 2.0}, OptionError, "has no penalty"),
         ({"penalty_weight": -1.0}, OptionError, "0 or more"),
-        ({"hyper": {"inner": 1}}, UnknownNameError, "hyperparameter of V-REx"),
+        ({"hyper": {"inner": 1}}, UnknownNameError, "option of V-REx"),
         ({"steps": 0}, OptionError, "whole number of 1 or more"),
         ({"steps": 1.5}, OptionError, "whole number"),
         ({"hidden": 32}, OptionError, r"such as \(32,\)"),
         ({"lr": "x"}, OptionError, "lr as a number"),
         ({"batch_size": 2.5}, OptionError, "batch_size as a whole number"),
-        ({"hyper": {"penalty_weight": "x"}}, OptionError, "hyper as numbers by name"),
+        ({"hyper": {"penalty_weight": "x"}}, OptionError, "weight of V-REx to be a finite number"),
+        ({"hyper": ["penalty_weight"]}, OptionError, "hyper as options of the objective by name"),
+        ({"loss": "squared"}, OptionError, "over classes for a classifier, got 'squared'. Use 'l"),
+        ({"loss": "huber"}, UnknownNameError, "Unknown loss 'huber'"),
         ({"network": 3}, OptionError, "network as 'mlp'"),
         ({"device": "cuda:77", "penalty_weight": "auto"}, OptionError, "device of this machine"),
         ({"batch_size": "all"}, UnknownNameError, "batch size"),
@@ -350,3 +358,68 @@ def test_a_warm_start_trains_in_training_mode_too(rows):
         modes.clear()
         model.fit(X, y, environments=hospital)
         assert any(modes)
+
+
+def focal(z, y):
+    return F.cross_entropy(z, y, reduction="none") ** 2
+
+
+def huge(z, y):
+    return (z[:, 0] - y).abs()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(
+    "loss",
+    ["softmax", nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1), F.cross_entropy,
+     focal],
+)  # fmt: skip
+def test_a_loss_over_classes_sees_a_logit_per_class(rows, loss, n_classes):
+    X, _, hospital = rows
+    y = np.digitize(X["cause"], [0.0, 1.0][: n_classes - 1])
+    model = clone(InvariantClassifier(loss=loss, **QUICK)).fit(X, y, environments=hospital)
+    assert model.network_(torch.zeros(1, 2)).shape == (1, n_classes)
+    assert model.score(X, y) > 0.8
+    p = pickle.loads(pickle.dumps(model)).predict_proba(X)
+    np.testing.assert_allclose(p.sum(1), 1)
+    assert (model.classes_[p.argmax(1)] == model.predict(X)).all()
+    if n_classes == 2:
+        assert ((model.decision_function(X) > 0) == (p[:, 1] > 0.5)).all()
+
+
+def test_a_weighted_cross_entropy_of_two_classes_has_one_output(rows):
+    X, y, hospital = rows
+    often = {}
+    for weight in (1.0, 9.0):
+        loss = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight))
+        model = InvariantClassifier(loss=loss, **QUICK).fit(X, y, environments=hospital)
+        often[weight] = model.predict(X).mean()
+    assert model.network_(torch.zeros(1, 2)).shape == (1, 1)
+    assert often[9.0] > often[1.0] + 0.1
+    y = np.arange(len(y)) % 3
+    with pytest.raises(EnvironmentsError, match="targets 0 and 1 for the logistic loss"):
+        model.fit(X, y, environments=hospital)
+
+
+@pytest.mark.parametrize("loss", [nn.HuberLoss(delta=0.1), F.l1_loss, huge])
+def test_a_loss_over_numbers_that_wild_rows_do_not_move(rows, loss):
+    X, _, hospital = rows
+    y = (10 + 2 * X["cause"]).to_numpy()
+    wild = y.copy()
+    wild[::20] += 1000
+    model = clone(InvariantRegressor("erm", loss=loss, steps=300, random_state=0))
+    model.fit(X, wild, environments=hospital)
+    usual = InvariantRegressor("erm", steps=300, random_state=0).fit(X, wild, environments=hospital)
+    errors = [np.median(np.abs(m.predict(X) - y)) for m in (model, usual)]
+    assert errors[0] < errors[1] / 2
+    pickle.loads(pickle.dumps(model)).predict(X)
+    with pytest.raises(OptionError, match=r"over numbers for a regressor, got 'softmax'\. Use 's"):
+        InvariantRegressor(loss=nn.CrossEntropyLoss()).fit(X, y, environments=hospital)
+
+
+def test_options_of_an_objective_go_by_hyper(rows):
+    X, y, hospital = rows
+    hyper = {"convention": "domainbed", "penalty_weight": 3.0}
+    model = InvariantClassifier("irmv1", hyper=hyper, **QUICK).fit(X, y, environments=hospital)
+    own = InvariantClassifier(IRMv1(3.0, convention="domainbed"), **QUICK)
+    assert (model.predict_proba(X) == own.fit(X, y, environments=hospital).predict_proba(X)).all()

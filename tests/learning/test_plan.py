@@ -41,7 +41,7 @@ def test_a_number_that_was_given_stays():
     for plan in (
         standard_plan(VREx(penalty_weight=7.0), NETWORK),
         standard_plan("vrex", NETWORK, strength=7.0),
-        standard_plan("vrex", NETWORK, strength=3.0, numbers={"penalty_weight": 7.0}),
+        standard_plan("vrex", NETWORK, strength=3.0, hyper={"penalty_weight": 7.0}),
     ):
         assert plan.resolved([9, 9]).objective == VREx(penalty_weight=7.0)
 
@@ -88,8 +88,8 @@ def test_a_strength_cannot_be_chosen_where_there_is_none():
         ({"objective": "erm", "strength": 2.0}, OptionError, "no penalty weight for ERM"),
         ({"strength": "atuo"}, UnknownNameError, "Did you mean 'auto'"),
         ({"batch_size": "all"}, UnknownNameError, "Unknown batch size 'all'"),
-        ({"strength": "auto", "numbers": {"penalty_weight": 1.0}}, OptionError, "got both"),
-        ({"numbers": {"inner_lr": 1.0}}, UnknownNameError, "hyperparameter of V-REx 'inner_lr'"),
+        ({"strength": "auto", "hyper": {"penalty_weight": 1.0}}, OptionError, "got both"),
+        ({"hyper": {"inner_lr": 1.0}}, UnknownNameError, "option of V-REx 'inner_lr'"),
     ],
 )
 def test_what_is_refused(options, error, says):

@@ -10,10 +10,10 @@ import torch
 from invlearn.environments import Environments, EvaluationSet
 from invlearn.evaluation import evaluate
 from invlearn.losses import get_loss
+from invlearn.means import random_folds
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
 from invlearn.training import Batch, Engine, PenaltySchedule, Settings, Trainer
-from invlearn.training.means import random_folds
 
 STEPS = 200
 

@@ -16,6 +16,7 @@ from invlearn.errors import DataFileError, EnvironmentsError, InvlearnError
 from invlearn.learning import EarlyStopping, fit, standard_plan
 from invlearn.learning.plan import Layers
 from invlearn.losses import get_loss
+from invlearn.means import seeded_generator
 from invlearn.rows import streamed
 from invlearn.rows.inputs import TableInputs
 from invlearn.rows.source import from_frame, set_aside
@@ -24,7 +25,6 @@ from invlearn.stored_rows import StoredRows
 from invlearn.tables import Encoder, ParquetTable, read_table
 from invlearn.training import Settings
 from invlearn.training import settings as training_settings
-from invlearn.training.means import seeded_generator
 from invlearn.training.settings import draw_batch
 
 COLUMNS = {"target": "ill", "environment": "ward"}

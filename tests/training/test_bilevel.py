@@ -24,12 +24,13 @@ from invlearn.errors import (
 )
 from invlearn.features import ChannelImages
 from invlearn.losses import Custom, get_loss
-from invlearn.models import MLP
+from invlearn.means import random_folds
+from invlearn.models import MLP, trainable
+from invlearn.objectives.inner_step import CURVATURE_EVERY, CURVATURE_FLOOR
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training import Batch, Engine, Settings, Trainer, bilevel
-from invlearn.training.bilevel import CURVATURE_EVERY, CURVATURE_FLOOR, adapt
-from invlearn.training.derivatives import Risk, trainable
-from invlearn.training.means import random_folds
+from invlearn.training.bilevel import adapt
+from invlearn.training.derivatives import Risk
 from invlearn.training.risks import SummedRisk
 from reference import meta, naive
 

@@ -11,10 +11,11 @@ from torch import nn
 from invlearn.environments import Environments
 from invlearn.errors import OptionError
 from invlearn.losses import get_loss
+from invlearn.means import random_folds
+from invlearn.models import trainable
 from invlearn.objectives import OBJECTIVES, get_objective
 from invlearn.training import Batch, Engine
-from invlearn.training.derivatives import Risk, trainable
-from invlearn.training.means import random_folds
+from invlearn.training.derivatives import Risk
 
 
 def normed(features=4):

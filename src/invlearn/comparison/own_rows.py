@@ -186,7 +186,7 @@ def _competing(request: RowsRequest, source: Source, inputs: Inputs) -> dict[str
                 method.objective,
                 network,
                 strength=None if given else "auto",
-                numbers=method.hyper,
+                hyper=method.hyper,
                 steps=request.steps,
                 early_stopping=None if request.select is None else EarlyStopping(request.select),
                 device=request.device,

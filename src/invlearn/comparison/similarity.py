@@ -20,10 +20,11 @@ from invlearn.errors import OptionError
 from invlearn.learning import train
 from invlearn.losses import get_loss
 from invlearn.methods import Network
+from invlearn.models import trainable
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.problem import Problem
 from invlearn.training.bilevel import adapt
-from invlearn.training.derivatives import Risk, trainable
+from invlearn.training.derivatives import Risk
 
 ROWS = 5000
 """Rows that are compared at most; a few hundred units need a few thousand."""

@@ -27,7 +27,7 @@ from invlearn.learning import EarlyStopping, Fitted, Plan, fit, standard_plan
 from invlearn.learning.builders import Builder, Drawn
 from invlearn.learning.preparation import get_preparation
 from invlearn.learning.scaling import location_and_scale
-from invlearn.losses import Loss
+from invlearn.losses import AnyLoss, Loss
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective
@@ -43,7 +43,8 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         objective: str | Objective = "vrex",
         *,
         penalty_weight: float | str | None = None,
-        hyper: Mapping[str, float] | None = None,
+        hyper: Mapping[str, Any] | None = None,
+        loss: AnyLoss | None = None,
         network: Network = "mlp",
         hidden: Sequence[int] = (32,),
         standardize: bool = True,
@@ -62,6 +63,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         self.objective = objective
         self.penalty_weight = penalty_weight
         self.hyper = hyper
+        self.loss = loss
         self.network = network
         self.hidden = hidden
         self.standardize = standardize
@@ -176,7 +178,7 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
             self.objective,
             self._builder(),
             strength=strength if isinstance(strength, str | None) else float(strength),
-            numbers=self.hyper,
+            hyper=self.hyper,
             steps=int(self.steps),
             batch_size=self.batch_size,
             lr=self.lr,

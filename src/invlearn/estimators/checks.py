@@ -37,9 +37,8 @@ def check_parameters(estimator: Any) -> None:
         "penalty_weight": (estimator.penalty_weight is None
                            or isinstance(estimator.penalty_weight, str | Real),
                            "a number of 0 or more, 'auto' or None"),
-        "hyper": (estimator.hyper is None or (isinstance(estimator.hyper, Mapping) and all(
-            isinstance(value, Real) for value in estimator.hyper.values())),
-            "numbers by name, such as {'inner_lr': 0.5}"),
+        "hyper": (estimator.hyper is None or isinstance(estimator.hyper, Mapping),
+                  "options of the objective by name, such as {'inner_lr': 0.5}"),
     }  # fmt: skip
     for name, (fits, kind) in wanted.items():
         if not fits:

@@ -9,10 +9,10 @@ import torch
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
-from invlearn.errors import EnvironmentsError
+from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.estimators.base import InvariantEstimator
 from invlearn.estimators.checks import Array
-from invlearn.losses import Loss, get_loss
+from invlearn.losses import Loss, Softmax, get_loss
 
 
 class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[misc]
@@ -28,13 +28,17 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
         out in turn (in five groups, if there are more), for the lowest worst risk; needs three
         environments, trains three networks for each, and may find that ERM is best.
     hyper : mapping, optional
-        Other hyperparameters of the objective by name, ``{"inner_lr": 0.5}``.
+        Other hyperparameters and options of the objective by name, ``{"inner_lr": 0.5}``.
+    loss : str, Loss or callable, optional
+        Default: 'logistic' for two classes, else 'softmax'. ``nn.CrossEntropyLoss(...)`` and a
+        function ``loss(outputs, targets)`` that gives every row's loss [n] see a logit per class
+        [n, k], also of two, and targets 0 to k − 1; ``nn.BCEWithLogitsLoss(...)`` sees one of two.
     network : 'mlp', 'linear', callable or torch.nn.Module
         A function or Module class ``network(n_features, n_outputs, generator)``, by these names
         or in this order, that may need fewer of them: n_features are the numbers in a row, and for
-        two classes there is one output. `random_state` settles its weights, also where it draws
-        them from torch's global generator. A Module is where every fit starts: it is copied, its
-        weights kept as they are.
+        two classes there is one output, unless a loss asks for two. `random_state` settles its
+        weights, also where it draws them from torch's global generator. A Module is where every
+        fit starts: it is copied, its weights kept as they are.
     hidden : sequence of int
         Widths of the hidden layers of the 'mlp'.
     standardize : bool
@@ -111,16 +115,24 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
                 "is nothing to tell apart."
             )
         codes = encoder.transform(y).astype(np.int64)
-        return codes, self._loss, 1 if len(self.classes_) == 2 else len(self.classes_)
+        return codes, self._loss, self._loss.outputs_for(len(self.classes_))
 
     @property
     def _loss(self) -> Loss:
-        return get_loss("logistic" if len(self.classes_) == 2 else "softmax")
+        if self.loss is None:
+            return get_loss("logistic" if len(self.classes_) == 2 else "softmax")
+        loss = get_loss(self.loss, like=Softmax())
+        if loss.kind != "classes":
+            raise OptionError(
+                f"Expected a loss over classes for a classifier, got '{loss.called}'. Use "
+                "'logistic' for two classes, 'softmax', a cross entropy of torch's or a function."
+            )
+        return loss
 
     def decision_function(self, X: Any) -> Array:
         """Log-odds of the second of two classes [n], or every class's logit [n, k]."""
-        z = self._outputs(X)
-        return z[:, 0] if len(self.classes_) == 2 else z
+        z = self._loss.logits(torch.as_tensor(self._outputs(X))).numpy()
+        return z[:, 1] - z[:, 0] if len(self.classes_) == 2 else z
 
     def predict_proba(self, X: Any) -> Array:
         """Probability of every class [n, k], in the order of `classes_`."""

@@ -7,20 +7,25 @@ from typing import Any, cast
 import numpy as np
 from sklearn.base import RegressorMixin
 
+from invlearn.errors import OptionError
 from invlearn.estimators.base import InvariantEstimator
 from invlearn.estimators.checks import Array
 from invlearn.learning.scaling import location_and_scale
-from invlearn.losses import Loss, get_loss
+from invlearn.losses import Loss, Squared, get_loss
 
 
 class InvariantRegressor(RegressorMixin, InvariantEstimator):  # type: ignore[misc]
     """A regressor that looks for what predicts in every environment at once.
 
-    Trained with the squared loss on targets brought to mean 0 and standard deviation 1, so that
-    penalty weights mean the same whatever the targets' unit.
+    Trained on targets brought to mean 0 and standard deviation 1, so that penalty weights mean the
+    same whatever the targets' unit.
 
     Parameters
     ----------
+    loss : str, Loss or callable, optional
+        Default 'squared'. ``nn.HuberLoss(delta=1.0)``, or a function ``loss(outputs, targets)`` of
+        outputs [n, 1] and targets [n] that gives every row's loss [n]; all in standard deviations
+        of the targets.
     objective, penalty_weight, hyper, network, hidden, standardize, steps, batch_size, lr, l2,
     early_stopping, patience, validation_fraction, warm_start, random_state, device, verbose
         See `InvariantClassifier`.
@@ -48,7 +53,13 @@ class InvariantRegressor(RegressorMixin, InvariantEstimator):  # type: ignore[mi
         location, scale = location_and_scale(y, weights)
         self.target_location_, self.target_scale_ = float(location), float(scale)
         scaled = (y - self.target_location_) / self.target_scale_
-        return scaled.astype(np.float32), get_loss("squared"), 1
+        loss = get_loss("squared" if self.loss is None else self.loss, like=Squared())
+        if loss.kind != "numbers":
+            raise OptionError(
+                f"Expected a loss over numbers for a regressor, got '{loss.called}'. Use "
+                "'squared', torch.nn.HuberLoss() or a function."
+            )
+        return scaled.astype(np.float32), loss, 1
 
     def predict(self, X: Any) -> Array:
         """Predictions [n], in the targets' unit."""

@@ -16,7 +16,7 @@ from invlearn.environments import Environments
 from invlearn.errors import InvlearnError, OptionError
 from invlearn.evaluation import forward
 from invlearn.features import as_rows
-from invlearn.training.means import random_states, replayed, restored, seeded_generator
+from invlearn.means import random_states, replayed, restored, seeded_generator
 
 Builder = nn.Module | Callable[..., nn.Module]
 """A function or a Module class that makes a network, or the network to start from."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
 from invlearn.losses import Loss
+from invlearn.means import seeded_generator
 from invlearn.models import MLP
 from invlearn.objectives import get_objective
 from invlearn.objectives.base import Objective
 from invlearn.selection import get_rule
 from invlearn.training import PenaltySchedule, Settings
 from invlearn.training.checks import check_schedule
-from invlearn.training.means import seeded_generator
 
 MakeNetwork = Callable[[int, int, int], nn.Module]
 """``network(n_features, n_outputs, seed) -> nn.Module``, with fresh weights."""
@@ -179,7 +179,7 @@ def standard_plan(
     network: MakeNetwork,
     *,
     strength: float | str | None = None,
-    numbers: Mapping[str, float] | None = None,
+    hyper: Mapping[str, Any] | None = None,
     steps: int = 500,
     batch_size: int | str | None = "auto",
     lr: float = 0.01,
@@ -199,8 +199,8 @@ def standard_plan(
         How much invariance counts: the objective's `strength`, V-REx's ``penalty_weight`` or
         meta-IRM's ``std_weight``. None takes the weakest of ``objective.strengths`` for an
         objective's name, and leaves an objective its own; 'auto' chooses it from the data.
-    numbers : mapping
-        Any of the objective's hyperparameters by name; wins over `strength`.
+    hyper : mapping
+        The objective's hyperparameters and other options by name; wins over `strength`.
     steps, batch_size, lr, l2
         See `Settings`; 'auto' takes all rows of environments of up to 2,000, else 1,000.
     early_stopping, preparation, device
@@ -218,7 +218,7 @@ def standard_plan(
     >>> plan.objective.numbers, plan.settings.batch_size, plan.settings.schedule.start
     ({'penalty_weight': 100.0}, None, 20)
     """
-    found, given = get_objective(objective), dict(numbers or {})
+    found, given = get_objective(objective), dict(hyper or {})
     name = found.strength
     if isinstance(strength, str) and strength != "auto":
         raise unknown_name("penalty weight", strength, ["auto"])
@@ -248,7 +248,7 @@ def standard_plan(
         evaluate_every=steps if early_stopping is None else max(steps // EVALUATIONS, 1),
     )
     return Plan(
-        found.with_numbers(given),
+        get_objective(found, given),
         network,
         settings,
         frozenset(auto),

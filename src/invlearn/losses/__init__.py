@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from invlearn.errors import OptionError, unknown_name
@@ -50,6 +52,8 @@ def get_loss(loss: AnyLoss, targets: Tensor | None = None, *, like: Loss | None 
     >>> huber.value(torch.tensor([[0.0], [5.0]]).double(), torch.tensor([1.0, 1.0]))
     tensor([0.5000, 6.0000], dtype=torch.float64)
     """
+    if like is not None and isinstance(loss, Custom) and loss.like is None:
+        return replace(loss, like=like)
     if isinstance(loss, Loss):
         return loss
     if isinstance(loss, str):

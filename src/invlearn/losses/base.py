@@ -73,6 +73,10 @@ class Loss(ABC):
         """0-1 error of every row, [n]; of numbers the squared error, else the loss."""
         return self.value(z, y)
 
+    def outputs_for(self, n_classes: int) -> int:
+        """Outputs of a network for so many classes; for numbers one."""
+        return 1
+
     def logits(self, z: Tensor) -> Tensor:
         """One logit per class, [n, classes]; OptionError where the targets are no classes."""
         raise OptionError(

@@ -123,6 +123,9 @@ class Custom(Loss):
     def errors(self, z: Tensor, y: Tensor) -> Tensor:
         return super().errors(z, y) if self.like is None else self.like.errors(z, y)
 
+    def outputs_for(self, n_classes: int) -> int:
+        return 1 if self.like is None else self.like.outputs_for(n_classes)
+
     def logits(self, z: Tensor) -> Tensor:
         return super().logits(z) if self.like is None else self.like.logits(z)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -45,8 +46,16 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def get_objective(objective: str | Objective, **options: Any) -> Objective:
+def get_objective(
+    objective: str | Objective, hyper: Mapping[str, Any] | None = None, /, **options: Any
+) -> Objective:
     """Look an objective up by name, with options of its own; an instance passes through.
+
+    Parameters
+    ----------
+    objective : str or Objective
+    hyper : mapping, optional
+        Its hyperparameters and other options by name; here, they may be keywords as well.
 
     Raises
     ------
@@ -57,13 +66,14 @@ def get_objective(objective: str | Objective, **options: Any) -> Objective:
 
     Examples
     --------
-    >>> get_objective("irmv1", penalty_weight=1e3).numbers
+    >>> get_objective("irmv1", {"penalty_weight": 1e3}).numbers
     {'penalty_weight': 1000.0}
     """
     if isinstance(objective, str):
         if objective not in OBJECTIVES:
             raise unknown_name("objective", objective, OBJECTIVES)
         objective = OBJECTIVES[objective]
+    options = {**(hyper or {}), **options}
     known = [field.name for field in fields(objective)]
     for name in options:
         if name not in known:

@@ -9,15 +9,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from invlearn.errors import OptionError
-from invlearn.objectives.base import (
-    Combination,
-    GradientObjective,
-    Range,
-    Scalars,
-    State,
-    number,
-    zero,
-)
+from invlearn.objectives.base import Range, State, number, zero
+from invlearn.objectives.gradient import Combination, GradientObjective, Scalars
 
 
 def agreement_of(gradients: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from invlearn.errors import OptionError, unknown_name
 from invlearn.losses import Loss
+from invlearn.objectives import own_loop
 
 State = Any
 """Whatever an objective carries from step to step: a tensor, or None."""
@@ -101,6 +102,10 @@ class Objective(ABC):
     erm_at_zero: ClassVar[bool] = True
     table_strengths: ClassVar[tuple[float, ...]] = ()
 
+    begin = own_loop.begin
+    on_batch = own_loop.on_batch
+    on_model = own_loop.on_model
+
     def __post_init__(self) -> None:
         self.check()
 
@@ -186,6 +191,15 @@ class Objective(ABC):
         """
         return {"risk": loss.value(z, y)}
 
+    def total_of_batch(
+        self, means: Mapping[str, Tensor], state: State, parameters: Iterable[Tensor] | None
+    ) -> tuple[Tensor, State]:
+        """What `on_batch` returns, from a batch's means, and the state after it."""
+        raise OptionError(
+            f"{self.title} takes steps with the model itself: a batch's outputs are not enough. "
+            "Use on_model(model, inputs, targets, environments, loss=...)."
+        )
+
     def check(self) -> None:
         """Raise OptionError for options or hyperparameters outside their domain."""
         for name, value in self.numbers.items():
@@ -214,43 +228,11 @@ class MeanObjective(Objective):
         Sums of the row weights are among them as 'mass'.
         """
 
-
-class Scalars(NamedTuple):
-    """What a gradient-combining objective differentiates: values [M]; terms for the history."""
-
-    values: Tensor
-    terms: Terms
-
-
-class Combination(NamedTuple):
-    """What a gradient-combining objective makes of the scalars' gradients.
-
-    gradient: {name: [...]}, the total's.
-    directions: {name: [E, ...]} or None: vectors whose products with each environment's
-    Hessian of the risk are added to it.
-    terms: for the history.
-    """
-
-    gradient: dict[str, Tensor]
-    directions: dict[str, Tensor] | None
-    terms: Terms
-
-
-class GradientObjective(Objective):
-    """An objective of the gradients, with respect to the parameters, of several scalars."""
-
-    needs: ClassVar[str] = "gradients"
-
-    def scalars(self, means: Mapping[str, Tensor], state: State) -> tuple[Scalars, State]:
-        """What is differentiated, from the means as of a `MeanObjective`: here the risks [E]."""
-        risks = means["risk"]
-        return Scalars(risks, Terms(risks.mean(), risks, zero(risks))), state
-
-    @abstractmethod
-    def combine(
-        self, scalars: Scalars, gradients: Mapping[str, Tensor], state: State
-    ) -> tuple[Combination, State]:
-        """The step's gradient from the scalars [M] and their gradients {name: [M, ...]}."""
+    def total_of_batch(
+        self, means: Mapping[str, Tensor], state: State, parameters: Iterable[Tensor] | None
+    ) -> tuple[Tensor, State]:
+        terms, state = self.value(means, state)
+        return terms.total, state
 
 
 def zero(like: Tensor) -> Tensor:

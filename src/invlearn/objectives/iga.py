@@ -8,16 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from invlearn.objectives.base import (
-    Combination,
-    GradientObjective,
-    Range,
-    Scalars,
-    State,
-    Terms,
-    number,
-    zero,
-)
+from invlearn.objectives.base import Range, State, Terms, number, zero
+from invlearn.objectives.gradient import Combination, GradientObjective, Scalars
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from invlearn.errors import OptionError, unknown_name
 from invlearn.objectives.base import Objective, Range, State, Terms, number, zero
+from invlearn.objectives.two_levels import meta_total
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class MetaIRM(Objective):
         # Steps made, curvature measured last, curvature measured first.
         return torch.zeros(3, dtype=torch.float64) if self.rate == "curvature" else None
 
-    def draw_pairs(self, n_envs: int, generator: torch.Generator) -> list[tuple[int, int]]:
+    def draw_pairs(self, n_envs: int, generator: torch.Generator | None) -> list[tuple[int, int]]:
         """The (i, j) of one step: adapt to e_i, measure in e_j."""
         if self.same_environment:
             return [(i, i) for i in range(n_envs)]
@@ -189,6 +190,21 @@ class MetaIRM(Objective):
                 )
             kept += found
         return [name for name in names if name in kept]
+
+    def on_model(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        targets: Any,
+        environments: Any,
+        *,
+        features: str = "",
+        strength: float | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """`Objective.on_model`, through the inner steps; of parameters only what `adapts` names."""
+        at = self if strength is None else self.with_numbers({self.strength: strength})
+        return meta_total(at, model, inputs, targets, environments, **options)
 
     def value(self, losses: Tensor, risks: Tensor, n_envs: int) -> Terms:
         """Objective of the meta-losses [N]; risks [E] are those before the inner steps."""

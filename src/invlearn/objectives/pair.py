@@ -11,16 +11,8 @@ import torch
 from torch import Tensor
 
 from invlearn.losses import Loss
-from invlearn.objectives.base import (
-    Combination,
-    GradientObjective,
-    Outer,
-    Range,
-    Scalars,
-    State,
-    Terms,
-    number,
-)
+from invlearn.objectives.base import Outer, Range, State, Terms, number
+from invlearn.objectives.gradient import Combination, GradientObjective, Scalars
 
 _ROUNDING = 1e-12
 """A constraint counts as met if it is missed by no more than this share of its terms."""

@@ -11,14 +11,8 @@ from torch import Tensor
 
 from invlearn.errors import OptionError
 from invlearn.objectives.and_mask import agreement_of, masked
-from invlearn.objectives.base import (
-    Combination,
-    GradientObjective,
-    Range,
-    Scalars,
-    State,
-    number,
-)
+from invlearn.objectives.base import Range, State, number
+from invlearn.objectives.gradient import Combination, GradientObjective, Scalars
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ with their number: parameters, gradients, and of the first inner gradients' grap
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,21 +16,16 @@ from torch import Tensor
 
 from invlearn.errors import OptionError
 from invlearn.objectives.base import State, Terms
+from invlearn.objectives.inner_step import CURVATURE_EVERY, curvature, renewed_curvature, stepped
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training.derivatives import Risk
-from invlearn.training.inner_steps import InnerSteps, norm, stepped
+from invlearn.training.inner_steps import InnerSteps
 from invlearn.training.risks import Parameters, Tape, add, add_scaled, zeros
 from invlearn.training.runs import Runs
 from invlearn.training.steps import Made
 
-CURVATURE_EVERY = 10
-"""Steps between two measurements of the curvature."""
-
 TAPE_BYTES = 64 << 20
 """Bytes of graphs that are kept from the inner steps for their Hessian products, or none are."""
-
-CURVATURE_FLOOR = 0.1
-"""Share of the first curvature below which it is not taken to fall."""
 
 
 def meta_step(runs: Runs, objective: MetaIRM, state: State) -> Made:
@@ -111,12 +106,6 @@ def _checked(runs: Runs, made: Made, finite: Tensor, behind: Sequence[int]) -> M
     return made
 
 
-def curvature(gradient: Mapping[str, Tensor], product: Mapping[str, Tensor]) -> Tensor:
-    """gᵀHg / ‖g‖² of a risk along its own gradient g over some of the parameters, from H g."""
-    slope = torch.stack([(g * product[name]).sum() for name, g in gradient.items()]).sum()
-    return slope / norm(gradient) ** 2
-
-
 def _measure_curvature(
     runs: Runs, state: Tensor, objective: MetaIRM, tapes: Sequence[Tape]
 ) -> Tensor:
@@ -129,18 +118,6 @@ def _measure_curvature(
         along = {name: tape.gradient[name] for name in objective.adapted(list(tape.gradient))}
         found.append(runs.each(curvature, along, tape.hessian_product(along)))
     return renewed_curvature(state, torch.stack(found).to(torch.float64).mean(0))
-
-
-def renewed_curvature(state: Tensor, measured: Tensor) -> Tensor:
-    """The state [..., 3] after a step at which the curvature [...] was measured.
-
-    Where the risk is flat, the rate has to stay finite; where it bends down, its size counts.
-    """
-    size = measured.to(torch.float64).abs()
-    steps, first = state[..., 0], state[..., 2]
-    first = torch.where(first > 0, first, size.clamp_min(1e-6))
-    last = torch.maximum(size, CURVATURE_FLOOR * first)
-    return torch.stack([steps + 1, last, first], -1)
 
 
 def adapt(risk: Risk, objective: MetaIRM, parameters: Parameters) -> Parameters:

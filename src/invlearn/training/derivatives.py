@@ -10,13 +10,13 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from invlearn.environments import Environments
 from invlearn.features import Features, as_rows
 from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
-from invlearn.training.means import empty, replayed
+from invlearn.means import empty, replayed
+from invlearn.models import call
 from invlearn.training.risks import Parameters, SummedRisk, Tape, add, leaves_of, slices, zeros
 from invlearn.training.streaming import graph_bytes
 
@@ -28,33 +28,6 @@ _FORWARD_SERVES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 _TAPE_ROW_BYTES: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
 """For each model seen: bytes that the graphs of a row's gradient hold."""
-
-
-def _names(model: nn.Module) -> dict[str, str]:
-    """Every place that holds a trainable parameter, and the name it is known by.
-
-    A module used twice has one place; a parameter tied between two modules has two.
-    """
-    known = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
-    return {
-        f"{prefix}.{name}" if prefix else name: known[id(p)]
-        for prefix, module in model.named_modules()
-        for name, p in module.named_parameters(recurse=False)
-        if id(p) in known
-    }
-
-
-def call(model: nn.Module, parameters: Mapping[str, Tensor], x: Features) -> Tensor:
-    """Outputs of the model with other parameters."""
-    # torch ties by itself, but then swaps a module that is used twice back to the wrong tensor.
-    placed = {place: parameters[name] for place, name in _names(model).items()}
-    z: Tensor = functional_call(model, placed, (x,), tie_weights=False)
-    return z
-
-
-def trainable(model: nn.Module) -> Parameters:
-    """The model's trainable parameters, detached: they follow the model's in-place changes."""
-    return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
 
 
 def add_gradient(model: nn.Module, gradient: Mapping[str, Tensor]) -> None:

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from invlearn.classifier import check_features_learned, classifier_of
 from invlearn.errors import DivergenceError, OptionError
 from invlearn.losses import Loss
-from invlearn.models import batch_norms
+from invlearn.models import batch_norms, trainable
 from invlearn.objectives.base import Objective, State, Terms
 from invlearn.training.batch import Batch
 from invlearn.training.bilevel import meta_step
-from invlearn.training.classifier import check_features_learned, classifier_of
-from invlearn.training.derivatives import add_gradient, trainable
+from invlearn.training.derivatives import add_gradient
 from invlearn.training.runs import OneRun
 from invlearn.training.steps import Made, gradient_step, mean_step
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invlearn.objectives.inner_step import draw_noise, norm, stepped
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training.risks import Parameters, Tape
 from invlearn.training.runs import Runs
@@ -88,36 +88,6 @@ class InnerSteps:
         return {name: torch.stack([one[name] for one in drawn]) for name in gradient}
 
 
-def draw_noise(
-    rate: float, gradient: Mapping[str, Tensor], generator: torch.Generator
-) -> Parameters | None:
-    """DropGrad's factors 1 + N(0, p / (1 − p)) of a gradient; None at rate 0."""
-    if not rate:
-        return None
-    scale = math.sqrt(rate / (1 - rate))
-    return {
-        name: 1 + scale * torch.randn(g.shape, generator=generator, dtype=g.dtype, device=g.device)
-        for name, g in gradient.items()
-    }
-
-
-def stepped(
-    objective: MetaIRM,
-    inner_lr: float | Tensor,
-    at: Parameters,
-    gradient: Mapping[str, Tensor],
-    noise: Mapping[str, Tensor] | None,
-) -> Parameters:
-    """All parameters after an inner step along the gradient of the adapted ones."""
-    length = norm(gradient) if objective.rate == "normalized" else None
-    end = dict(at)
-    for name, g in gradient.items():
-        used = g if length is None else g / length
-        used = used if noise is None else used * noise[name]
-        end[name] = at[name] - inner_lr * used
-    return end
-
-
 def transposed(
     objective: MetaIRM,
     inner_lr: float | Tensor,
@@ -134,10 +104,3 @@ def transposed(
     length = norm(gradient)
     along = torch.stack([(g * v[name]).sum() for name, g in gradient.items()]).sum() / length**2
     return {name: (v[name] - along * g) / length for name, g in gradient.items()}
-
-
-def norm(parameters: Mapping[str, Tensor]) -> Tensor:
-    """Euclidean norm of all of them together, at least 1e-12."""
-    return (
-        torch.stack([g.square().sum() for g in parameters.values()]).sum().sqrt().clamp_min(1e-12)
-    )

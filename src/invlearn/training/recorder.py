@@ -16,10 +16,11 @@ from invlearn.evaluation import evaluating, forward, measure
 from invlearn.features import Features
 from invlearn.kernels import tangent_of, with_tangent
 from invlearn.losses import Loss
+from invlearn.means import seeded_generator
+from invlearn.models import call, trainable
 from invlearn.outputs import Outputs, SplitOutputs
-from invlearn.training.derivatives import Risk, call, trainable
+from invlearn.training.derivatives import Risk
 from invlearn.training.engine import DEFAULT_MICRO_BATCH
-from invlearn.training.means import seeded_generator
 from invlearn.training.risks import Parameters, slices
 
 COLUMNS = ["environment", "split", "metric", "value", "step"]

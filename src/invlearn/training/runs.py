@@ -17,14 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invlearn.classifier import with_inputs
 from invlearn.environments import Environments
 from invlearn.features import as_rows
 from invlearn.losses import Loss
+from invlearn.means import empty, replayed, segment_sums
+from invlearn.models import trainable
 from invlearn.objectives.base import Objective, Outer
 from invlearn.training.batch import Batch, n_means
-from invlearn.training.classifier import with_inputs
-from invlearn.training.derivatives import Risk, trainable
-from invlearn.training.means import empty, replayed, segment_sums
+from invlearn.training.derivatives import Risk
 from invlearn.training.risks import Parameters, SummedRisk, slices
 from invlearn.training.streaming import Outputs, Streamed
 

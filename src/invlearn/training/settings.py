@@ -16,8 +16,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from invlearn.environments import Environments
 from invlearn.errors import OptionError, unknown_name
 from invlearn.features import as_rows
+from invlearn.means import random_folds, seeded_generator
 from invlearn.training.batch import Batch
-from invlearn.training.means import random_folds, seeded_generator
 from invlearn.training.schedules import PenaltySchedule
 
 PRECISIONS = ("float32", "tf32", "bf16")

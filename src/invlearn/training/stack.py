@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from invlearn.classifier import with_inputs
 from invlearn.losses import Loss
+from invlearn.models import call, trainable
 from invlearn.objectives.base import Objective
 from invlearn.training.batch import Batch, n_means
-from invlearn.training.classifier import with_inputs
-from invlearn.training.derivatives import call, trainable
 from invlearn.training.engine import DEFAULT_MICRO_BATCH
 from invlearn.training.risks import Parameters, SummedRisk, leaves_of, slices
 from invlearn.training.runs import Runs

@@ -12,13 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from invlearn.objectives.base import (
-    GradientObjective,
-    MeanObjective,
-    Objective,
-    State,
-    Terms,
-)
+from invlearn.objectives.base import MeanObjective, Objective, State, Terms
+from invlearn.objectives.gradient import GradientObjective
 from invlearn.training.risks import Parameters
 from invlearn.training.runs import Runs
 from invlearn.training.streaming import Outputs

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from invlearn.training.means import random_states, restored
+from invlearn.means import random_states, restored
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -43,8 +43,11 @@ class Trainer:
     environments : Environments
         Training rows.
     objective : str or Objective
+        By name, or as an object with options of its own.
     loss : str, Loss or callable
         See `get_loss`: torch's own, or a function of outputs and targets.
+    hyper : mapping, optional
+        The objective's hyperparameters and other options by name, ``{"penalty_weight": 1e3}``.
     settings : Settings, optional
     seed : int
         Of the rows and halves drawn. With equal seeds, machine and thread count, reruns
@@ -82,6 +85,7 @@ class Trainer:
         objective: str | Objective,
         loss: AnyLoss,
         *,
+        hyper: Mapping[str, Any] | None = None,
         settings: Settings | None = None,
         seed: int = 0,
         evaluations: Sequence[EvaluationSet] = (),
@@ -90,7 +94,7 @@ class Trainer:
     ) -> None:
         self.model = model
         self.environments = environments
-        self.objective = get_objective(objective)
+        self.objective = get_objective(objective, hyper)
         self.loss = get_loss(loss, environments.y)
         self.settings = settings or Settings()
         self.seed = seed

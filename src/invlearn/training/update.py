@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from invlearn.errors import OptionError
+from invlearn.means import replayed, seeded_generator
 from invlearn.objectives.base import Terms
 from invlearn.training.history import Update
-from invlearn.training.means import replayed, seeded_generator
 
 if TYPE_CHECKING:
     from invlearn.training.trainer import Trainer

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from invlearn.environments import Environments
 from invlearn.errors import OptionError
 from invlearn.losses import get_loss
+from invlearn.means import random_folds, seeded_generator, segment_sums
 from invlearn.objectives.irmv1 import IRMv1
 from invlearn.training import Batch, Engine
-from invlearn.training.means import random_folds, seeded_generator, segment_sums
 
 
 def generator(seed=0):

@@ -12,7 +12,7 @@ from torch import Tensor
 from invlearn.errors import OptionError
 
 
-def random_folds(sizes: tuple[int, ...], folds: int, generator: torch.Generator) -> Tensor:
+def random_folds(sizes: tuple[int, ...], folds: int, generator: torch.Generator | None) -> Tensor:
     """Cut every environment's rows into random disjoint folds of equal size, give or take one.
 
     Parameters
@@ -21,8 +21,8 @@ def random_folds(sizes: tuple[int, ...], folds: int, generator: torch.Generator)
         Rows of each environment.
     folds : int
         How many parts.
-    generator : torch.Generator
-        A CPU generator.
+    generator : torch.Generator or None
+        A CPU generator; None takes torch's global one.
 
     Returns
     -------
