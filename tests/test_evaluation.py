@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.evaluation import evaluate, forward
+from invlearn.evaluation import batches, evaluate, forward
 from invlearn.losses import Custom, Logistic, Softmax, Squared, get_loss
 
 
@@ -181,12 +181,16 @@ def test_training_mode_is_restored_after_an_error():
     assert model.training
 
 
-def test_forward_in_pieces_is_forward_at_once_and_keeps_no_graph():
+@pytest.mark.parametrize("limit", ["BATCH_ROWS", "BATCH_VALUES"])
+def test_forward_in_pieces_is_forward_at_once_and_keeps_no_graph(limit, monkeypatch):
     model = nn.Linear(3, 2).double()
     x = torch.randn(11, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     whole = forward(model, x)
     assert not whole.requires_grad
-    torch.testing.assert_close(forward(model, x, rows_at_a_time=4), whole, rtol=1e-14, atol=1e-14)
+    monkeypatch.setattr(f"invlearn.evaluation.{limit}", 4)
+    sizes = [len(part) for part in batches(x)]
+    assert sizes == ([4, 4, 3] if limit == "BATCH_ROWS" else [1] * 11)
+    torch.testing.assert_close(forward(model, x), whole, rtol=1e-14, atol=1e-14)
 
 
 def test_frozen_parts_of_a_model_stay_frozen():

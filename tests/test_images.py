@@ -12,10 +12,9 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from invlearn.errors import DataFileError, EnvironmentsError, OptionError
-from invlearn.images import ImageInput, is_image_folder, read_images, read_unlabelled_images
+from invlearn.images import is_image_folder, read_images, read_unlabelled_images
 
 LAYOUT = "Arrange the images as root/environment/class/image, as in hospital_a/healthy/1.png."
 FORMATS = ["png", "jpg", "bmp", "gif", "tif", "webp"]
@@ -562,24 +561,3 @@ def test_mutated_images_are_read_or_refused(ending, root):
             refusal(root, size=8)
             refused += 1
     assert refused > 0
-
-
-# Their input in a model's record
-
-
-def test_the_record_of_an_input_needs_a_mean_and_a_scale_per_channel():
-    fields = {"height": 8, "width": 9, "channels": 2, "mean": [0.5, 1.0], "scale": [1.0, 2.0]}
-    assert ImageInput(**fields).mean == (0.5, 1.0)
-    for change, problem in [
-        ({"mean": [0.5]}, "a mean and a scale for each of 2 channel(s), got 1 and 2"),
-        ({"scale": [1.0, 2.0, 3.0]}, "got 2 and 3"),
-        ({"scale": [1.0, 0.0]}, "greater than 0"),
-        ({"mean": [0.5, float("nan")]}, "finite number"),
-        ({"mean": ["x"] * 10**6}, "1 validation error"),
-        ({"height": 1025}, "less than or equal to 1024"),
-        ({"channels": 2.0}, "valid integer"),
-        ({"extra": 1}, "not permitted"),
-    ]:
-        with pytest.raises(ValidationError) as caught:
-            ImageInput(**fields | change)
-        assert problem in str(caught.value)

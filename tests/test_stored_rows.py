@@ -235,9 +235,11 @@ def test_splitting_is_refused_with_the_remedy(stored):
     )
 
 
-def test_evaluation_goes_block_by_block(stored, reads):
+def test_evaluation_goes_block_by_block(stored, reads, monkeypatch):
     model = MLP(3, (4,), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(forward(model, stored, rows_at_a_time=7), forward(model, TENSOR))
+    whole = forward(model, TENSOR)
+    monkeypatch.setattr("invlearn.evaluation.BATCH_ROWS", 7)
+    torch.testing.assert_close(forward(model, stored), whole)
     assert max(count for count, _ in reads) == 7 * 12
     found = [
         evaluate(model, [EvaluationSet.from_environments(rows, "test")], get_loss("logistic"))

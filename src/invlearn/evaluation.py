@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from invlearn.environments import EvaluationSet
-from invlearn.features import Features
+from invlearn.features import Features, InMemory, as_rows
 from invlearn.losses import Loss
 from invlearn.metrics import METRICS
 from invlearn.models import MLP
+
+BATCH_ROWS, BATCH_VALUES = 5000, 2**21
+"""Rows that go through a model together where nothing is learned, and numbers in them."""
 
 
 class Measurement(NamedTuple):
@@ -26,11 +29,17 @@ class Measurement(NamedTuple):
     value: float
 
 
-def forward(model: nn.Module, x: Features, *, rows_at_a_time: int = 5000) -> Tensor:
+def forward(model: nn.Module, x: Features) -> Tensor:
     """Outputs [m, k] of all rows, without graphs, in evaluation mode (restored after)."""
     with evaluating(model), torch.no_grad():
-        parts = [model(x[a : a + rows_at_a_time]) for a in range(0, len(x), rows_at_a_time)]
-    return torch.cat(parts)
+        return torch.cat([model(part) for part in batches(x)])
+
+
+def batches(x: Features) -> Iterator[InMemory]:
+    """The rows a few thousand at a time, images fewer."""
+    rows = max(1, min(BATCH_ROWS, BATCH_VALUES // max(as_rows(x).n_features, 1)))
+    for start in range(0, len(x), rows):
+        yield x[start : start + rows]
 
 
 @contextmanager

@@ -8,12 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from invlearn.errors import DataFileError, EnvironmentsError, OptionError
 
@@ -29,40 +27,6 @@ BATCH_IMAGES, BATCH_BYTES = 2_000, 2**23
 """At most so many unlabeled images are in memory at once, and so many bytes of their pixels."""
 
 _LAYOUT = "Arrange the images as root/environment/class/image, as in hospital_a/healthy/1.png."
-
-
-class ImageInput(BaseModel):
-    """How images become a network's input: ``(pixel - mean) / scale`` in each channel.
-
-    Attributes
-    ----------
-    height, width, channels : int
-    mean, scale : tuple of float, one per channel
-
-    Raises
-    ------
-    pydantic.ValidationError
-        A number out of its bounds, or not one mean and one scale per channel.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-    height: Annotated[int, Field(ge=1, le=1024)]
-    width: Annotated[int, Field(ge=1, le=1024)]
-    channels: Annotated[int, Field(ge=1, le=64)]
-    mean: Annotated[tuple[float, ...], Field(strict=False, max_length=64), FailFast()]
-    scale: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False, max_length=64), FailFast()
-    ]
-
-    @model_validator(mode="after")
-    def _one_number_per_channel(self) -> Self:
-        if not len(self.mean) == len(self.scale) == self.channels:
-            raise ValueError(
-                f"expected a mean and a scale for each of {self.channels} channel(s), got "
-                f"{len(self.mean)} and {len(self.scale)}"
-            )
-        return self
 
 
 @dataclass(frozen=True)

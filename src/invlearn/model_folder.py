@@ -23,7 +23,7 @@ from invlearn.model_record import (
     to_text,
 )
 from invlearn.models import MLP
-from invlearn.networks import ConvNet, build, parse_weights
+from invlearn.networks import build, parse_weights
 
 RECORD_NAME = "model.json"
 TENSORS_NAME = "model.safetensors"
@@ -38,12 +38,12 @@ class StoredModel:
     Attributes
     ----------
     record : ModelRecord
-    network : MLP or ConvNet
+    network : MLP
         On the CPU, float32.
     """
 
     record: ModelRecord
-    network: MLP | ConvNet
+    network: MLP
 
 
 def save_model(folder: str | Path, record: ModelRecord, network: nn.Module) -> None:

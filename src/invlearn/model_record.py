@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from invlearn.errors import DataFileError
-from invlearn.images import ImageInput
-from invlearn.networks import ConvNetSpec, NetworkSpec
+from invlearn.image_features import ImageInput
+from invlearn.networks import MLPSpec
 
 FORMAT = 1
 MAX_RECORD_BYTES = 64 * 2**20
@@ -43,7 +43,7 @@ class ModelRecord(_Strict):
 
     Attributes
     ----------
-    network : MLPSpec or ConvNetSpec
+    network : MLPSpec
     target : dict
         What is predicted; read by who wrote it.
     objective : str
@@ -70,7 +70,7 @@ class ModelRecord(_Strict):
         each other.
     """
 
-    network: NetworkSpec
+    network: MLPSpec
     target: dict[str, JsonValue]
     objective: str
     loss: Literal["squared", "logistic", "softmax"]
@@ -86,15 +86,11 @@ class ModelRecord(_Strict):
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         network, images = self.network, self.images
-        if images is not None:
-            shape = (images.channels, images.height, images.width)
-            agrees = (
-                shape == (network.channels, network.height, network.width)
-                if isinstance(network, ConvNetSpec)
-                else math.prod(shape) == network.n_features
+        if images is not None and network.n_features != images.n_features:
+            raise ValueError(
+                f"the network takes {network.n_features} features, images of {images.channels} "
+                f"channel(s) have {images.n_features}"
             )
-            if not agrees:
-                raise ValueError(f"the network does not take images of shape {shape}")
         if self.loss == "logistic" and network.n_outputs != 1:
             raise ValueError(f"the logistic loss needs one output, got {network.n_outputs}")
         if self.loss == "softmax" and network.n_outputs < 2:

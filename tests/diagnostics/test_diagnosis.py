@@ -177,8 +177,40 @@ def test_images():
     )
     model = MLP(8, (5,), generator=torch.Generator().manual_seed(0))
     findings = found(model, envs, "logistic")
-    assert findings["feature-reliance"].sentence == "Left out: rows are images."
+    assert set(findings["feature-reliance"].table["feature"]) == {
+        "rows 1-2, columns 1-2 (center)", "channel 1", "channel 2"
+    }  # fmt: skip
+    assert set(findings["feature-effects"].table["feature"]) == {"average 1", "average 2"}
+    odd = envs.with_features(ChannelImages(torch.rand(120, 3), torch.arange(120) % 2, 2))
+    model = MLP(6, (5,), generator=torch.Generator().manual_seed(0))
+    findings = found(model, odd, "logistic")
+    assert findings["feature-reliance"].sentence.startswith("Left out: rows are neither")
     assert findings["feature-effects"].sentence.startswith("Left out: Expected rows of columns")
+
+
+def test_the_color_that_misleads_is_named_and_progress_is_told():
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(360) % 2
+    sign = torch.tensor([1.0, 1.0, -1.0]).repeat_interleave(120)
+    x = torch.randn(360, 3, 8, 8, generator=generator)
+    x[:, 2] += ((y - 0.5) * sign * (torch.rand(360, generator=generator) < 0.8))[:, None, None]
+    envs = Environments.from_arrays(x, y, np.repeat(list("abc"), 120))
+    model = nn.Sequential(nn.Conv2d(3, 1, 8), nn.Flatten())
+    with torch.no_grad():
+        model[0].weight[:, :2], model[0].weight[:, 2], model[0].bias[:] = 0.0, 3 / 64, 0.0
+    told = []
+    findings = found(model, envs, "logistic", progress=lambda *said: told.append(said))
+    assert (
+        "'channel blue' helps in 'a' and 'b' and misleads in 'c'"
+        in findings["feature-reliance"].sentence
+    )
+    assert findings["feature-effects"].level == "warning"
+    assert "'average blue'" in findings["feature-effects"].sentence
+    assert [done for done, _, _ in told] == list(range(10))
+    assert told[0] == (0, 9, "risk profile")
+    assert told[6][2] == "feature reliance"
+    with pytest.raises(OptionError, match="Leave them out: patches and channels are named by"):
+        diagnose(model, envs, get_loss("logistic"), feature_names=["a"])
 
 
 def test_a_reference_is_used():

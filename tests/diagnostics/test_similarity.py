@@ -177,9 +177,10 @@ def hidden(model, x):
     return first, second, model.layers[2](second)
 
 
-def test_activations_are_what_the_next_layer_reads(mlp):
+def test_activations_are_what_the_next_layer_reads(mlp, monkeypatch):
+    monkeypatch.setattr("invlearn.evaluation.BATCH_ROWS", 3)
     x = torch.randn(7, 4, generator=generator())
-    found = activations(mlp, x, rows_at_a_time=3)
+    found = activations(mlp, x)
     assert list(found) == ["layers.0", "layers.1", "layers.2"]
     for got, wanted in zip(found.values(), hidden(mlp, x), strict=True):
         torch.testing.assert_close(got, wanted)
@@ -205,11 +206,10 @@ def test_activations_with_other_parameters(mlp):
     )
 
 
-def test_channel_images(mlp):
+def test_channel_images(mlp, monkeypatch):
+    monkeypatch.setattr("invlearn.evaluation.BATCH_ROWS", 4)
     images = ChannelImages(torch.rand(6, 2, generator=generator()), torch.arange(6) % 2, 2)
-    for got, wanted in zip(
-        activations(mlp, images, rows_at_a_time=4).values(), hidden(mlp, images), strict=True
-    ):
+    for got, wanted in zip(activations(mlp, images).values(), hidden(mlp, images), strict=True):
         torch.testing.assert_close(got, wanted)
     linear = MLP(4, (), 1, generator=generator())
     assert list(activations(linear, images)) == ["layers.0"]

@@ -128,9 +128,9 @@ def test_images(tmp_path):
     assert source.target.classes == ("cat", "dog")
     assert source.y.tolist() == [0, 0, 0, 1, 1, 1] * 2
     x = source.matrix(source.learn_inputs())
-    assert x.shape == (12, 3 * 32 * 32)
-    assert abs(x.mean()) < 1e-5
-    assert abs(x.std() - 1) < 1e-4
+    assert x.shape == (12, 240)
+    assert abs(x.mean()) < 1e-4
+    assert abs(x.std() - 1) < 1e-3
     with pytest.raises(OptionError, match="is a folder"):
         read_rows(tmp_path / "photos", target="y")
     with pytest.raises(EnvironmentsError, match="root/environment/class"):

@@ -14,6 +14,7 @@ from rich.table import Table
 from invlearn.cli.common import app, command, reported, widths
 from invlearn.errors import OptionError, unknown_name
 from invlearn.ground.files import check_free
+from invlearn.ground.progress import bar
 from invlearn.rows.request import FitRequest
 
 if TYPE_CHECKING:
@@ -140,11 +141,13 @@ def diagnose(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the resampling.")] = 0,
 ) -> None:
     """Say how a model does in every environment, why, and what to do."""
-    with reported(Console(stderr=True), NOTHING):
+    status = Console(stderr=True)
+    with reported(status, NOTHING), bar(status) as progress:
         from invlearn.rows.files import diagnose_file
         from invlearn.rows.model import RowsModel
 
-        findings, notes = diagnose_file(RowsModel.load(model), rows, output, seed=seed)
+        found = RowsModel.load(model)
+        findings, notes = diagnose_file(found, rows, output, seed=seed, progress=progress)
     console = _noted(notes)
     for finding in findings:
         _print(finding, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,15 +12,14 @@ from torch import nn
 from invlearn.diagnostics.calibration import calibration
 from invlearn.diagnostics.diversity import diversity
 from invlearn.diagnostics.drift import representation_drift
-from invlearn.diagnostics.effect_estimates import column_names
 from invlearn.diagnostics.effects import feature_effects
-from invlearn.diagnostics.findings import Finding, predicted_rows, unanswered
+from invlearn.diagnostics.findings import Finding, predicted_rows
 from invlearn.diagnostics.intervals import check_draws
 from invlearn.diagnostics.invariance_gap import invariance_gap
+from invlearn.diagnostics.pieces import channel_means, pieces_of
 from invlearn.diagnostics.reliance import feature_reliance
 from invlearn.diagnostics.risk_profile import collapse, dummy_gradients, risk_profile
 from invlearn.environments import Environments
-from invlearn.errors import EnvironmentsError
 from invlearn.losses import Loss
 
 _LEVELS = ("warning", "note", "good")
@@ -36,6 +35,7 @@ def diagnose(
     seen: Sequence[str] | None = None,
     seed: int = 0,
     draws: int = 500,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> list[Finding]:
     """Find out what a fitted predictor does in several environments, and why.
 
@@ -44,11 +44,13 @@ def diagnose(
     model : nn.Module
         Gives outputs [n, k]; it is copied to the CPU and left as it is.
     environments : Environments
-        Rows [n, d], best ones the model was not trained on. Row weights count everywhere.
-        Costly findings draw some thousand rows of an environment, and say so.
+        Rows [n, d], or images [n, channels, height, width], best ones the model was not trained
+        on. Row weights count everywhere. Costly findings draw some rows of an environment, and
+        say so.
     loss : Loss
     feature_names : sequence of str, optional
-        One per column of x; default 'x0', 'x1', ...
+        One per column of x; default 'x0', 'x1', ... Of images none: patches and channels
+        are named.
     reference : nn.Module, optional
         A model of the same inputs trained on the pooled rows, for the finding 'diversity'. None:
         a linear one is fitted, and read out of fold.
@@ -59,6 +61,8 @@ def diagnose(
         Equal seeds give equal findings.
     draws : int
         Bootstrap draws of every interval.
+    progress : callable
+        ``progress(findings made, findings in all, what is being looked at)``.
 
     Returns
     -------
@@ -89,11 +93,9 @@ def diagnose(
     check_draws(draws)
     environments = environments.to("cpu")
     model = copy.deepcopy(model).cpu()
-    tabular = True
-    try:
-        names = column_names(environments, feature_names)
-    except EnvironmentsError:
-        tabular = False
+    pieces = pieces_of(environments, feature_names)
+    # What images are to a regression: a pixel by itself has no meaning.
+    columns = channel_means(environments) or (environments, feature_names)
     parts = predicted_rows(model, environments, seen)
     loss.check(environments.y, parts[0].z.shape[1])
     if reference is not None:
@@ -104,21 +106,22 @@ def diagnose(
         # One for each finding: none changes when another is added or left out.
         return np.random.default_rng([seed, number])
 
-    findings = [
-        risk_profile(parts, loss, draws=draws, rng=rng(10)),
-        collapse(parts, loss, draws=draws, rng=rng(11)),
-        calibration(parts, loss, draws=draws, rng=rng(12)),
-        dummy_gradients(parts, loss),
-        invariance_gap(model, parts, loss, draws=draws, rng=rng(13)),
-        feature_effects(environments, loss, feature_names, seed),
-        feature_reliance(model, parts, loss, names, rng=rng(14))
-        if tabular
-        else unanswered(
-            "feature-reliance", "Which columns the model relies on", "rows are images."
-        ),
-        representation_drift(model, parts, loss, rng=rng(15)),
-        diversity(learned_from, loss, reference=reference, rng=rng(16)),
+    questions: list[tuple[str, Callable[[], Finding]]] = [
+        ("risk profile", lambda: risk_profile(parts, loss, draws=draws, rng=rng(10))),
+        ("collapse", lambda: collapse(parts, loss, draws=draws, rng=rng(11))),
+        ("calibration", lambda: calibration(parts, loss, draws=draws, rng=rng(12))),
+        ("dummy gradient", lambda: dummy_gradients(parts, loss)),
+        ("invariance gap", lambda: invariance_gap(model, parts, loss, draws=draws, rng=rng(13))),
+        ("feature effects", lambda: feature_effects(columns[0], loss, columns[1], seed)),
+        ("feature reliance", lambda: feature_reliance(model, parts, loss, pieces, rng=rng(14))),
+        ("representation", lambda: representation_drift(model, parts, loss, rng=rng(15))),
+        ("diversity", lambda: diversity(learned_from, loss, reference=reference, rng=rng(16))),
     ]
+    findings = []
+    for number, (what, answer) in enumerate(questions):
+        progress(number, len(questions), what)
+        findings.append(answer())
+    progress(len(questions), len(questions), "diagnosis")
     if seen is not None:
         new = {rows.name for rows in parts if rows.new}
         findings = [_marked(finding, new) for finding in findings]

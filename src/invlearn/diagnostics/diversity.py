@@ -19,14 +19,19 @@ from invlearn.diagnostics.findings import (
     usable,
 )
 from invlearn.diagnostics.intervals import Floats
+from invlearn.diagnostics.pieces import image_shape
 from invlearn.evaluation import forward
 from invlearn.features import as_rows
+from invlearn.image_features import ImageFeatures
 from invlearn.losses import Loss
 from invlearn.selection.certificate import certify
 from invlearn.selection.gaps import errs
 
-ROWS = 5000
+ROWS, FEWEST_ROWS = 5000, 200
 """Rows of an environment that the pooled reference is fitted on."""
+
+VALUES = 10**7
+"""Numbers it is fitted on in all: of wide tables fewer rows are used."""
 
 FOLDS = 5
 
@@ -72,9 +77,11 @@ def diversity(
             return unanswered(
                 name, title, "a custom loss needs a reference model trained on the pooled rows."
             )
-        if any(len(rows) > ROWS for rows in kept):
-            without += f" At most {ROWS} rows of an environment were used."
-        kept = [draw_rows(rows, ROWS, rng) for rows in kept]
+        width = as_rows(kept[0].x).n_features if image_shape(kept[0].x) is None else 1
+        most = min(ROWS, max(VALUES // (width * len(kept)), FEWEST_ROWS))
+        if any(len(rows) > most for rows in kept):
+            without += f" At most {most} rows of an environment were used."
+        kept = [draw_rows(rows, most, rng) for rows in kept]
         errors = out_of_fold_errors(kept, loss, int(rng.integers(2**31)))
     else:
         errors = [_errors(reference, rows, loss) for rows in kept]
@@ -148,5 +155,9 @@ def out_of_fold_errors(parts: Sequence[EnvironmentRows], loss: Loss, seed: int) 
 
 
 def _columns(rows: EnvironmentRows) -> Floats:
-    found: Floats = as_rows(rows.x).dense().flatten(1).to(torch.float64).numpy()
+    """What the regression reads: the columns, or what describes images."""
+    dense, shape = as_rows(rows.x).dense(), image_shape(rows.x)
+    if shape is not None:
+        dense = ImageFeatures()(dense.reshape(len(rows), *shape))
+    found: Floats = dense.flatten(1).to(torch.float64).numpy()
     return found

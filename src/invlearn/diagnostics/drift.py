@@ -21,11 +21,18 @@ from invlearn.diagnostics.findings import (
     usable,
 )
 from invlearn.diagnostics.similarity import activations, pwcca, representation
+from invlearn.diagnostics.work import affordable, seconds_of_a_row
 from invlearn.errors import OptionError
 from invlearn.features import concatenate
 from invlearn.losses import Loss
 
-STEPS, LEARNING_RATE, TUNING_ROWS = 20, 1e-3, 2000
+STEPS, LEARNING_RATE, TUNING_ROWS, FEWEST_ROWS = 20, 1e-3, 2000, 100
+
+SECONDS = 20.0
+"""About how much work of one core the steps may be, by `seconds_of_a_row`."""
+
+PASSES = 3
+"""Forward passes that a step is worth."""
 
 TIMES = 2.0
 """How many times the least change matters: alike environments stay below about 1.7."""
@@ -48,7 +55,7 @@ def representation_drift(
     ----------
     model : nn.Module
     parts : sequence of PredictedRows
-        At most 2,000 rows of an environment are used.
+        At most 2,000 rows of an environment are used, fewer where a step takes long.
     loss : Loss
     rng : numpy Generator
 
@@ -62,7 +69,9 @@ def representation_drift(
     kept, without = usable(parts, loss)
     if len(kept) < 2:
         return unanswered(name, title, too_few(2, kept, without))
-    drawn = [draw_rows(rows, TUNING_ROWS, rng) for rows in kept]
+    each = seconds_of_a_row(model, kept[0].x[:64]) * PASSES * STEPS * len(kept)
+    most = affordable(TUNING_ROWS, FEWEST_ROWS, each, SECONDS)
+    drawn = [draw_rows(rows, most, rng) for rows in kept]
     x = concatenate([rows.x for rows in drawn])
     try:
         if len(activations(model, x[:2])) == 1:
@@ -82,8 +91,8 @@ def representation_drift(
             "times the least change": times,
         }
     )
-    if any(len(rows) > TUNING_ROWS for rows in kept):
-        without += f" At most {TUNING_ROWS} rows of an environment were used."
+    if any(len(rows) > most for rows in kept):
+        without += f" At most {most} rows of an environment were used."
     apart = [rows.label for rows, more in zip(drawn, times, strict=True) if more > TIMES]
     if apart:
         text = (

@@ -26,6 +26,9 @@ from invlearn.losses import Loss
 ROWS = 10_000
 """Rows of an environment that effects are estimated from."""
 
+VALUES = 2 * 10**7
+"""Numbers of an environment that are looked at: of wide tables fewer rows are used."""
+
 COLUMNS = 200
 """More columns than this are cut to those that go with the target most."""
 
@@ -84,9 +87,10 @@ def estimate_effects(
         raise EnvironmentsError(
             f"Comparing effects: {too_few(2, kept, without)} Add rows of another source."
         )
-    if any(len(rows) > ROWS for rows in kept):
-        without += f" At most {ROWS} rows of an environment were used."
-    kept = [draw_rows(rows, ROWS, rng) for rows in kept]
+    most = min(ROWS, max(VALUES // len(names), RARE * ROWS_PER_COLUMN))
+    if any(len(rows) > most for rows in kept):
+        without += f" At most {most} rows of an environment were used."
+    kept = [draw_rows(rows, most, rng) for rows in kept]
     x, y, classes = _standardized(kept, loss)
     measured = np.stack([_measured(*part) for part in zip(x, _shares(kept), strict=True)])
     columns = np.arange(len(names))

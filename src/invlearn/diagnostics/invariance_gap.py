@@ -28,8 +28,11 @@ from invlearn.losses import Loss
 
 FOLDS = 5
 
-ROWS = 4000
+ROWS, FEWEST_ROWS = 4000, 500
 """Rows of an environment that a last layer is refitted on, and evaluated on."""
+
+VALUES = 4 * 10**6
+"""Numbers it is refitted on: of wide layers fewer rows are used."""
 
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
 """L2 penalties on the change of the last layer, strongest first: each starts the next."""
@@ -85,9 +88,11 @@ def invariance_gap(
         return unanswered(name, title, str(error))
     if not layers:
         return unanswered(name, title, "the model does not end in a linear layer.")
-    frame, clear = _gaps(model, kept, loss, draws, rng)
-    if any(len(rows) > ROWS for rows in kept):
-        without += f" At most {ROWS} rows of an environment were used."
+    width = representation(model, kept[0].x[:1]).shape[1]
+    most = min(ROWS, max(VALUES // width, FEWEST_ROWS))
+    frame, clear = _gaps(model, kept, loss, draws, rng, most)
+    if any(len(rows) > most for rows in kept):
+        without += f" At most {most} rows of an environment were used."
     if not any(clear):
         text = (
             "In no environment would a last layer made for it do clearly better: what the model "
@@ -123,11 +128,12 @@ def _gaps(
     loss: Loss,
     draws: int,
     rng: np.random.Generator,
+    most: int,
 ) -> tuple[pd.DataFrame, list[bool]]:
     """The finding's table, and where the gap is beyond chance and large."""
     table, clear = [], []
     for whole in kept:
-        rows = draw_rows(whole, ROWS, rng)
+        rows = draw_rows(whole, most, rng)
         shares, losses = rows.shares.numpy(), rows.losses(loss)
         refitted = refitted_losses(representation(model, rows.x), rows, loss, rng)
         saved = (losses - refitted).numpy()
@@ -178,6 +184,10 @@ def refitted_losses(
     spread = (rows.shares @ h.square()).sqrt()
     used = spread > 1e-6 * spread.max().clamp(min=1e-12)
     h = h[:, used] / spread[used]
+    if h.shape[1] > len(h):
+        # Penalized refits lie in the span of the rows: in its own coordinates they are the same.
+        u, s, _ = torch.linalg.svd(h, full_matrices=False)
+        h = u * s
     order = rng.permutation(len(rows))
     if loss.kind == "classes":
         order = order[np.argsort(rows.y.numpy()[order], kind="stable")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from invlearn.errors import EnvironmentsError, OptionError, unknown_name
-from invlearn.evaluation import forward
+from invlearn.evaluation import batches, evaluating
 from invlearn.features import Features, as_rows
 
 # Float32 layers leave rounding noise of some 1e-6 of the largest singular value.
@@ -95,7 +95,6 @@ def activations(
     x: Features,
     *,
     parameters: Mapping[str, Tensor] | None = None,
-    rows_at_a_time: int = 5000,
 ) -> dict[str, Tensor]:
     """Representation [n, units] of n rows at every layer, in forward order.
 
@@ -111,8 +110,6 @@ def activations(
     x : Tensor [n, ...] or ChannelImages of n rows
     parameters : mapping of name to Tensor, optional
         Used in place of the model's parameters of these names.
-    rows_at_a_time : int
-        Rows per forward pass.
 
     Returns
     -------
@@ -134,19 +131,7 @@ def activations(
     >>> {name: tuple(rows.shape) for name, rows in activations(model, torch.ones(5, 4)).items()}
     {'0': (5, 3), '2': (5, 1)}
     """
-    if len(x) == 0:
-        raise EnvironmentsError("Expected at least one row, got none. Pass rows to run on.")
-    called = model
-    if parameters is not None:
-        known = dict(model.named_parameters())
-        for name in parameters:
-            if name not in known:
-                raise unknown_name("parameter", name, known)
-        called = _WithParameters(model, parameters)
-    parts = [
-        _passed_on(model, called, x[start : start + rows_at_a_time])
-        for start in range(0, len(x), rows_at_a_time)
-    ]
+    parts = list(_layer_by_layer(model, x, parameters))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -164,10 +149,29 @@ def representation(
     >>> representation(model, torch.ones(5, 4)).shape
     torch.Size([5, 3])
     """
-    found = list(activations(model, x, parameters=parameters).values())
-    if len(found) > 1:
-        return found[-2]
-    return as_rows(x).dense().reshape(len(x), -1)
+    read = []
+    for found in _layer_by_layer(model, x, parameters):
+        if len(found) == 1:
+            return as_rows(x).dense().reshape(len(x), -1)
+        read.append(list(found.values())[-2])
+    return torch.cat(read)
+
+
+def _layer_by_layer(
+    model: nn.Module, x: Features, parameters: Mapping[str, Tensor] | None
+) -> Iterator[dict[str, Tensor]]:
+    """What every layer passes on of some rows, then of the next."""
+    if len(x) == 0:
+        raise EnvironmentsError("Expected at least one row, got none. Pass rows to run on.")
+    called = model
+    if parameters is not None:
+        known = dict(model.named_parameters())
+        for name in parameters:
+            if name not in known:
+                raise unknown_name("parameter", name, known)
+        called = _WithParameters(model, parameters)
+    for part in batches(x):
+        yield _passed_on(model, called, part)
 
 
 class _WithParameters(nn.Module):
@@ -207,7 +211,8 @@ def _passed_on(model: nn.Module, called: nn.Module, x: Features) -> dict[str, Te
         if not any(module.children()) and any(True for _ in module.parameters())
     ]
     try:
-        forward(called, x, rows_at_a_time=len(x))
+        with evaluating(called), torch.no_grad():
+            called(x)
     finally:
         for handle in handles:
             handle.remove()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +128,12 @@ def _predict_batches(model: RowsModel, table: ParquetTable, output: Path) -> tup
 
 
 def diagnose_file(
-    model: RowsModel, rows: str | Path, output: Path | None, *, seed: int
+    model: RowsModel,
+    rows: str | Path,
+    output: Path | None,
+    *,
+    seed: int,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> tuple[list[Finding], list[str]]:
     """Diagnose a model on the labeled rows of a file; the findings, and what is new in them."""
     notes: list[str] = []
@@ -156,7 +161,7 @@ def diagnose_file(
             frame = read_table(rows)
         source = model.labeled(frame, Path(rows).name)
         notes += [*source.notes, *model.notes(frame)]
-    findings = model.diagnose(source, seed=seed)
+    findings = model.diagnose(source, seed=seed, progress=progress)
     if output is not None:
         content = [finding.plain() for finding in findings]
         text = json.dumps({"findings": content, "notes": notes}, indent=2, ensure_ascii=False)

@@ -18,7 +18,7 @@ from invlearn.learning.builders import Drawn
 from invlearn.learning.plan import Layers
 from invlearn.losses import Loss, get_loss
 from invlearn.model_record import ModelRecord, OutputScale
-from invlearn.networks import NetworkSpec
+from invlearn.networks import MLPSpec
 from invlearn.objectives import get_objective
 from invlearn.rows.inputs import ImageInputs, Inputs, Make, TableInputs
 from invlearn.rows.model import RowsModel, labeled_rows, output_scale
@@ -117,7 +117,7 @@ def fit_streamed(
         return model, [*rows.notes, held, *notes, *said]
 
 
-def _network(inputs: Inputs, hidden: tuple[int, ...], target: Target) -> NetworkSpec:
+def _network(inputs: Inputs, hidden: tuple[int, ...], target: Target) -> MLPSpec:
     return inputs.network(hidden, len(target.classes) if len(target.classes) > 2 else 1)
 
 
@@ -155,7 +155,7 @@ def _model(
     names: tuple[str, str],
     inputs: Inputs,
     target: Target,
-    spec: NetworkSpec,
+    spec: MLPSpec,
     output: OutputScale,
     provenance: Mapping[str, str],
 ) -> RowsModel:

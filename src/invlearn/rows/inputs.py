@@ -13,15 +13,37 @@ from pydantic import ValidationError
 from torch import nn
 
 from invlearn.errors import OptionError
-from invlearn.images import ImageInput
-from invlearn.networks import ConvNetSpec, MLPSpec, NetworkSpec, build
+from invlearn.image_features import ImageFeatures, ImageInput, StandardFeatures
+from invlearn.networks import MLPSpec, build
 from invlearn.tables import Encoder
 
 Features = npt.NDArray[np.float32]
 
+LEAST_SCALE = 0.1
+"""Of an image's numbers: what varies less, on pixels of 0 to 255, is no difference."""
+
+
+class _Inputs:
+    """What tables and images share."""
+
+    @property
+    def n_features(self) -> int:
+        """Width of the rows."""
+        raise NotImplementedError
+
+    def network(self, hidden: tuple[int, ...], n_outputs: int) -> MLPSpec:
+        """A perceptron over the features; OptionError for widths out of their bounds."""
+        try:
+            return MLPSpec(n_features=self.n_features, hidden=hidden, n_outputs=n_outputs)
+        except ValidationError as error:
+            raise OptionError(
+                f"Expected hidden layers of 1 to 100,000 units and a billion weights at most, got "
+                f"{', '.join(map(str, hidden))}. Make them smaller."
+            ) from error
+
 
 @dataclass(frozen=True)
-class TableInputs:
+class TableInputs(_Inputs):
     """A table's columns, encoded."""
 
     encoder: Encoder
@@ -48,41 +70,29 @@ class TableInputs:
         kinds = {columns.column: columns.kind for columns in self.encoder.encodings}
         return kinds | {name: f"left out: {why}" for name, why in self.encoder.dropped.items()}
 
-    def network(self, hidden: tuple[int, ...], n_outputs: int) -> NetworkSpec:
-        """A perceptron over the features; OptionError for widths out of their bounds."""
-        try:
-            return MLPSpec(n_features=self.n_features, hidden=hidden, n_outputs=n_outputs)
-        except ValidationError as error:
-            raise OptionError(
-                f"Expected hidden layers of 1 to 100,000 units and a billion weights at most, got "
-                f"{', '.join(map(str, hidden))}. Make them smaller."
-            ) from error
-
 
 @dataclass(frozen=True)
-class ImageInputs:
-    """Images of one size, their channels standardized."""
+class ImageInputs(_Inputs):
+    """Images of one size, described by some hundred numbers, standardized."""
 
     image: ImageInput
 
     @classmethod
     def fit(cls, pixels: npt.NDArray[np.uint8]) -> ImageInputs:
-        """Mean and scale of every channel over training images [n, channels, height, width]."""
+        """Mean and scale of every number over training images [n, channels, height, width]."""
         _, channels, height, width = pixels.shape
-        mean = pixels.mean((0, 2, 3), dtype=np.float64)
-        scale = np.maximum(pixels.std((0, 2, 3), dtype=np.float64), 1.0)
-        return cls(
-            ImageInput(
-                height=height,
-                width=width,
-                channels=channels,
-                mean=tuple(mean.tolist()),
-                scale=tuple(scale.tolist()),
-            )
+        features = ImageFeatures()(torch.from_numpy(pixels)).numpy().astype(np.float64)
+        image = ImageInput(
+            height=height,
+            width=width,
+            channels=channels,
+            mean=tuple(features.mean(0).tolist()),
+            scale=tuple(np.maximum(features.std(0), LEAST_SCALE).tolist()),
         )
+        return cls(image)
 
     def matrix(self, frame: pd.DataFrame | None, pixels: npt.NDArray[Any] | None) -> Features:
-        """Rows as numbers [n, channels * height * width]."""
+        """Rows as numbers [n, d]."""
         if pixels is None:
             raise OptionError("Expected a folder of images: this model was trained on them.")
         expected = (self.image.channels, self.image.height, self.image.width)
@@ -91,35 +101,23 @@ class ImageInputs:
                 f"Expected images of {expected} (channels, height, width), got "
                 f"{tuple(pixels.shape[1:])}. Use images like those trained on."
             )
-        mean, scale = (
-            np.array(values, np.float32)[:, None, None]
-            for values in (self.image.mean, self.image.scale)
-        )
-        return ((pixels.astype(np.float32) - mean) / scale).reshape(len(pixels), -1)
+        found: Features = StandardFeatures(self.image)(torch.from_numpy(pixels)).numpy()
+        return found
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """None: a pixel has no meaning of its own."""
+        """None: images are asked about by patches and channels."""
         return None
 
     @property
     def n_features(self) -> int:
         """Width of the rows."""
-        return self.image.channels * self.image.height * self.image.width
+        return self.image.n_features
 
     @property
     def columns(self) -> dict[str, str]:
         """None: images have no columns."""
         return {}
-
-    def network(self, hidden: tuple[int, ...], n_outputs: int) -> NetworkSpec:
-        """A small convolutional network; `hidden` is for tables."""
-        return ConvNetSpec(
-            channels=self.image.channels,
-            height=self.image.height,
-            width=self.image.width,
-            n_outputs=n_outputs,
-        )
 
 
 Inputs = TableInputs | ImageInputs
@@ -129,11 +127,9 @@ Inputs = TableInputs | ImageInputs
 class Make:
     """Builds a described network, for the estimators' parameter `network`."""
 
-    spec: NetworkSpec
+    spec: MLPSpec
 
     def __call__(self, n_features: int, n_outputs: int, generator: torch.Generator) -> nn.Module:
         """A network with fresh weights; a perceptron has the width of the rows."""
-        update = {"n_outputs": n_outputs}
-        if isinstance(self.spec, MLPSpec):
-            update["n_features"] = n_features
+        update = {"n_features": n_features, "n_outputs": n_outputs}
         return build(self.spec.model_copy(update=update), generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invlearn.diagnostics import Finding, diagnose
 from invlearn.environments import Environments
 from invlearn.errors import DataFileError
 from invlearn.evaluation import outputs
+from invlearn.image_features import StandardFeatures
 from invlearn.learning.scaling import location_and_scale
 from invlearn.losses import get_loss
 from invlearn.model_folder import load_model, save_model
@@ -154,16 +155,27 @@ class RowsModel:
             "it was made for and nothing here can check."
         )
 
-    def diagnose(self, source: Source, *, seed: int = 0) -> list[Finding]:
+    def diagnose(
+        self,
+        source: Source,
+        *,
+        seed: int = 0,
+        progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    ) -> list[Finding]:
         """What the model does in each environment of labeled rows, and why."""
-        rows = labeled_rows(source, self.inputs, self.output)
+        network, x = self.network, None
+        if isinstance(self.inputs, ImageInputs):  # They are asked about by their pixels.
+            network = nn.Sequential(StandardFeatures(self.inputs.image), network)
+            x = torch.as_tensor(source.pixels, dtype=torch.float32)
+        rows = labeled_rows(source, self.inputs, self.output, x)
         return diagnose(
-            self.network,
+            network,
             rows,
             get_loss(self.record.loss),
             feature_names=self.inputs.names,
             seen=[name for name in rows.names if name in self.record.environments],
             seed=seed,
+            progress=progress,
         )
 
     def labeled(self, frame: pd.DataFrame, title: str) -> Source:
@@ -191,11 +203,13 @@ def output_scale(source: Source) -> OutputScale:
     return OutputScale(center=float(center), scale=float(scale))
 
 
-def labeled_rows(source: Source, inputs: Inputs, output: OutputScale) -> Environments:
-    """Labeled rows as a network and its loss take them."""
+def labeled_rows(
+    source: Source, inputs: Inputs, output: OutputScale, x: Tensor | None = None
+) -> Environments:
+    """Labeled rows as a network and its loss take them; `x` in place of the inputs' numbers."""
     y: npt.NDArray[Any] = source.y
     if source.target.task == "regression":
         y = ((y - output.center) / output.scale).astype(np.float32)
-    return Environments.from_arrays(
-        torch.as_tensor(source.matrix(inputs)), torch.as_tensor(y), source.environments
-    )
+    if x is None:
+        x = torch.as_tensor(source.matrix(inputs))
+    return Environments.from_arrays(x, torch.as_tensor(y), source.environments)
