@@ -123,6 +123,13 @@ def test_summary_is_json_that_says_where_the_numbers_come_from(done):
     assert [m["kind"] for m in summary["methods"]] == ["usual", "reference", "invariant"]
 
 
+def test_a_notebook_shows_the_headline_rules_table(done):
+    assert list(done.overview.index) == [method.title for method in done.record.ordered]
+    assert list(done.overview.columns) == ["training", *SWEEP, "trials"]
+    assert done.overview.columns.name == done.record.main_rule(done.results).title
+    assert done.answer.headline in done._repr_html_()
+
+
 def test_runs_are_identical_over_processes(done, tmp_path):
     same(compare(TINY, tmp_path / "out", jobs=2), done)
 

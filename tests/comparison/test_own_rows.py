@@ -385,6 +385,20 @@ def test_what_is_written(compared):
         compare(quick(folder.parent / "my rows.csv"), folder)
 
 
+def test_what_a_console_and_a_notebook_show(compared):
+    assert repr(compared) == (
+        f"Comparison({compared.answer.headline} Methods: linear, boosting, erm-pooled, vrex, in "
+        f"'{compared.folder}')"
+    )
+    page = compared._repr_html_()
+    assert page.startswith(f"<h4>{compared.answer.headline}</h4>")
+    assert all(method.title in page for method in compared.record.methods)
+    worst = overall(compared, "vrex")
+    cell = compared.overview.loc["V-REx"]
+    assert cell.iloc[0] == worst.where
+    assert cell.iloc[1].startswith(f"{100 * worst.worst.value:.1f} %")
+
+
 def test_without_a_folder_nothing_is_written(three, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = ran(three, methods=("vrex",), steps=2)

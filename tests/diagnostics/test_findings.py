@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from diagnostics.made import linear, make_environments, make_rows
 from invlearn.diagnostics.findings import (
+    Finding,
+    Findings,
     draw_rows,
     environment_rows,
     listed,
@@ -105,3 +108,13 @@ def test_a_model_in_training_mode_is_read_in_evaluation_mode():
     rows = predicted_rows(model, make_environments(n=30))[0]
     assert torch.allclose(rows.z[:, 0], rows.x[:, 0])
     assert model.training
+
+
+def test_what_a_notebook_shows_is_the_sentence_and_the_numbers():
+    table = pd.DataFrame({"environment": ["<north>"], "risk": [0.123456]})
+    one = Finding("risk", "A & B", "It is 3 < 4.", "Nothing to do.", "note", table)
+    assert repr(one) == "Finding(risk, note: It is 3 < 4.)"
+    page = Findings([one, one])._repr_html_()
+    assert page.count("<h4>A &amp; B (note)</h4><p>It is 3 &lt; 4. Nothing to do.</p>") == 2
+    assert "&lt;north&gt;" in page
+    assert "0.123<" in page

@@ -30,10 +30,10 @@ def test_it_helps(build):
     assert one.headline == "IRMv1 did better than ERM in p_e=0.9."
     assert (one.outcome, one.helps, one.recommended) == ("helps", True, "")
     said = words(one)
-    assert "in training and 19.6 ± 0.8 % in p_e=0.9, no better than guessing (50 %)" in said
+    assert "in training and 19.6 ± 0.8 % in p_e=0.9, not clearly above guessing (50 %)" in said
     assert "on which none of them was trained: IRMv1 65.2 ± 0.8 %" in said
     assert "IRMv1 lost 14.3 points" in said
-    assert "No better than guessing (50 %) in p_e=0.9: V-REx 50.0 ± 0.8 %" in said
+    assert "Not clearly above guessing (50 %) in p_e=0.9: V-REx 50.0 ± 0.8 %" in said
     assert "being above ERM there is no success" in said
     assert "with information a user lacks: ERM, grayscale" in said
 

@@ -413,8 +413,9 @@ def test_constant_predictor_is_reported_as_collapsed(learnable, net):
     (text,) = run.messages
     assert [str(w.message) for w in caught] == [text]
     assert run.stop_reason == "finished"
-    assert "its training risk 0.6931 is no better than the best constants' 0.67" in text
-    assert "Lower the penalty weight, let it set in later (PenaltySchedule start)" in text
+    assert "its training risk 0.6931 is not 0.5 % below the best constants' 0.67" in text
+    assert "Lower penalty_weight (it is 100) or train for more steps; a Trainer can also" in text
+    assert repr(run) == ("Run(finished after 3 steps, mean training risk 0.6931, messages: 1)")
 
 
 @pytest.mark.filterwarnings("error")

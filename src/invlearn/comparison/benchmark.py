@@ -76,8 +76,9 @@ class BenchmarkContest(Contest):
         similarity = self._similarity(results, processes, progress)
         if similarity is not None:
             tables["similarity.csv"] = similarity
-        answer = benchmark_answer(table(results, record, record.main_rule(results)), record)
-        return Comparison(results, curves, record, answer, tables)
+        main = table(results, record, record.main_rule(results))
+        answer = benchmark_answer(main, record)
+        return Comparison(results, curves, record, answer, main.frame(), tables)
 
     def report(self, made: Comparison, folder: Path) -> None:
         """Write the page and its figures."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ Progress = Callable[[int, int, str], None]
 """Called with what is done, how much there is, and what was done last."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What was found.
 
@@ -32,6 +33,8 @@ class Comparison:
         What was compared, how, and what was found beside the table.
     answer : Answer
         In words.
+    overview : DataFrame
+        The main table, as text.
     tables : {file name: DataFrame}
         What else was measured.
     folder : Path or None
@@ -42,8 +45,19 @@ class Comparison:
     curves: pd.DataFrame
     record: Record
     answer: Answer
+    overview: pd.DataFrame
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     folder: Path | None = None
+
+    def __repr__(self) -> str:
+        where = "" if self.folder is None else f", in '{self.folder}'"
+        methods = ", ".join(method.name for method in self.record.methods)
+        return f"Comparison({self.answer.headline} Methods: {methods}{where})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        words = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.answer.sentences)
+        return f"<h4>{escape(self.answer.headline)}</h4>{words}{self.overview.to_html()}"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from invlearn.learning.builders import Drawn
 from invlearn.methods import Method, Network, get_method, trial_seed
 from invlearn.metrics import Metric
 from invlearn.reports.own_rows import write_own_rows
-from invlearn.reports.own_rows_answer import own_rows_answer
+from invlearn.reports.own_rows_answer import overview, own_rows_answer
 from invlearn.reports.record import OwnRowsRecord
 from invlearn.results import CURVE_COLUMNS
 from invlearn.rows.inputs import Inputs, Make
@@ -82,7 +82,7 @@ class RowsContest(Contest):
                 for name, _ in cells
             ],
         )
-        return Comparison(table, curves, record, answer)
+        return Comparison(table, curves, record, answer, overview(record))
 
     def report(self, made: Comparison, folder: Path) -> None:
         """Write the page and its figures."""

@@ -13,7 +13,7 @@ from invlearn.diagnostics.calibration import calibration
 from invlearn.diagnostics.diversity import diversity
 from invlearn.diagnostics.drift import representation_drift
 from invlearn.diagnostics.effects import feature_effects
-from invlearn.diagnostics.findings import Finding, predicted_rows
+from invlearn.diagnostics.findings import Finding, Findings, predicted_rows
 from invlearn.diagnostics.intervals import check_draws
 from invlearn.diagnostics.invariance_gap import invariance_gap
 from invlearn.diagnostics.pieces import channel_means, pieces_of
@@ -36,7 +36,7 @@ def diagnose(
     seed: int = 0,
     draws: int = 500,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> list[Finding]:
+) -> Findings:
     """Find out what a fitted predictor does in several environments, and why.
 
     Parameters
@@ -66,7 +66,7 @@ def diagnose(
 
     Returns
     -------
-    list of Finding
+    Findings, a list of Finding
         Warnings first, then notes, then what is good. A finding that cannot be made on these
         rows is a note that says why.
 
@@ -125,7 +125,7 @@ def diagnose(
     if seen is not None:
         new = {rows.name for rows in parts if rows.new}
         findings = [_marked(finding, new) for finding in findings]
-    return sorted(findings, key=lambda finding: _LEVELS.index(finding.level))
+    return Findings(sorted(findings, key=lambda finding: _LEVELS.index(finding.level)))
 
 
 def _marked(finding: Finding, new: set[str]) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -26,7 +27,7 @@ NOTHING = "Nothing to do."
 Level = Literal["good", "note", "warning"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Finding:
     """One thing that a diagnosis found, for a reader from outside the field.
 
@@ -55,6 +56,25 @@ class Finding:
     def plain(self) -> dict[str, Any]:
         """Everything as JSON has it, the table as a list of its rows."""
         return vars(self) | {"table": json.loads(self.table.to_json(orient="records"))}
+
+    def __repr__(self) -> str:
+        return f"Finding({self.name}, {self.level}: {self.sentence})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        words = f"<p>{escape(self.sentence)} {escape(self.action)}</p>"
+        table = (
+            self.table.to_html(index=False, float_format="{:.3g}".format) if len(self.table) else ""
+        )
+        return f"<h4>{escape(self.title)} ({self.level})</h4>{words}{table}"
+
+
+class Findings(list[Finding]):
+    """Findings in the order in which they press."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return "".join(finding._repr_html_() for finding in self)
 
 
 def unanswered(name: str, title: str, why: str, action: str = NOTHING) -> Finding:

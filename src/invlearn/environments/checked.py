@@ -141,3 +141,19 @@ def feature_columns(
             "Encode categories as numbers first or name the columns with features=[...]."
         )
     return columns
+
+
+def counted(names: Sequence[str], sizes: Sequence[int]) -> str:
+    """Environments in few words.
+
+    Examples
+    --------
+    >>> counted(["a", "b"], [10, 20])
+    'a: 10 rows, b: 20 rows'
+    >>> counted([f"school {i}" for i in range(160)], range(2, 162))
+    '160 environments of 2 to 161 rows'
+    """
+    if len(names) > 6:
+        return f"{len(names)} environments of {min(sizes):,} to {max(sizes):,} rows"
+    pairs = zip(names, sizes, strict=True)
+    return ", ".join(f"{name}: {size:,} {'row' if size == 1 else 'rows'}" for name, size in pairs)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from invlearn.environments.checked import counted
 from invlearn.environments.rows import Environments
 from invlearn.features import Features
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvaluationSet:
     """Environments to evaluate on, whose rows may share features.
 
@@ -33,8 +34,8 @@ class EvaluationSet:
     Examples
     --------
     >>> envs = Environments.from_arrays([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], list("aabb"))
-    >>> EvaluationSet.from_environments(envs, "validation").names
-    ('a', 'b')
+    >>> EvaluationSet.from_environments(envs, "validation")
+    EvaluationSet(validation; a: 2 rows, b: 2 rows)
     """
 
     x: Features
@@ -43,6 +44,9 @@ class EvaluationSet:
     targets: tuple[Tensor, ...]
     split: str
     weights: tuple[Tensor, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"EvaluationSet({self.split}; {counted(self.names, list(map(len, self.rows)))})"
 
     @classmethod
     def from_environments(cls, environments: Environments, split: str) -> EvaluationSet:

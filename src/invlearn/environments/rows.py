@@ -15,6 +15,7 @@ from torch import Tensor
 from invlearn.environments.checked import (
     check_alike,
     check_rows,
+    counted,
     feature_columns,
     labels_of,
     rows_of_part,
@@ -25,7 +26,7 @@ from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.features import Features, as_rows, concatenate, rows_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Environments:
     """Rows of E named environments, flat and sorted by environment.
 
@@ -48,8 +49,8 @@ class Environments:
     Examples
     --------
     >>> envs = Environments.from_arrays([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], list("aabb"))
-    >>> envs.names, envs.sizes
-    (('a', 'b'), (2, 2))
+    >>> envs
+    Environments(a: 2 rows, b: 2 rows; x [4, 1], y [4])
     """
 
     x: Features
@@ -59,6 +60,11 @@ class Environments:
     weights: Tensor | None = None
     groups: Tensor | None = None
     group_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        x, weighted = [self.n_rows, *as_rows(self.x).row_shape], self.weights is not None
+        shapes = f"x {x}, y {list(self.y.shape)}" + ", weights" * weighted
+        return f"Environments({counted(self.names, self.sizes)}; {shapes})"
 
     @classmethod
     def from_parts(cls, parts: Mapping[str, tuple[Any, ...]], *, min_rows: int = 2) -> Environments:
@@ -158,8 +164,7 @@ class Environments:
 
         Examples
         --------
-        >>> rows = {"dose": [1.0, 2.0, 3.0, 4.0], "ill": [0, 1, 0, 1], "ward": list("aabb")}
-        >>> frame = pd.DataFrame(rows)
+        >>> frame = pd.DataFrame({"dose": [1, 2, 3, 4], "ill": [0, 1, 0, 1], "ward": list("aabb")})
         >>> Environments.from_frame(frame, target="ill", environment="ward").names
         ('a', 'b')
         """
@@ -247,7 +252,7 @@ class Environments:
         return replace(self, x=x)
 
     def split(self, fraction: float, *, seed: int) -> tuple[Environments, Environments]:
-        """Split each environment in two, stratified where targets have few distinct values.
+        """Split each environment in two; stratified where targets have few distinct values.
 
         Parameters
         ----------
@@ -256,11 +261,6 @@ class Environments:
             keep at least one row of every environment.
         seed : int
             Equal seeds give equal splits.
-
-        Returns
-        -------
-        (Environments, Environments)
-            For instance training and validation rows.
 
         Raises
         ------

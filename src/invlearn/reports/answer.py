@@ -88,7 +88,7 @@ def _compared(
     sentences = [
         f"ERM, which ignores the environments, has {yard.metric.name} {yard.number(erm.train)} in "
         f"training and {yard.number(erm.target)} in {target}"
-        + ("" if yard.above_chance(erm.target) else f", no better than guessing{_guess(yard)}")
+        + ("" if yard.above_chance(erm.target) else f", not clearly above guessing{_guess(yard)}")
         + "."
     ]
     outcome = "helps" if holding else "as good" if rivals else "undecided"
@@ -107,7 +107,7 @@ def _compared(
     if guessing:
         shown = listed([yard.show(r, r.target) for r in guessing])
         sentences.append(
-            f"No better than guessing{_guess(yard)} in {target}: {shown}"
+            f"Not clearly above guessing{_guess(yard)} in {target}: {shown}"
             + ("; being above ERM there is no success." if _both(guessing, helped) else ".")
         )
     if beaten:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from invlearn.errors import EnvironmentsError
 from invlearn.metrics import METRICS, Metric
 from invlearn.reports.record import Answer, OwnRowsRecord, listed
@@ -181,6 +183,16 @@ class _Finished:
         factor, number, unit = (100, "+.1f", " points") if self.metric.percent else (1, "+.3g", "")
         low, value, high = (f"{factor * x:{number}}" for x in (gain.low, gain.value, gain.high))
         return f"{value}{unit} [{low} to {high}]".replace("-", "\N{MINUS SIGN}")
+
+
+def overview(record: OwnRowsRecord) -> pd.DataFrame:
+    """The main table as text: each method where it does worst, and its mean over environments."""
+    found = _Finished(record)
+    return pd.DataFrame(
+        [[each.where, found.show(each.worst), found.show(each.mean)] for each in record.overall],
+        index=pd.Index(map(found.title, record.overall), name=record.metric),
+        columns=["where it does worst", "there [95 % interval]", "mean [95 % interval]"],
+    )
 
 
 def _gain(gain: Estimate | None) -> Estimate:

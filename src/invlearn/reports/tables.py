@@ -58,6 +58,14 @@ class Table:
         whole = count == self.trials
         return [*numbers, str(count) if whole else f"{count} of {self.trials}"]
 
+    def frame(self) -> pd.DataFrame:
+        """All of it as text; the rule that chose the steps names the columns."""
+        return pd.DataFrame(
+            [self.cells(row) for row in self.rows],
+            index=pd.Index([row.method.title for row in self.rows], name=self.metric.name),
+            columns=pd.Index(["training", *self.environments, "trials"], name=self.rule.title),
+        )
+
 
 def aggregate(results: pd.DataFrame) -> pd.DataFrame:
     """Compute mean, population standard deviation and count over trials.

@@ -74,14 +74,14 @@ def collapse(
     if constant == float("inf") or risk < (1 - COLLAPSE_MARGIN) * constant:
         return []
     remedy = "Lower the learning rate, or train for more steps."
-    if objective.strength and objective.erm_at_zero:
+    if (name := objective.strength) and objective.erm_at_zero:
         remedy = (
-            "Lower the penalty weight, let it set in later (PenaltySchedule start) or more gently, "
-            "or train for more steps."
+            f"Lower {name} (it is {objective.numbers[name]:g}) or train "
+            "for more steps; a Trainer can also let it set in later (PenaltySchedule start)."
         )
     text = (
-        f"{objective.title} collapsed: its training risk {risk:.4f} is no better than "
-        f"the best constants' {constant:.4f}. {remedy}"
+        f"{objective.title} collapsed: its training risk {risk:.4f} is not "
+        f"{100 * COLLAPSE_MARGIN:g} % below the best constants' {constant:.4f}. {remedy}"
     )
     warnings.warn(text, CollapseWarning, stacklevel=4)
     return [text]

@@ -43,7 +43,7 @@ class Update:
             raise DivergenceError(f"the objective is not a finite number. {remedy}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """What a training run leaves.
 
@@ -79,6 +79,12 @@ class Run:
     messages: tuple[str, ...]
     outputs: Outputs | None = None
     choice: Choice | None = None
+
+    def __repr__(self) -> str:
+        risks = self.history.filter(like="risk ").tail(1).to_numpy()
+        risk = f", mean training risk {risks.mean():.4g}" if risks.size else ""
+        said = f", messages: {len(self.messages)}" if self.messages else ""
+        return f"Run({self.stop_reason} after {self.steps} steps{risk}{said})"
 
 
 class History:
