@@ -26,6 +26,8 @@ from invlearn.errors import (
     DivergenceError as DivergenceError,
     DivergenceWarning as DivergenceWarning,
     EnvironmentsError as EnvironmentsError,
+    IgnoredWarning as IgnoredWarning,
+    InterruptedWarning as InterruptedWarning,
     InvlearnError as InvlearnError,
     OptionError as OptionError,
     OutputError as OutputError,

@@ -46,6 +46,14 @@ class DivergenceWarning(UserWarning):
     """A run left the finite numbers and was stopped."""
 
 
+class IgnoredWarning(UserWarning):
+    """Something given has no effect: a weight without a penalty, an environment of weight 0."""
+
+
+class InterruptedWarning(UserWarning):
+    """A training was interrupted, and what it had learned was kept as asked."""
+
+
 class StackingWarning(RuntimeWarning):
     """Runs that could be made at once are made in turn: slower, with the same results."""
 

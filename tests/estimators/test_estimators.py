@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from invlearn import (
@@ -18,7 +19,7 @@ from invlearn import (
     OptionError,
     UnknownNameError,
 )
-from invlearn.errors import SingleEnvironmentWarning
+from invlearn.errors import InterruptedWarning, SingleEnvironmentWarning
 from invlearn.objectives import OBJECTIVES
 from invlearn.objectives.irmv1 import IRMv1
 from invlearn.objectives.meta_irm import MetaIRM
@@ -209,7 +210,7 @@ def test_environments_of_another_kind(rows, environments, says):
         ({"objective": "vrx"}, UnknownNameError, "Did you mean 'vrex'"),
         ({"network": "mpl"}, UnknownNameError, "Did you mean 'mlp'"),
         ({"penalty_weight": "atuo"}, UnknownNameError, "Did you mean 'auto'"),
-        ({"objective": "erm", "penalty_weight": 2.0}, OptionError, "has no penalty"),
+        ({"keep_interrupted": "yes"}, OptionError, "keep_interrupted as True or False"),
         ({"penalty_weight": -1.0}, OptionError, "0 or more"),
         ({"hyper": {"inner": 1}}, UnknownNameError, "option of V-REx"),
         ({"steps": 0}, OptionError, "whole number of 1 or more"),
@@ -423,3 +424,51 @@ def test_options_of_an_objective_go_by_hyper(rows):
     model = InvariantClassifier("irmv1", hyper=hyper, **QUICK).fit(X, y, environments=hospital)
     own = InvariantClassifier(IRMv1(3.0, convention="domainbed"), **QUICK)
     assert (model.predict_proba(X) == own.fit(X, y, environments=hospital).predict_proba(X)).all()
+
+
+class Interrupted(torch.nn.Linear):
+    """A network during whose training Ctrl-C is pressed."""
+
+    steps_left = 12
+
+    def forward(self, x):
+        if self.training:
+            self.steps_left -= 1
+        if self.steps_left < 0:
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+
+def test_an_interrupted_fit_raises_and_leaves_the_estimator_as_it_was(rows):
+    X, y, hospital = rows
+    model = InvariantClassifier("erm", network=Interrupted, steps=50, random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y, environments=hospital)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    model.set_params(network="linear").fit(X, y, environments=hospital)
+    before = model.predict_proba(X)
+    model.set_params(network=Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(7 * X, y, environments=hospital)
+    model.set_params(network="linear")
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+def test_an_interrupted_fit_is_kept_where_asked(rows):
+    X, y, hospital = rows
+    model = InvariantClassifier(
+        "erm", network=Interrupted, steps=50, keep_interrupted=True, random_state=0
+    )
+    with pytest.warns(InterruptedWarning, match=r"after 12 of 50 steps.*keep_interrupted=True"):
+        model.fit(X, y, environments=hospital)
+    assert (model.n_iter_, model.stop_reason_) == (12, "interrupted")
+    assert model.predict(X).shape == (600,)
+
+
+def test_a_fit_interrupted_before_its_first_step_is_not_kept(rows, monkeypatch):
+    monkeypatch.setattr(Interrupted, "steps_left", 0)
+    X, y, hospital = rows
+    model = InvariantClassifier("erm", network=Interrupted, keep_interrupted=True)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y, environments=hospital)

@@ -1,6 +1,7 @@
 """What scikit-learn's users do with an estimator."""
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -14,15 +15,18 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from invlearn import InvariantClassifier, InvariantRegressor
+from invlearn.errors import IgnoredWarning, SingleEnvironmentWarning
 
 QUICK = {"steps": 60, "random_state": 0}
 
-EXPECTED = {
-    "check_sample_weight_equivalence_on_dense_data": (
-        "networks are trained in single precision, and a weight 2 and two rows differ by 4e-7 "
-        "where the check allows 1e-7; test_weights_count_rows holds it to 1e-5"
-    )
-}
+EXPECTED = dict.fromkeys(
+    (
+        "check_sample_weight_equivalence_on_dense_data",
+        "check_sample_weight_equivalence_on_sparse_data",
+    ),
+    "networks are trained in single precision, and a weight 2 and two rows differ by 4e-7 where "
+    "the check allows 1e-7; test_weights_count_rows holds it to 1e-5",
+)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -56,36 +60,82 @@ def test_in_a_pipeline(rows):
 
 
 @pytest.mark.parametrize("routing", [False, True])
-def test_grid_search_leaving_hospitals_out(rows, routing):
+@pytest.mark.parametrize("piped", [False, True])
+def test_grid_search_leaving_hospitals_out(rows, routing, piped):
     X, y, hospital = rows
+    model, step = InvariantClassifier(**QUICK), ""
+    if piped:
+        model, step = make_pipeline(StandardScaler(), model), "invariantclassifier__"
     with sklearn.config_context(enable_metadata_routing=routing):
-        model = InvariantClassifier(**QUICK)
-        if routing:
-            model = model.set_fit_request(environments=True)
         search = GridSearchCV(
-            model, {"penalty_weight": [1.0, 100.0]}, cv=LeaveOneGroupOut(), error_score="raise"
-        )
-        search.fit(X, y, groups=hospital, environments=hospital)
+            model, {f"{step}penalty_weight": [1.0, 100.0]}, cv=LeaveOneGroupOut(),
+            error_score="raise",
+        )  # fmt: skip
+        given = {"environments" if routing else f"{step}environments": hospital}
+        search.fit(X, y, groups=hospital, **given)
     assert len(search.cv_results_["split2_test_score"]) == 2
-    assert set(search.best_estimator_.environments_) == {"h0", "h1", "h2"}
+    best = search.best_estimator_[-1] if piped else search.best_estimator_
+    assert set(best.environments_) == {"h0", "h1", "h2"}
 
 
 @pytest.mark.parametrize("routing", [False, True])
 def test_cross_validation_leaving_hospitals_out(rows, routing):
     X, y, hospital = rows
+    given = {"environments": hospital}
+    passed = {"groups": hospital, "params": given}
+    if routing:
+        passed = {"params": {"groups": hospital, **given}}
     with sklearn.config_context(enable_metadata_routing=routing):
-        model = InvariantClassifier(**QUICK)
-        given = {"environments": hospital}
-        if routing:
-            model = model.set_fit_request(environments=True)
-            passed = {"params": {"groups": hospital, **given}}
-        else:
-            passed = {"groups": hospital, "params": given}
         found = cross_validate(
-            model, X, y, cv=LeaveOneGroupOut(), return_estimator=True, error_score="raise", **passed
-        )
+            InvariantClassifier(**QUICK), X, y, cv=LeaveOneGroupOut(), return_estimator=True,
+            error_score="raise", **passed,
+        )  # fmt: skip
     seen = [set(fitted.environments_) for fitted in found["estimator"]]
     assert seen == [{"h1", "h2"}, {"h0", "h2"}, {"h0", "h1"}]
+
+
+@pytest.mark.filterwarnings("ignore::invlearn.CollapseWarning")  # In two steps.
+def test_a_grid_of_objectives_and_weights(rows):
+    X, y, hospital = rows
+    grid = {"objective": ["erm", "group-dro", "vrex"], "penalty_weight": [1.0, 100.0]}
+    search = GridSearchCV(
+        InvariantClassifier(steps=2, random_state=0), grid, cv=LeaveOneGroupOut(),
+        error_score="raise",
+    )  # fmt: skip
+    with pytest.warns(IgnoredWarning) as caught:
+        search.fit(X, y, groups=hospital, environments=hospital)
+    said = {str(w.message) for w in caught if w.category is IgnoredWarning}
+    assert said == {
+        f"penalty_weight is ignored for {title}, which has no penalty. Leave it None."
+        for title in ("ERM", "GroupDRO")
+    }
+    scores = search.cv_results_["mean_test_score"]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    ("routing", "says"),
+    [
+        (
+            False,
+            r"search\.fit\(X, y, environments=.*step: invariantclassifier__environments=\.\.\. ",
+        ),
+        (True, r"routing is on: pass environments=\.\.\. to a search's or pipeline's fit"),
+    ],
+)
+def test_environments_forgotten_in_a_search_is_one_message(rows, routing, says):
+    X, y, hospital = rows
+    with (
+        sklearn.config_context(enable_metadata_routing=routing),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("default")
+        cross_validate(
+            InvariantClassifier("irmv1", steps=2), X, y, cv=LeaveOneGroupOut(),
+            **{"params": {"groups": hospital}} if routing else {"groups": hospital},
+        )  # fmt: skip
+    (said,) = {str(w.message) for w in caught if w.category is SingleEnvironmentWarning}
+    assert re.search(says, said)
 
 
 def test_frames_keep_their_names(rows):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import sklearn
 
 from invlearn.environments.checked import labels_of
-from invlearn.errors import EnvironmentsError, OptionError, unknown_name
+from invlearn.errors import EnvironmentsError, IgnoredWarning, OptionError, unknown_name
+from invlearn.tables.messages import listed
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +37,7 @@ def check_parameters(estimator: Any) -> None:
         "l2": (isinstance(estimator.l2, Real), "a number of 0 or more"),
         "validation_fraction": (isinstance(estimator.validation_fraction, Real),
                                 "a number between 0 and 1"),
+        "keep_interrupted": (isinstance(estimator.keep_interrupted, bool), "True or False"),
         "penalty_weight": (estimator.penalty_weight is None
                            or isinstance(estimator.penalty_weight, str | Real),
                            "a number of 0 or more, 'auto' or None"),
@@ -66,6 +70,49 @@ def environment_labels(environments: Any, n_rows: int) -> Array | str | None:
 
     # Labels of mixed types cannot be sorted; their texts can, and 1 and 1.0 are one environment.
     return np.array([label(value) for value in labels_of(environments).to_numpy()], dtype=object)
+
+
+def no_environments(title: str, estimator: str) -> str:
+    """What is said where an objective of several environments was given none."""
+    if sklearn.get_config()["enable_metadata_routing"]:
+        passed = (
+            "Metadata routing is on: pass environments=... to a search's or pipeline's fit, and "
+            "params={'environments': ...} to cross_validate."
+        )
+    else:
+        passed = (
+            "In a search: search.fit(X, y, environments=...); in cross_validate: "
+            "params={'environments': ...}; in a pipeline, and in a search or cross_validate of "
+            f"one, by the name of its step: {estimator.lower()}__environments=... (groups=... "
+            "reaches the splitter only)."
+        )
+    return (
+        f"No environments were given: all rows are taken for one, and {title} is replaced by ERM, "
+        "which learns shortcuts. Pass environments=(a label per row) to fit, or 'infer', or set "
+        f"objective='erm'. {passed}"
+    )
+
+
+def weighted(
+    X: Any, y: Array, labels: Array | str | None, weights: Array
+) -> tuple[Any, Array, Array | str | None, Array]:
+    """Rows without those of weight 0, as if they were not there; who is gone with them is said."""
+    kept = weights > 0
+    if not kept.any():
+        raise EnvironmentsError("Expected row weights with a positive sum, got only zeros.")
+    if kept.all():
+        return X, y, labels, weights
+    if isinstance(labels, np.ndarray):
+        gone = sorted(set(labels) - set(labels[kept]))
+        if gone:
+            warnings.warn(
+                f"Every row of environment {listed(gone)} has weight 0: it is left out, as if its "
+                "rows were not there. Give them a weight, or drop the rows.",
+                IgnoredWarning,
+                stacklevel=4,
+            )
+        labels = labels[kept]
+    return X[kept], y[kept], labels, weights[kept]
 
 
 def _is_whole(value: Any) -> bool:

@@ -23,7 +23,8 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
     objective : str or Objective
         Any of `invlearn.OBJECTIVES`, by name or as an object with options of its own.
     penalty_weight : float, 'auto' or None
-        How much invariance counts (meta-IRM: the weight of the meta-losses' deviation). None: a
+        How much invariance counts (meta-IRM: the weight of the meta-losses' deviation); ignored,
+        with a warning, where the objective has no penalty. None: a
         gentle weight for standardized tables. 'auto': chosen by leaving training environments
         out in turn (in five groups, if there are more), for the lowest worst risk; needs three
         environments, trains three networks for each, and may find that ERM is best.
@@ -42,7 +43,8 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
     hidden : sequence of int
         Widths of the hidden layers of the 'mlp'.
     standardize : bool
-        Bring columns to mean 0 and standard deviation 1 first.
+        Bring columns to mean 0 and standard deviation 1 first; those of a sparse matrix to
+        largest absolute value 1, so that rare words stay small.
     steps, batch_size, lr, l2
         Of training, see `invlearn.learning.standard_plan`. A penalty sets in after a fifth of the
         steps; ERM, GroupDRO, meta-IRM and SAND-mask have none that waits.
@@ -55,6 +57,9 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
         Rows held out for it, in every environment.
     warm_start : bool
         Go on from the last fit's network.
+    keep_interrupted : bool
+        After Ctrl-C keep the network of the last step made, with a warning, where `fit` raises
+        KeyboardInterrupt otherwise. In a grid such a network would be scored like the others.
     random_state : int, RandomState or None
     device : str
         'cpu', 'cuda', 'cuda:1'.
@@ -131,7 +136,8 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
 
     def decision_function(self, X: Any) -> Array:
         """Log-odds of the second of two classes [n], or every class's logit [n, k]."""
-        z = self._loss.logits(torch.as_tensor(self._outputs(X))).numpy()
+        outputs = torch.as_tensor(self._outputs(X))
+        z = self._loss.logits(outputs).numpy()
         return z[:, 1] - z[:, 0] if len(self.classes_) == 2 else z
 
     def predict_proba(self, X: Any) -> Array:

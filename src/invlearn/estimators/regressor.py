@@ -27,7 +27,8 @@ class InvariantRegressor(RegressorMixin, InvariantEstimator):  # type: ignore[mi
         outputs [n, 1] and targets [n] that gives every row's loss [n]; all in standard deviations
         of the targets.
     objective, penalty_weight, hyper, network, hidden, standardize, steps, batch_size, lr, l2,
-    early_stopping, patience, validation_fraction, warm_start, random_state, device, verbose
+    early_stopping, patience, validation_fraction, warm_start, keep_interrupted, random_state,
+    device, verbose
         See `InvariantClassifier`.
 
     Attributes

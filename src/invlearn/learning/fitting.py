@@ -60,6 +60,7 @@ def fit(
     start: nn.Module | None = None,
     validation: Environments | None = None,
     progress: bool = False,
+    keep_interrupted: bool = False,
 ) -> Fitted:
     """Prepare the rows, choose the strength, train; each where the plan says so.
 
@@ -79,11 +80,15 @@ def fit(
         default: all of the rows, and a share of them.
     progress : bool
         Show how far training is: a bar on a terminal, elsewhere a line now and then.
+    keep_interrupted : bool
+        After Ctrl-C in the training itself return what it learned, if it made a step.
 
     Raises
     ------
     OptionError, EnvironmentsError, UnknownNameError
         As `Trainer`, `choose_strength` and the preparation; also for a device this machine lacks.
+    KeyboardInterrupt
+        On Ctrl-C, unless kept.
 
     Examples
     --------
@@ -96,6 +101,8 @@ def fit(
     """
     found = ready(plan, rows, loss, n_outputs, seed=seed, validation=validation, start=start)
     run = found.trainer.run(progress=progress)
+    if run.stop_reason == "interrupted" and not (keep_interrupted and run.steps):
+        raise KeyboardInterrupt
     run.model.eval()
     return Fitted(run.model, found.trainer.objective, run, found.scores, found.environments)
 

@@ -126,14 +126,11 @@ def _learn(
 ) -> tuple[Fitted, list[str]]:
     """The fitted network, what the training warned of, and the strength that was used.
 
-    EnvironmentsError for a training that diverged at once. One that was interrupted leaves no
-    model.
+    EnvironmentsError for a training that diverged at once.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = fit(plan, rows, loss, n_outputs, **options)
-    if found.run.stop_reason == "interrupted":
-        raise KeyboardInterrupt
     history, strength = found.run.history, plan.objective.strength
     if history.empty or not math.isfinite(float(history["total"].iloc[-1])):
         raise EnvironmentsError(
