@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from invlearn import get_objective
 from invlearn.datasets.linear_sem import true_weights
 from invlearn.objectives.erm import ERM
 from invlearn.objectives.irmv1 import IRMv1
@@ -44,6 +48,32 @@ def test_irmv1_ends_at_the_causal_weights(linear_sem):
     assert distance(linear_sem.learn(ERM(), steps=2000, lr=0.1)) > 0.3
 
 
+ROOT = EXAMPLES.parent
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+
+SAYS = {
+    "own_loop.py": r"(?s)erm +[45]\d% .*vrex +[78]\d% .*meta-irm +[78]\d% right in a new hospital",
+    "own_module.py": r"CORAL's total on the last batch: 0\.\d+",
+    "multi_class.py": r"right: 9\d%",
+    "custom_loss.py": r"(?s)2023 was \d\.\d+\n.*is [01]\.\d, the mean [1-9].*right: (9\d|100)%",
+}
+"""What each script prints; a page of the docs prints the script, after <!-- example: NAME -->."""
+
+
+@pytest.mark.parametrize(
+    "script", sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "linear_sem.py")
+)
+def test_a_script_runs_as_a_page_prints_it(script, tmp_path, monkeypatch, capsys):
+    text = (EXAMPLES / script).read_text(encoding="utf-8")
+    assert text.count("\n") <= 40
+    marked = f"<!-- example: {script} -->\n```python\n{text}```\n"
+    pages = [page.read_text(encoding="utf-8") for page in PAGES]
+    assert sum(page.count(marked) for page in pages) == 1, "No page of docs/ prints it as it is."
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    assert re.search(SAYS[script], capsys.readouterr().out)
+
+
 def python_blocks(page):
     text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
     return [part.split("```")[0] for part in text.split("```python\n")[1:]]
@@ -59,9 +89,18 @@ def scope():
 
 
 def test_readme_example_runs(scope):
-    (only,) = python_blocks("README.md")
-    exec(only.replace("random_state=0", "random_state=0, steps=20"), scope)
+    first, _ = python_blocks("README.md")
+    exec(first.replace("random_state=0", "random_state=0, steps=20"), scope)
     assert set(scope["model"].environments_) == {"north", "south", "west"}
+
+
+@pytest.mark.parametrize(("page", "block"), [("README.md", 1), ("docs/own-loop.md", 0)])
+def test_three_lines_of_a_loop_run(page, block):
+    logits = 2 if page == "README.md" else 1
+    scope = {"torch": torch, "get_objective": get_objective, "model": torch.nn.Linear(3, logits)}
+    scope |= {"x": torch.randn(8, 3), "y": torch.arange(8) % 2, "hospital": ["a", "b"] * 4}
+    exec(python_blocks(page)[block], scope)
+    assert scope["model"].weight.grad.abs().sum() > 0
 
 
 def test_building_blocks_run(scope):
