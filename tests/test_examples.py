@@ -43,7 +43,7 @@ def test_irmv1_moves_towards_the_causal_weights(linear_sem):
 
 @pytest.mark.slow
 def test_irmv1_ends_at_the_causal_weights(linear_sem):
-    irm = IRMv1(estimator="split", convention="irm-appendix-d")
+    irm = IRMv1(1e5, estimator="split", convention="irm-appendix-d")
     assert distance(linear_sem.learn(irm, steps=50_000, lr=1e-3)) < 0.03
     assert distance(linear_sem.learn(ERM(), steps=2000, lr=0.1)) > 0.3
 

@@ -81,6 +81,15 @@ CASES = {  # name: (function, what it is like, outputs, targets, torch's rows, a
             THREE, (SHARES > 0.3).double(), reduction="none"
         ).mean(1),
     ),
+    "a share": (
+        nn.BCEWithLogitsLoss(),
+        None,
+        ONE,
+        0.9 * BINARY,
+        lambda: F.binary_cross_entropy_with_logits(
+            ONE[:, 0], 0.9 * BINARY.double(), reduction="none"
+        ),
+    ),
     "a column": (
         nn.BCEWithLogitsLoss(),
         None,

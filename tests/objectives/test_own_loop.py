@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from conftest import make_model, make_rows
 from invlearn.errors import EnvironmentsError, OptionError, UnknownNameError
 from invlearn.losses import get_loss
 from invlearn.means import seeded_generator
-from invlearn.objectives import OBJECTIVES
+from invlearn.objectives import OBJECTIVES, get_objective
 from invlearn.objectives.group_dro import GroupDRO
 from invlearn.objectives.irmv1 import IRMv1
 from invlearn.objectives.vrex import VREx
@@ -144,6 +145,7 @@ def test_the_order_of_rows_does_not_matter(name):
         lambda index: list(index),
         lambda index: tuple(f"e{i}" for i in index),
         lambda index: np.array(["x", "y", "z"])[index],
+        lambda index: pd.Series(["x", "y", "z"])[index.numpy()],  # With an index of its own.
     ],
 )
 def test_labels_of_any_kind(form):
@@ -283,6 +285,7 @@ Z3 = torch.zeros(4, 3, requires_grad=True)
         ((Z, Y, 3), {}, EnvironmentsError, "label per row, got 3"),
         ((Z, Y, torch.tensor(E)[:, None]), {}, EnvironmentsError,
          r"label per row, shape \[n\], got shape \(4, 1\)\. Flatten"),
+        ((Z, Y, {0: "a", 1: "b"}), {}, EnvironmentsError, "label per row, got {0: 'a', 1: 'b'}"),
         ((Z, Y, ["a", None, "b", "b"]), {}, EnvironmentsError, "label in every row, 1 have none"),
         ((Z, Y, torch.tensor([0, torch.nan, 1, 1])), {}, EnvironmentsError, "1 have none"),
         ((Z, Y + 1, E), {}, EnvironmentsError, "targets 0 and 1 for the logistic loss, got values"),
@@ -296,6 +299,9 @@ Z3 = torch.zeros(4, 3, requires_grad=True)
         (([0.0] * 4, Y, E), {}, OptionError, r"or \[n, k\], got \[0\.0, 0\.0, 0\.0, 0\.0\]"),
         ((Z, Y, E), {"loss": lambda z, y: z.sum()}, OptionError, r"one loss per row, shape \(4,\)"),
         ((Z, Y, E), {"loss": lambda z, y: z[:, 0] / 0}, OptionError, "finite losses from '<lam"),
+        ((Z, Y, E), {"memory": {}}, OptionError, r"as objective\.begin\(environments\) makes it"),
+        ((Z, Y, E), {"memory": GroupDRO().begin(E)}, OptionError,
+         r"Expected the memory that V-REx began with, got another: Memory\("),
         ((Z, Y, E), {"strength": -1.0}, OptionError, "0 or more, got -1"),
     ],
 )  # fmt: skip
@@ -335,6 +341,18 @@ def test_outputs_cut_from_the_parameters_are_refused():
         OBJECTIVES["and-mask"].on_batch(
             Z.detach(), Y, E, loss="logistic", parameters=[nn.Parameter(torch.ones(1))]
         )
+
+
+@pytest.mark.parametrize("labels", [[], ["a"]])
+def test_too_few_environments_to_begin_with_are_refused(labels):
+    with pytest.raises(EnvironmentsError, match=r"at least 2 environments to begin with, got \d"):
+        GroupDRO().begin(labels)
+
+
+@pytest.mark.parametrize("hyper", [3, ["penalty_weight"], "penalty_weight"])
+def test_hyperparameters_are_a_dict(hyper):
+    with pytest.raises(OptionError, match=r"as a dict of options of IRMv1 by name, got .*\. Write"):
+        get_objective("irmv1", hyper)
 
 
 def test_halves_of_a_single_row_are_refused():

@@ -141,8 +141,8 @@ def of_function(
         See `Custom`. Torch's cross entropies and squared error without options are the closed forms
         of the same value.
     targets : Tensor, optional
-        With several columns there are no classes to be told apart: one in each column, or
-        probabilities of classes.
+        In several columns, or between 0 and 1, they are no classes to be told apart: labels of
+        which several may hold, or probabilities.
     like : Loss, optional
         What a function that torch does not have is like.
 
@@ -158,11 +158,19 @@ def of_function(
     own = function.func if isinstance(function, partial) else function
     known = type(own) if isinstance(own, nn.Module) else own
     found = _ALIKE.get(known)
-    if found is not None and found.kind == "classes" and targets is not None and targets.ndim > 1:
+    if found is not None and targets is not None and not _over_classes(found, targets):
         return Custom(function)
     if known in _CLOSED_FORMS and own is function and not _options(function):
         return _CLOSED_FORMS[known]
     return Custom(function, like if found is None else found)
+
+
+def _over_classes(found: Loss, targets: Tensor) -> bool:
+    """Whether targets are what a loss over classes tells apart; of numbers any are."""
+    if found.kind != "classes":
+        return True
+    shares = found == Logistic() and bool(((targets > 0) & (targets < 1)).any())
+    return targets.ndim == 1 and not shares
 
 
 def _options(function: Function) -> bool:

@@ -73,6 +73,11 @@ def get_objective(
         if objective not in OBJECTIVES:
             raise unknown_name("objective", objective, OBJECTIVES)
         objective = OBJECTIVES[objective]
+    if not isinstance(hyper, Mapping | None):
+        raise OptionError(
+            f"Expected hyper as a dict of options of {objective.title} by name, got {hyper!r}. "
+            "Write {'name': value}."
+        )
     options = {**(hyper or {}), **options}
     known = [field.name for field in fields(objective)]
     for name in options:

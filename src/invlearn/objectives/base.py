@@ -206,7 +206,7 @@ class Objective(ABC):
             if not isinstance(value, Real) or not 0 <= value < math.inf:
                 raise OptionError(
                     f"Expected {name} of {self.title} to be a finite number, 0 or more, "
-                    f"got {value}. A negative weight would reward what the method penalizes."
+                    f"got {value!r}. A negative weight would reward what the method penalizes."
                 )
         convention = getattr(self, "convention", self.conventions[0])
         if convention not in self.conventions:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invlearn.environments.checked import labels_of, tensor_of
-from invlearn.errors import EnvironmentsError, unknown_name
+from invlearn.errors import EnvironmentsError, OptionError, unknown_name
 from invlearn.features import check_finite
 from invlearn.means import empty, random_folds, segment_sums
 from invlearn.tables.kinds import label
@@ -82,12 +82,12 @@ def environments_of(labels: Any, device: torch.device | None = None) -> tuple[Te
     EnvironmentsError
         No label per row, or one that is missing.
     """
-    if isinstance(labels, str) or not hasattr(labels, "__len__"):
+    if isinstance(labels, str | Mapping) or not hasattr(labels, "__getitem__"):
         raise EnvironmentsError(
             f"Expected an environment label per row, got {labels!r}. Pass a list, an array or a "
             "tensor of n labels."
         )
-    if not isinstance(labels, Tensor) and isinstance(labels[0] if len(labels) else 0, Tensor):
+    if isinstance(labels, list | tuple) and labels and isinstance(labels[0], Tensor):
         labels = torch.stack(list(labels))
     shape = tuple(labels.shape) if hasattr(labels, "shape") else (len(labels),)
     if len(shape) != 1:
@@ -165,6 +165,11 @@ def _as_carried(
         )
     if memory is None:
         return place, tuple(names)
+    if not isinstance(memory, Memory):
+        raise OptionError(
+            f"Expected memory as objective.begin(environments) makes it, got {memory!r}. Call that "
+            "once before the loop."
+        )
     for name in names:
         if name not in memory.environments:
             raise unknown_name("environment", name, memory.environments)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invlearn.classifier import check_features_learned, classifier_of, with_inputs
-from invlearn.errors import OptionError
+from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.losses import AnyLoss, get_loss
 from invlearn.objectives.batch import Memory, environments_of, means_of, rows_of_batch
 
@@ -25,7 +25,12 @@ def begin(self: Objective, environments: Any) -> Memory:
     environments : sequence of labels
         Those there will be, once each or as a label for every training row.
     """
-    names = tuple(environments_of(environments)[1])
+    names, least = tuple(environments_of(environments)[1]), self.min_environments
+    if len(names) < (1 if self.reads_groups else least):
+        raise EnvironmentsError(
+            f"{self.title} needs at least {least} environments to begin with, got {len(names)} "
+            f"({', '.join(names) or 'none'}). Name all that there will be, or use objective 'erm'."
+        )
     return Memory(names, self.init(len(names), torch.zeros((), dtype=torch.float64)))
 
 
@@ -165,9 +170,16 @@ def carried(
     objective: Objective, memory: Memory | None, n_envs: int, device: torch.device
 ) -> State:
     """The state before a batch; OptionError where there has to be one and nobody holds it."""
+    first = objective.init(n_envs, torch.zeros((), dtype=torch.float64))
     if memory is not None:
-        return None if memory.state is None else memory.state.to(device)
-    if objective.init(n_envs, torch.zeros((), dtype=torch.float64)) is not None:
+        state = memory.state
+        if getattr(state, "ndim", None) != getattr(first, "ndim", None):
+            raise OptionError(
+                f"Expected the memory that {objective.title} began with, got another: {memory!r}. "
+                "Pass that of objective.begin(environments)."
+            )
+        return None if state is None else state.to(device)
+    if first is not None:
         raise OptionError(
             f"{objective.title} carries a state from batch to batch, expected memory, got None. "
             "Once before the loop: memory = objective.begin(environments); then memory=memory "
