@@ -24,6 +24,7 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+	$(BIN)/mypy --strict examples/typed.py
 
 imports: $(READY)
 	$(BIN)/lint-imports

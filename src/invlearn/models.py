@@ -48,8 +48,8 @@ class MLP(nn.Module):
         Widths of the hidden layers, ``(390, 390)`` in the IRM code.
     n_outputs : int
         Width of the output.
-    generator : torch.Generator
-        Draws the initial weights; the global generator is left alone.
+    generator : torch.Generator, optional
+        Draws the initial weights; default: the global one.
 
     Examples
     --------
@@ -64,7 +64,7 @@ class MLP(nn.Module):
         hidden: Sequence[int],
         n_outputs: int = 1,
         *,
-        generator: torch.Generator,
+        generator: torch.Generator | None = None,
     ) -> None:
         if min([n_features, n_outputs, *hidden]) < 1:
             raise OptionError(

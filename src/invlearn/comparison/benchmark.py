@@ -36,7 +36,7 @@ TOGETHER = 64
 
 
 @dataclass(frozen=True)
-class BenchmarkContest(Contest):
+class BenchmarkContest(Contest[BenchmarkRecord]):
     """A benchmark's trials.
 
     Attributes
@@ -61,7 +61,7 @@ class BenchmarkContest(Contest):
         provenance: Mapping[str, str | int | float],
         processes: int,
         progress: Progress,
-    ) -> Comparison:
+    ) -> Comparison[BenchmarkRecord]:
         """The runs' tables put together, and what the headline rule's says."""
         curves, results, statistics = (
             pd.concat([kept.tables[name] for kept in runs], ignore_index=True)
@@ -80,9 +80,8 @@ class BenchmarkContest(Contest):
         answer = benchmark_answer(main, record)
         return Comparison(results, curves, record, answer, main.frame(), tables)
 
-    def report(self, made: Comparison, folder: Path) -> None:
+    def report(self, made: Comparison[BenchmarkRecord], folder: Path) -> None:
         """Write the page and its figures."""
-        assert isinstance(made.record, BenchmarkRecord)
         others = (made.tables.get(name) for name in ("statistics.parquet", "similarity.csv"))
         write_report(made.results, made.curves, made.record, folder, *others)
 

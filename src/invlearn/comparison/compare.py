@@ -6,11 +6,12 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 from invlearn.comparison.benchmark import prepare_benchmark
-from invlearn.comparison.contest import Comparison, Contest, Progress
+from invlearn.comparison.contest import AnyRecord, Comparison, Contest, Progress
 from invlearn.comparison.own_rows import prepare_rows
-from invlearn.comparison.requests import BenchmarkRequest, RowsRequest
+from invlearn.comparison.requests import BenchmarkRequest, Request, RowsRequest
 from invlearn.comparison.runner import Work, run
 from invlearn.comparison.store import Store
 from invlearn.errors import OptionError
@@ -19,14 +20,14 @@ from invlearn.reports.record import to_json
 
 
 def compare(
-    request: BenchmarkRequest | RowsRequest,
+    request: Request[AnyRecord],
     out: str | Path | None = None,
     *,
     jobs: int | None = None,
     resume: bool = False,
     command: str = "",
     progress: Progress = lambda done, total, what: None,
-) -> Comparison:
+) -> Comparison[AnyRecord]:
     """Train every method on some environments and measure it in ones it was not trained on.
 
     On a benchmark over its trials, and every selection rule is applied. On one's own rows each
@@ -109,13 +110,17 @@ def compare(
     return replace(made, folder=store.folder)
 
 
-def _contest(request: BenchmarkRequest | RowsRequest) -> Contest:
+def _contest(request: Request[AnyRecord]) -> Contest[AnyRecord]:
+    contest: Any
     if isinstance(request, BenchmarkRequest):
-        return prepare_benchmark(request)
-    return prepare_rows(request)
+        contest = prepare_benchmark(request)
+    else:
+        assert isinstance(request, RowsRequest)
+        contest = prepare_rows(request)
+    return cast(Contest[AnyRecord], contest)
 
 
-def _write(store: Store, made: Comparison) -> None:
+def _write(store: Store, made: Comparison[AnyRecord]) -> None:
     """The tables; the summary comes last."""
     tables = {**made.tables, "curves.parquet": made.curves, "results.csv": made.results}
     for name, table in tables.items():

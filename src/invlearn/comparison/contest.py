@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
@@ -15,12 +15,14 @@ from invlearn.comparison.runner import Kept, Problems, Task
 from invlearn.methods import Method
 from invlearn.reports.record import Answer, Record
 
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
 Progress = Callable[[int, int, str], None]
 """Called with what is done, how much there is, and what was done last."""
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(Generic[AnyRecord]):
     """What was found.
 
     Attributes
@@ -43,7 +45,7 @@ class Comparison:
 
     results: pd.DataFrame
     curves: pd.DataFrame
-    record: Record
+    record: AnyRecord
     answer: Answer
     overview: pd.DataFrame
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -61,7 +63,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Contest(ABC):
+class Contest(ABC, Generic[AnyRecord]):
     """Methods and the problems that they meet on.
 
     Attributes
@@ -90,9 +92,9 @@ class Contest(ABC):
         provenance: Mapping[str, str | int | float],
         processes: int,
         progress: Progress,
-    ) -> Comparison:
+    ) -> Comparison[AnyRecord]:
         """What the finished tasks come to."""
 
     @abstractmethod
-    def report(self, made: Comparison, folder: Path) -> None:
+    def report(self, made: Comparison[AnyRecord], folder: Path) -> None:
         """Write the page and its figures."""

@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class RowsContest(Contest):
+class RowsContest(Contest[OwnRowsRecord]):
     """One's own rows, some environments left out at a time.
 
     Attributes
@@ -56,7 +56,7 @@ class RowsContest(Contest):
         provenance: Mapping[str, str | int | float],
         processes: int,
         progress: Progress,
-    ) -> Comparison:
+    ) -> Comparison[OwnRowsRecord]:
         """Every method in every environment left out, and what the rows themselves say."""
         request, folds, source = self.request, self.folds, self.folds.source
         predicted: dict[tuple[int, str], list[Floats]] = {}
@@ -84,9 +84,8 @@ class RowsContest(Contest):
         )
         return Comparison(table, curves, record, answer, overview(record))
 
-    def report(self, made: Comparison, folder: Path) -> None:
+    def report(self, made: Comparison[OwnRowsRecord], folder: Path) -> None:
         """Write the page and its figures."""
-        assert isinstance(made.record, OwnRowsRecord)
         write_own_rows(made.record, made.results, folder)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from invlearn.rows.request import FitRequest
 
@@ -14,13 +15,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from invlearn.datasets.base import OptionValue
+    from invlearn.reports.benchmark import BenchmarkRecord  # noqa: F401  Named in a text below.
+    from invlearn.reports.record import OwnRowsRecord  # noqa: F401
+
+AnyRecord = TypeVar("AnyRecord", covariant=True)
 
 SCORES = ("worst-group", "late-risk")
 """By which a search ranks what it drew: see `search_scores`."""
 
 
+class Request(ABC, Generic[AnyRecord]):
+    """What is to be compared, and by its type what kind of record that leaves."""
+
+    device: str
+
+    @abstractmethod
+    def command(self) -> str:
+        """The command line that makes the same request."""
+
+
 @dataclass(frozen=True)
-class BenchmarkRequest:
+class BenchmarkRequest(Request["BenchmarkRecord"]):
     """Methods to be compared on a benchmark.
 
     Parameters
@@ -88,7 +103,7 @@ class BenchmarkRequest:
 
 
 @dataclass(frozen=True)
-class RowsRequest:
+class RowsRequest(Request["OwnRowsRecord"]):
     """Methods to be compared on one's own rows, each environment left out in turn.
 
     Parameters
