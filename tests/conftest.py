@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -44,6 +45,32 @@ def make_model(loss="logistic", features=4, hidden=(7, 5), seed=0):
     for layer in model.layers:  # At zero biases a dead row sits exactly on ReLU's kink.
         layer.bias.data.uniform_(-0.5, 0.5, generator=g)
     return model
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Where worker processes come from that have the library imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["invlearn.cli"])
+    return context
+
+
+@pytest.fixture
+def forked_workers(server, monkeypatch):
+    """Worker processes without the seconds of imports that each one costs.
+
+    They get what a spawned process gets, pickled, and know as little of this process;
+    tests/ground/test_machine.py spawns its own.
+    """
+    asked = []
+
+    def context(method):
+        asked.append(method)
+        return server
+
+    monkeypatch.setattr(multiprocessing, "get_context", context)
+    yield
+    assert asked == ["spawn"]
 
 
 @pytest.fixture

@@ -93,14 +93,14 @@ def test_it_trains_alone_and_in_a_stack(stranger, rows, model):
             torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
 
 
-def test_it_is_compared_on_a_benchmark_in_worker_processes(stranger):
+def test_it_is_compared_on_a_benchmark_in_worker_processes(stranger, forked_workers):
     assert "std-rex" in invlearn("objectives")
     invlearn("compare linear-sem --objectives erm,std-rex --trials 2 --steps 6 --jobs 2 --out sem")
     table = pd.read_csv("sem/results.csv")
     assert set(table.get("method", table.get("objective"))) == {"erm", "std-rex"}
 
 
-def test_it_is_compared_on_own_rows_in_worker_processes(stranger):
+def test_it_is_compared_on_own_rows_in_worker_processes(stranger, forked_workers):
     invlearn("example hospitals --rows 30 --output hospitals.csv")
     invlearn(
         "compare hospitals.csv --target ill --environment hospital --steps 5 --jobs 2 --out own "

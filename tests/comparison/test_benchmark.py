@@ -130,7 +130,7 @@ def test_a_notebook_shows_the_headline_rules_table(done):
     assert done.answer.headline in done._repr_html_()
 
 
-def test_runs_are_identical_over_processes(done, tmp_path):
+def test_runs_are_identical_over_processes(done, tmp_path, forked_workers):
     same(compare(TINY, tmp_path / "out", jobs=2), done)
 
 

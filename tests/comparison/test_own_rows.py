@@ -235,7 +235,7 @@ def same(one, other):
     assert one.record.notes == other.record.notes
 
 
-def test_processes_give_what_one_gives(compared, three):
+def test_processes_give_what_one_gives(compared, three, forked_workers):
     same(compare(quick(three), jobs=2), compared)
 
 

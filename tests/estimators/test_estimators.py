@@ -35,11 +35,13 @@ def held_out(make, frame, test, **fit):
 
 @pytest.mark.parametrize("objective", ["vrex", "meta-irm"])
 def test_holds_where_pooled_training_fails(table, objective):
-    frame = table(n=1000)
-    test = table(agreement=(0.1,), n=2000, seed=9)
+    frame = table(n=400)
+    test = table(agreement=(0.1,), n=1000, seed=9)
     pooled = held_out(InvariantClassifier("erm", random_state=0), frame, test)
     invariant = held_out(
-        InvariantClassifier(objective, penalty_weight="auto", network="linear", random_state=0),
+        InvariantClassifier(
+            objective, penalty_weight="auto", network="linear", steps=200, random_state=0
+        ),
         frame,
         test,
     )
@@ -61,7 +63,7 @@ def test_without_a_shift_the_choice_costs_nothing():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(600, 2))
     y = (X[:, 0] + 0.1 * rng.normal(size=600) > 0).astype(int)
-    model = InvariantClassifier(penalty_weight="auto", network="linear", random_state=0)
+    model = InvariantClassifier(penalty_weight="auto", network="linear", steps=200, random_state=0)
     model.fit(X, y, environments=np.repeat([0, 1, 2], 200))
     assert model.score(X, y) > 0.95
 
@@ -71,7 +73,9 @@ def test_where_pooled_training_is_never_worse_it_is_chosen():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(900, 2))
     y = (X[:, 0] > 0).astype(int)
-    model = InvariantClassifier("irmv1", penalty_weight="auto", network="linear", random_state=0)
+    model = InvariantClassifier(
+        "irmv1", penalty_weight="auto", network="linear", steps=200, random_state=0
+    )
     model.fit(X, y, environments=np.repeat([0, 1, 2], 300))
     assert model.penalty_weight_ == 0.0
     assert model.score(X, y) > 0.95
@@ -160,7 +164,7 @@ def test_warm_start_goes_on(rows):
 @pytest.mark.parametrize("rule", [True, "risks-agree", "lowest-validation-risk"])
 def test_early_stopping_reads_training_environments_only(rule, rows):
     X, y, hospital = rows
-    model = InvariantClassifier(early_stopping=rule, random_state=0)
+    model = InvariantClassifier(early_stopping=rule, steps=150, random_state=0)
     model.fit(X, y, environments=hospital)
     assert model.selection_ is not None
     assert set(model.curves_["split"]) == {"train", "validation"}

@@ -31,7 +31,7 @@ EXPECTED = dict.fromkeys(
 
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [InvariantClassifier(steps=100), InvariantRegressor(steps=100)],
+    [InvariantClassifier(steps=40, lr=0.03), InvariantRegressor(steps=40, lr=0.03)],
     expected_failed_checks=lambda estimator: EXPECTED,
 )
 def test_conventions(estimator, check):

@@ -13,7 +13,7 @@ def penalty(loss, z, y, q):
     return total
 
 
-def ascend(loss, z, y, seed, steps=3000, lr=0.05):
+def ascend(loss, z, y, seed, steps=400, lr=0.3):
     """Adam on logits of the assignments, from small random ones."""
     g = torch.Generator().manual_seed(seed)
     logits = torch.randn(len(z), generator=g, dtype=z.dtype).requires_grad_()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import shutil
 import subprocess
@@ -21,14 +23,18 @@ BROWSER = next(
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="needs a browser: chromium, chromium-browser or google-chrome"
 )
-SIZES = [(1280, 2000), (390, 2000)]
+WIDTHS = (1280, 390)
+HEIGHT = 2000
 
-# Headless windows are never narrower than 500 pixels; a frame is as narrow as it is told to be.
-MEASURE = """<!doctype html><title></title>
-<iframe src="report.html" style="width: {width}px; height: 2000px; border: 0"></iframe>
+# One browser for all pages, each in a frame: a window is never narrower than 500 pixels, and a
+# start takes longer than ten pages.
+FRAMES = """<!doctype html><title></title><style>
+body {{ margin: 0 }} iframe {{ position: absolute; border: 0; height: {height}px }}
+</style>{frames}
 <script>onload = () => {{
-  const page = document.querySelector("iframe").contentDocument;
-  document.title = page.documentElement.scrollWidth + " of " + page.documentElement.clientWidth;
+  const pages = [...document.querySelectorAll("iframe")].map(f => f.contentDocument);
+  document.title = JSON.stringify(pages.map(
+    page => [page.documentElement.scrollWidth, page.documentElement.clientWidth]));
 }}</script>"""
 
 
@@ -44,14 +50,17 @@ def browse(page: Path, *options: str) -> str:
     return done.stdout
 
 
-def measured(folder: Path, width: int) -> tuple[int, int]:
-    """How wide the page is, and how wide its window."""
-    probe = folder / "probe.html"
-    probe.write_text(MEASURE.format(width=width), encoding="utf-8")
-    dumped = browse(probe, "--dump-dom", "--virtual-time-budget=5000")
-    found = re.search(r"<title>(\d+) of (\d+)</title>", dumped)
-    assert found is not None, dumped[:300]
-    return int(found[1]), int(found[2])
+def framed(folder: Path, names: list[str]) -> Path:
+    """A page of frames: a row for each name, a column for each width."""
+    frames = "".join(
+        f'<iframe src="{name}" style="left: {left}px; top: {row * HEIGHT}px; width: {width}px">'
+        "</iframe>"
+        for row, name in enumerate(names)
+        for left, width in zip((0, WIDTHS[0]), WIDTHS, strict=True)
+    )
+    page = folder / "frames.html"
+    page.write_text(FRAMES.format(height=HEIGHT, frames=frames), encoding="utf-8")
+    return page
 
 
 def write(content: Content, folder: Path) -> Path:
@@ -73,37 +82,64 @@ def many() -> Content:
     )
 
 
-@pytest.mark.parametrize("make", [make_content, make_alone, make_twelve])
-@pytest.mark.parametrize("size", SIZES)
-def test_a_screenshot_shows_the_page(tmp_path, make, size):
-    page = write(make(), tmp_path)
-    browse(page, f"--screenshot={tmp_path / 'shot.png'}", f"--window-size={size[0]},{size[1]}")
-    with Image.open(tmp_path / "shot.png") as image:
+PAGES = {"content": make_content, "alone": make_alone, "twelve": make_twelve, "many": many}
+WIDE = "wide"  # Of its own accord.
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory) -> Path:
+    """All pages in one."""
+    folder = tmp_path_factory.mktemp("pages")
+    pages = [write(make(), folder / name) for name, make in PAGES.items()]
+    (folder / WIDE).mkdir()
+    text = pages[0].read_text(encoding="utf-8")
+    wide = text.replace("<main>", '<main><div style="width: 700px">wide</div>')
+    (folder / WIDE / "report.html").write_text(wide, encoding="utf-8")
+    return framed(folder, [f"{name}/report.html" for name in (*PAGES, WIDE)])
+
+
+@pytest.fixture(scope="module")
+def shot(frames) -> np.ndarray:
+    """What the browser shows of all pages, in gray."""
+    file, size = frames.with_name("shot.png"), (sum(WIDTHS), (len(PAGES) + 1) * HEIGHT)
+    browse(frames, f"--screenshot={file}", f"--window-size={size[0]},{size[1]}")
+    with Image.open(file) as image:
         assert image.size == size
-        pixels = np.asarray(image.convert("L"), dtype=float)
+        return np.asarray(image.convert("L"), dtype=float)
+
+
+@pytest.fixture(scope="module")
+def widths(frames) -> dict[tuple[str, int], list[int]]:
+    """How wide each page is, and how wide its frame."""
+    dumped = browse(frames, "--dump-dom", "--virtual-time-budget=5000")
+    found = re.search(r"<title>(.+)</title>", dumped)
+    assert found is not None, dumped[:300]
+    measured = json.loads(found[1])
+    return dict(zip(itertools.product((*PAGES, WIDE), WIDTHS), measured, strict=True))
+
+
+@pytest.mark.parametrize("name", ["content", "alone", "twelve"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_screenshot_shows_the_page(shot, name, width):
+    top, left = list(PAGES).index(name) * HEIGHT, 0 if width == WIDTHS[0] else WIDTHS[0]
+    pixels = shot[top : top + HEIGHT, left : left + width]
     # Ink in every quarter from top to bottom; a blank or broken page has some without.
     for quarter in np.array_split(pixels, 4):
         assert quarter.std() > 5
         assert 0.002 < (quarter < 128).mean() < 0.5
 
 
-@pytest.mark.parametrize("make", [make_content, make_alone, make_twelve, many])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_is_wider_than_the_window(tmp_path, make, width):
-    write(make(), tmp_path)
-    assert measured(tmp_path, width) == (width, width)
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_wider_than_the_window(widths, name, width):
+    assert widths[name, width] == [width, width]
 
 
-def test_the_measure_finds_what_is_too_wide(tmp_path):
-    page = write(make_content(), tmp_path)
-    text = page.read_text(encoding="utf-8")
-    wide = text.replace("<main>", '<main><div style="width: 700px">wide</div>')
-    page.write_text(wide, encoding="utf-8")
-    assert measured(tmp_path, 390)[0] >= 700
+def test_the_measure_finds_what_is_too_wide(widths):
+    assert widths[WIDE, 390][0] >= 700
 
 
-def test_an_error_in_the_page_is_noticed(tmp_path):
-    page = tmp_path / "broken.html"
-    page.write_text("<script>throw new Error('broken')</script>", encoding="utf-8")
+def test_an_error_in_a_page_is_noticed(tmp_path):
+    (tmp_path / "broken.html").write_text("<script>throw new Error('broken')</script>")
     with pytest.raises(AssertionError, match="CONSOLE"):
-        browse(page, "--dump-dom")
+        browse(framed(tmp_path, ["broken.html"]), "--dump-dom")

@@ -143,7 +143,7 @@ def test_one_class_is_diagnosed_as_the_class_it_is(model, tmp_path):
 
 
 def test_class_folders_are_known_by_number_however_it_is_written(tmp_path):
-    root = photos(tmp_path / "photos", places=["lima", "new"], n=20)
+    root = photos(tmp_path / "photos", places=["lima", "new"])
     for place in ("lima", "new"):
         (root / place / "dark").rename(root / place / "1")
         (root / place / "light").rename(root / place / "2")

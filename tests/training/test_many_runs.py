@@ -23,7 +23,7 @@ from invlearn.training.many_runs import pays, small_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::invlearn.errors.CollapseWarning")
 
-SCHEDULE = PenaltySchedule("step", start=4, before=1.0, at_anneal="rescale")
+SCHEDULE = PenaltySchedule("step", start=2, before=1.0, at_anneal="rescale")
 
 
 def make_runs(objective, rows, model, **settings):
@@ -37,12 +37,12 @@ def make_runs(objective, rows, model, **settings):
         if r == 1 and isinstance(objective, MetaIRM):
             numbers["dropgrad"] = 0.0
         given = {
-            "steps": 9,
+            "steps": 6,
             "lr": 0.01 * (r + 1),
             "l2": 0.001 * r,
             "batch_size": 20,
-            "schedule": replace(SCHEDULE, start=3 + r),
-            "evaluate_every": 3,
+            "schedule": replace(SCHEDULE, start=2 + r),
+            "evaluate_every": 2,
         } | settings
         trainers.append(
             Trainer(
@@ -130,10 +130,10 @@ def test_colored_images_of_unequal_counts_and_weights(objective, n_envs):
                 colored(r, n_envs),
                 objective,
                 "logistic",
-                settings=Settings(steps=6, batch_size=None if objective == "irmv1" else 15),
+                settings=Settings(steps=4, batch_size=None if objective == "irmv1" else 15),
                 seed=r,
             )
-            for r in range(4)
+            for r in range(3)
         ]
 
     trainers = runs()
@@ -206,7 +206,7 @@ def test_models_have_memory_of_their_own_afterwards_and_can_go_on(rows, model):
         for p in trainer.model.parameters():
             assert p.untyped_storage().nbytes() == p.numel() * p.element_size()
         for one in (trainer, other):
-            one.settings = replace(one.settings, steps=14)
+            one.settings = replace(one.settings, steps=9)
     assert_equal_runs([t.run() for t in trainers], [t.run() for t in alone])
 
 
@@ -283,7 +283,7 @@ def test_a_misspelt_arrangement():
 
 def made(objective, r, data, net, **options):
     settings = Settings(
-        **({"steps": 6, "lr": 0.02, "batch_size": 15} | options.pop("settings", {}))
+        **({"steps": 4, "lr": 0.02, "batch_size": 15} | options.pop("settings", {}))
     )
     loss = options.pop("loss", "logistic")
     return Trainer(net, data, objective, loss, settings=settings, seed=r, **options)
