@@ -55,6 +55,10 @@ SAYS = {
     "own_loop.py": r"(?s)erm +[45]\d% .*vrex +[78]\d% .*meta-irm +[78]\d% right in a new hospital",
     "own_module.py": r"CORAL's total on the last batch: 0\.\d+",
     "multi_class.py": r"right: 9\d%",
+    "texts.py": r"\{'model__objective': .*\} 0\.\d\d",
+    "weights_and_polars.py": r"R² 0\.[89]\d\nEvery row of environment '2024' has weight 0",
+    "unknown_environments.py": r"(?s)erm: .* here, 0\.[0-6]\d there\nvrex: .*, 0\.[78]\d there",
+    "save_and_load.py": r"(?s)good: The model does about equally well everywhere",
     "custom_loss.py": r"(?s)2023 was \d\.\d+\n.*is [01]\.\d, the mean [1-9].*right: (9\d|100)%",
 }
 """What each script prints; a page of the docs prints the script, after <!-- example: NAME -->."""

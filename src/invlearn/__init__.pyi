@@ -13,7 +13,6 @@ from invlearn.datasets import (
 from invlearn.diagnostics import (
     Finding as Finding,
     activations as activations,
-    diagnose as diagnose,
     pwcca as pwcca,
 )
 from invlearn.environments import (
@@ -38,6 +37,7 @@ from invlearn.estimators import (
     InvariantClassifier as InvariantClassifier,
     InvariantRegressor as InvariantRegressor,
 )
+from invlearn.estimators.diagnosed import diagnose as diagnose
 from invlearn.evaluation import evaluate as evaluate
 from invlearn.features import ChannelImages as ChannelImages
 from invlearn.losses import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,7 @@ from invlearn.model_record import (
     shown,
     to_text,
 )
-from invlearn.models import MLP
-from invlearn.networks import build, parse_weights
+from invlearn.networks import NetworkSpec, OwnSpec, build, parse_weights
 
 RECORD_NAME = "model.json"
 TENSORS_NAME = "model.safetensors"
@@ -38,12 +38,12 @@ class StoredModel:
     Attributes
     ----------
     record : ModelRecord
-    network : MLP
-        On the CPU, float32.
+    network : nn.Module
+        On the CPU.
     """
 
     record: ModelRecord
-    network: MLP
+    network: nn.Module
 
 
 def save_model(folder: str | Path, record: ModelRecord, network: nn.Module) -> None:
@@ -87,17 +87,28 @@ def save_model(folder: str | Path, record: ModelRecord, network: nn.Module) -> N
     write_folder(Path(folder), {TENSORS_NAME: weights, RECORD_NAME: text})
 
 
-def load_model(folder: str | Path) -> StoredModel:
+def load_model(
+    folder: str | Path, make: Callable[[OwnSpec], nn.Module] | None = None
+) -> StoredModel:
     """Read a model that `save_model` wrote, without running any code from its folder.
 
     The folder may come from a stranger: nothing is unpickled, imported or evaluated, sizes
     are bounded before anything is read, and every tensor is checked against the description.
     The checksums find damage, not malice: who writes a folder writes its checksums too.
 
+    Parameters
+    ----------
+    folder : path
+    make : callable, optional
+        Builds a network of a user's own class, into which the weights are then loaded.
+
     Raises
     ------
     DataFileError
         A folder that is missing, incomplete, damaged, of a newer version, or no model at all.
+    OptionError
+        `make` that is missing for such a network, not wanted for another, or makes one that the
+        weights do not fit.
 
     Examples
     --------
@@ -124,7 +135,7 @@ def load_model(folder: str | Path) -> StoredModel:
     try:
         record = parse_record(_read(path, 0, MAX_RECORD_BYTES))
         path = folder / TENSORS_NAME
-        least = 4 * record.network.n_parameters
+        least = record.network.n_bytes
         content = _read(path, least, least + _MAX_HEADER_BYTES)
         if hashlib.sha256(content).hexdigest() != record.tensors_sha256:
             raise ProblemError("Altered or damaged: the checksum is another.")
@@ -132,9 +143,32 @@ def load_model(folder: str | Path) -> StoredModel:
     except DataFileError as error:
         remedy = error.remedy if isinstance(error, ProblemError) else ProblemError.REMEDY
         raise DataFileError(f"{str(path)!r}: {error} {remedy}") from error
-    network = build(record.network, torch.Generator().manual_seed(0))
-    network.load_state_dict(weights)
+    network = _built(record.network, make)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise OptionError(
+            "Expected the network that the model was saved with, got one that its weights do not "
+            f"fit: {shown(error)}. Give load the same network=."
+        ) from error
     return StoredModel(record, network.eval())
+
+
+def _built(spec: NetworkSpec, make: Callable[[OwnSpec], nn.Module] | None) -> nn.Module:
+    if isinstance(spec, OwnSpec):
+        if make is None:
+            raise OptionError(
+                "Expected network= for a model whose network is of a class of its user's, got "
+                "none: a model folder holds no code. Load it with the estimator's load(folder, "
+                "network=...), the function, class or Module that it was fitted with."
+            )
+        return make(spec)
+    if make is not None:
+        raise OptionError(
+            f"Expected no network= for this model, whose network its folder describes ({spec.kind}"
+            "). Leave it out."
+        )
+    return build(spec, torch.Generator().manual_seed(0))
 
 
 def _read(path: Path, least: int, most: int) -> bytes:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from invlearn.errors import DataFileError
 from invlearn.image_features import ImageInput
-from invlearn.networks import MLPSpec
+from invlearn.networks import NetworkSpec
 
 FORMAT = 1
 MAX_RECORD_BYTES = 64 * 2**20
@@ -43,7 +43,7 @@ class ModelRecord(_Strict):
 
     Attributes
     ----------
-    network : MLPSpec
+    network : MLPSpec or OwnSpec
     target : dict
         What is predicted; read by who wrote it.
     objective : str
@@ -70,7 +70,7 @@ class ModelRecord(_Strict):
         each other.
     """
 
-    network: MLPSpec
+    network: NetworkSpec
     target: dict[str, JsonValue]
     objective: str
     loss: Literal["squared", "logistic", "softmax"]

@@ -14,6 +14,7 @@ from invlearn import (
     OptionError,
     OutputError,
     UnknownNameError,
+    diagnose,
 )
 from invlearn.rows.files import write_table
 from invlearn.rows.fit import FitRequest, fit_rows
@@ -135,7 +136,7 @@ def test_a_single_row_is_set_aside(frame, fitted):
     assert "Environment 'lonely' has 1 row: too few, set aside." in notes
     source = fitted.labeled(lonely, "t.csv")
     assert "lonely" not in source.names
-    assert fitted.diagnose(source)
+    assert fitted.diagnose_source(source)
 
 
 def test_missing_or_renamed_columns_are_named(fitted, frame):
@@ -149,7 +150,9 @@ def test_an_unseen_class_in_labelled_rows(fitted, frame):
 
 
 def test_diagnosis_names_the_artefact(fitted, frame):
-    found = {finding.name: finding for finding in fitted.diagnose(fitted.labeled(frame, "t.csv"))}
+    found = {
+        finding.name: finding for finding in fitted.diagnose_source(fitted.labeled(frame, "t.csv"))
+    }
     assert "scanner_artefact" in found["feature-effects"].sentence
     assert set(found["risk-profile"].table["environment"]) == set(frame["hospital"])
 
@@ -240,3 +243,11 @@ def test_predicting_does_not_touch_the_global_generator(fitted, frame):
     before = torch.get_rng_state()
     fitted.predict(features(frame))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_is_diagnosed_with_the_estimators_words(fitted, frame):
+    expected = [finding.sentence for finding in fitted.diagnose(frame)]
+    X, y, hospital = frame.drop(columns=["ill", "hospital"]), frame["ill"], frame["hospital"]
+    assert [finding.sentence for finding in diagnose(fitted, X, list(y), hospital)] == expected
+    with pytest.raises(UnknownNameError, match="Unknown target column 'ill'"):
+        fitted.diagnose(X)

@@ -69,7 +69,7 @@ def test_labelled_folders_are_predicted_as_they_are_read_for_fitting(model, tmp_
     root = photos(tmp_path / "photos")
     found = predicted(model, root, tmp_path / "p.csv")
     source = read_rows(root, image_size=12)
-    expected = model.predict(None, source.pixels)
+    expected = model.predict(source.pixels)
     assert found["prediction"].tolist() == expected["prediction"].tolist()
     np.testing.assert_allclose(found[SHARES], expected[SHARES], atol=1e-6)
     assert [name.split("/")[0] for name in found["file"]] == source.environments.tolist()
@@ -82,9 +82,9 @@ def test_batches_change_nothing(ending, model, tmp_path, monkeypatch):
     seen = []
     predict = type(model).predict
 
-    def counted(self, frame, pixels):
+    def counted(self, pixels):
         seen.append(len(pixels))
-        return predict(self, frame, pixels)
+        return predict(self, pixels)
 
     monkeypatch.setattr("invlearn.images.BATCH_IMAGES", 4)
     monkeypatch.setattr(type(model), "predict", counted)
@@ -162,6 +162,5 @@ def test_folders_of_unknown_classes_are_not_diagnosed(model, tmp_path):
     with pytest.raises(EnvironmentsError) as caught:
         diagnose_file(model, root, None, seed=0)
     assert str(caught.value) == (
-        "Expected images of dark, light, got folders gray too. Leave them out, or fit a model "
-        "with them."
+        "Expected images of dark, light, got gray too. Leave them out, or fit a model with them."
     )

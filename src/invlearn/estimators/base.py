@@ -6,14 +6,16 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags, check_random_state, estimator_html_repr
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from invlearn.diagnostics import Finding
 from invlearn.environments import Environments
 from invlearn.errors import (
     InterruptedWarning,
@@ -26,8 +28,11 @@ from invlearn.estimators.checks import (
     no_environments,
     weighted,
 )
+from invlearn.estimators.choices import choices
+from invlearn.estimators.diagnosed import diagnose_estimator
 from invlearn.estimators.inputs import checked, in_single, row_blocks, standardized
 from invlearn.estimators.planned import planned, start_of
+from invlearn.estimators.saved import load_estimator, save_estimator
 from invlearn.evaluation import outputs
 from invlearn.features import width
 from invlearn.learning import Fitted, fit
@@ -88,6 +93,11 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
+
+    @property
+    @abstractmethod
+    def _loss(self) -> Loss:
+        """What it is trained with."""
 
     @abstractmethod
     def _targets(self, y: Any, weights: Array) -> tuple[Array, Loss, int]:
@@ -193,6 +203,65 @@ class InvariantEstimator(BaseEstimator):  # type: ignore[misc]
                 stacklevel=3,
             )
         self._keep(found)
+        self._row_width = width(rows.x)
+        self.choices_ = choices(self, plan, found)
+
+    def diagnose(self, X: Any, y: Any, environments: Any, **options: Any) -> list[Finding]:
+        """What it does in each environment of labeled rows, and why; see `invlearn.diagnose`."""
+        return diagnose_estimator(self, X, y, environments, **options)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted estimator into a new folder of numbers and JSON, without a pickle.
+
+        Kept are the network's weights, what rows have to be and how they are scaled, the classes,
+        the parameters (a RandomState becomes None) and `choices_`; not `history_`, `curves_`,
+        `selection_` and `penalty_scores_`. A network of your own is kept as weights: `load` takes
+        its code again, and a loss that has no name.
+
+        Parameters
+        ----------
+        folder : path
+            New or empty; its parents are made.
+
+        Raises
+        ------
+        OutputError
+            A folder that holds something or cannot be written.
+        OptionError
+            What cannot be kept without code: an objective of an unregistered class, classes that
+            are no numbers, booleans or texts, weights that are not finite.
+        """
+        check_is_fitted(self)
+        save_estimator(self, folder)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, network: Builder | None = None, loss: AnyLoss | None = None
+    ) -> Self:
+        """Read a fitted estimator that `save` wrote; nothing in the folder is run.
+
+        Parameters
+        ----------
+        folder : path
+            May come from a stranger: it is read as data, within bounds, and checked.
+        network : function, Module class or Module, optional
+        loss : callable, optional
+            What the estimator was fitted with, if that was no name: no folder holds code.
+
+        Raises
+        ------
+        DataFileError
+            A folder that is no whole, unaltered model of this estimator.
+        OptionError
+            A network or loss that is missing or not wanted, or another network than the saved one.
+        """
+        return load_estimator(cls, folder, network, loss)
+
+    def _html_repr(self) -> str:
+        html: str = estimator_html_repr(self)
+        if not hasattr(self, "choices_"):
+            return html
+        return f"{html}<p>What was chosen:</p>{self.choices_.to_html(header=False, border=0)}"
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")

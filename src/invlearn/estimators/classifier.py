@@ -87,6 +87,9 @@ class InvariantClassifier(ClassifierMixin, InvariantEstimator):  # type: ignore[
     n_iter_ : int
         Steps made.
     stop_reason_ : 'finished', 'stopped', 'interrupted' or 'diverged'
+    choices_ : DataFrame
+        What was chosen, to be read: objective, penalty weight and how it came about, steps,
+        epochs, environments.
     penalty_weight_ : float
         The one used; 0 for ERM.
     penalty_scores_ : DataFrame

@@ -36,7 +36,7 @@ def checked(estimator: Any, X: Any, y: Any = "no_validation", *, reset: bool = T
     """
     given = not (isinstance(y, str) and y == "no_validation")
     if given:
-        _check_targets(y, numbers=is_regressor(estimator))
+        check_targets(y, numbers=is_regressor(estimator))
     try:
         found = validate_data(
             estimator,
@@ -50,7 +50,7 @@ def checked(estimator: Any, X: Any, y: Any = "no_validation", *, reset: bool = T
         )
     except (TypeError, ValueError) as error:
         if isinstance(error, ValueError) or hasattr(X, "columns"):
-            _check_columns(X)
+            check_columns(X)
         raise
     _check_size(found[0] if given else found)
     return found
@@ -99,7 +99,7 @@ def _check_size(X: Any) -> None:
         )
 
 
-def _check_targets(y: Any, *, numbers: bool) -> None:
+def check_targets(y: Any, *, numbers: bool) -> None:
     """Refuse targets that are missing, or no numbers where numbers are wanted."""
     listed = isinstance(y, list | tuple)  # np.asarray would turn NaN among texts into 'nan'.
     array = np.asarray(y, dtype=object if listed else None)
@@ -125,7 +125,7 @@ def _check_targets(y: Any, *, numbers: bool) -> None:
         )
 
 
-def _check_columns(X: Any) -> None:
+def check_columns(X: Any) -> None:
     """Refuse the columns of a table, or of an array of objects, that hold no numbers."""
     if isinstance(X, pd.DataFrame):
         columns: dict[int, Any] = dict(enumerate(X.columns))

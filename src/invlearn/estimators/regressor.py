@@ -36,7 +36,7 @@ class InvariantRegressor(RegressorMixin, InvariantEstimator):  # type: ignore[mi
     target_location_, target_scale_ : float
         The targets' mean and standard deviation.
     n_features_in_, feature_names_in_, environments_, network_, location_, scale_, history_,
-    curves_, selection_, n_iter_, stop_reason_, penalty_weight_, penalty_scores_, hyper_
+    curves_, selection_, choices_, n_iter_, stop_reason_, penalty_weight_, penalty_scores_, hyper_
         See `InvariantClassifier`.
 
     Examples
@@ -54,13 +54,17 @@ class InvariantRegressor(RegressorMixin, InvariantEstimator):  # type: ignore[mi
         location, scale = location_and_scale(y, weights)
         self.target_location_, self.target_scale_ = float(location), float(scale)
         scaled = (y - self.target_location_) / self.target_scale_
+        return scaled.astype(np.float32), self._loss, 1
+
+    @property
+    def _loss(self) -> Loss:
         loss = get_loss("squared" if self.loss is None else self.loss, like=Squared())
         if loss.kind != "numbers":
             raise OptionError(
                 f"Expected a loss over numbers for a regressor, got '{loss.called}'. Use "
                 "'squared', torch.nn.HuberLoss() or a function."
             )
-        return scaled.astype(np.float32), loss, 1
+        return loss
 
     def predict(self, X: Any) -> Array:
         """Predictions [n], in the targets' unit."""

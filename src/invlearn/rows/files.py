@@ -10,17 +10,16 @@ import numpy as np
 import pandas as pd
 
 from invlearn.diagnostics import Finding
-from invlearn.errors import EnvironmentsError, OptionError, unknown_name
+from invlearn.errors import OptionError, unknown_name
 from invlearn.ground.files import write_whole
 from invlearn.images import read_images, read_unlabelled_images
 from invlearn.rows.fit import fit_rows, fit_streamed
 from invlearn.rows.inputs import ImageInputs, TableInputs
 from invlearn.rows.model import RowsModel
 from invlearn.rows.request import FitRequest
-from invlearn.rows.source import Source, read_rows
+from invlearn.rows.source import read_rows
 from invlearn.rows.streamed import streams
 from invlearn.tables import WRITERS, ParquetTable, read_table
-from invlearn.tables.kinds import label
 
 BATCH_BYTES = 64 << 20
 """Of a table that is predicted in batches, what is loaded at once."""
@@ -78,7 +77,7 @@ def predict_file(model: RowsModel, rows: str | Path, output: Path) -> tuple[int,
     if isinstance(model.inputs, ImageInputs):
         image, parts = model.inputs.image, []
         for x, paths in read_unlabelled_images(rows, image.height, image.channels):
-            parts.append(model.predict(None, x))
+            parts.append(model.predict(x))
             parts[-1].insert(0, "file", list(paths))
         found = pd.concat(parts, ignore_index=True)
         write_table(found, output)
@@ -140,18 +139,7 @@ def diagnose_file(
     if isinstance(model.inputs, ImageInputs):
         image = model.inputs.image
         images = read_images(rows, image.height, image.channels, fewest_classes=1)
-        known = set(map(label, model.target.classes))
-        new = sorted(name for name in set(images.labels) if label(name) not in known)
-        if new:
-            raise EnvironmentsError(
-                f"Expected images of {', '.join(sorted(known))}, got folders {', '.join(new)} too. "
-                "Leave them out, or fit a model with them."
-            )
-        source = Source(
-            Path(rows).name, model.target_name, model.environment_name, model.target,
-            model.target.encode(pd.Series(images.labels)), np.array(images.environments), None,
-            images.x,
-        )  # fmt: skip
+        source = model.labeled_images(images.x, images.labels, images.environments, Path(rows).name)
     else:
         if streams(rows):
             table = ParquetTable(rows)
@@ -161,7 +149,7 @@ def diagnose_file(
             frame = read_table(rows)
         source = model.labeled(frame, Path(rows).name)
         notes += [*source.notes, *model.notes(frame)]
-    findings = model.diagnose(source, seed=seed, progress=progress)
+    findings = model.diagnose_source(source, seed=seed, progress=progress)
     if output is not None:
         content = [finding.plain() for finding in findings]
         text = json.dumps({"findings": content, "notes": notes}, indent=2, ensure_ascii=False)

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from invlearn.diagnostics import Finding, diagnose
 from invlearn.environments import Environments
-from invlearn.errors import DataFileError
+from invlearn.errors import DataFileError, EnvironmentsError
 from invlearn.evaluation import outputs
 from invlearn.image_features import StandardFeatures
 from invlearn.learning.scaling import location_and_scale
 from invlearn.losses import get_loss
 from invlearn.model_folder import load_model, save_model
-from invlearn.model_record import ModelRecord, OutputScale
+from invlearn.model_record import ModelRecord, OutputScale, shown
 from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
 from invlearn.rows.source import Source, environment_names, from_frame, set_aside
 from invlearn.tables import Encoder, Target
+from invlearn.tables.kinds import label
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,12 @@ class RowsModel:
         """
         stored = load_model(folder)
         record = stored.record
+        if "estimator" in record.training:
+            made = shown(record.training["estimator"])
+            raise DataFileError(
+                f"Expected a model of a file's rows in '{folder}', found one of {made}. Load it "
+                f"with {made}.load."
+            )
         target = Target.from_json(record.target)
         inputs: Inputs
         if record.images is not None:
@@ -100,34 +107,36 @@ class RowsModel:
             )
         return cls(stored.network, inputs, target, record.output, record)
 
-    def outputs(
-        self, frame: pd.DataFrame | None, pixels: npt.NDArray[Any] | None = None
-    ) -> npt.NDArray[np.float64]:
-        """The network's outputs [n, k] for rows."""
+    def outputs(self, X: Any) -> npt.NDArray[np.float64]:
+        """The network's outputs [n, k] for rows; X as of `predict`."""
+        frame, pixels = (X, None) if isinstance(X, pd.DataFrame) else (None, X)
         x = torch.as_tensor(self.inputs.matrix(frame, pixels))
         if not len(x):
             return np.zeros((0, self.record.network.n_outputs))
         return outputs(self.network, x).numpy()
 
-    def predict(
-        self, frame: pd.DataFrame | None, pixels: npt.NDArray[Any] | None = None
-    ) -> pd.DataFrame:
+    def predict(self, X: Any) -> pd.DataFrame:
         """Predictions for rows.
+
+        Parameters
+        ----------
+        X : DataFrame of n rows, or images [n, channels, height, width]
+            The columns trained on, any others beside them.
 
         Returns
         -------
         DataFrame [n]
             'prediction', and of a classification 'probability of CLASS' for every class.
         """
-        z = torch.as_tensor(self.outputs(frame, pixels))
+        z = torch.as_tensor(self.outputs(X))
         if self.target.task == "regression":
             values = z[:, 0] * self.output.scale + self.output.center
             return pd.DataFrame({"prediction": values.numpy()})
         loss = get_loss(self.record.loss)
         shares = loss.probabilities(z).numpy()
         out = pd.DataFrame({"prediction": self.target.decode(loss.logits(z).argmax(1).numpy())})
-        for code, label in enumerate(self.target.classes):
-            out[f"probability of {label}"] = shares[:, code]
+        for code, name in enumerate(self.target.classes):
+            out[f"probability of {name}"] = shares[:, code]
         return out
 
     def notes(self, frame: pd.DataFrame | None) -> list[str]:
@@ -156,13 +165,43 @@ class RowsModel:
         )
 
     def diagnose(
+        self, X: Any, y: Any = None, environments: Any = None, *, seed: int = 0
+    ) -> list[Finding]:
+        """What the model does in each environment of labeled rows, and why.
+
+        Parameters
+        ----------
+        X : DataFrame of n rows, or images [n, channels, height, width]
+        y, environments : array [n], optional
+            Of a table: its columns of the model's target and environment, if not given.
+        seed : int
+            Equal seeds give equal findings.
+
+        Raises
+        ------
+        EnvironmentsError, UnknownNameError
+            Labels that are missing, or are none of the model's classes.
+        """
+        given = {self.target_name: y, self.environment_name: environments}
+        if isinstance(X, pd.DataFrame):
+            new = {name: np.asarray(values) for name, values in given.items() if values is not None}
+            return self.diagnose_source(self.labeled(X.assign(**new), "rows"), seed=seed)
+        for name, values in given.items():
+            if values is None:
+                raise EnvironmentsError(
+                    f"Expected {name} beside images, got none. Pass diagnose(images, y, "
+                    "environments), a label per image."
+                )
+        return self.diagnose_source(self.labeled_images(X, y, environments, "images"), seed=seed)
+
+    def diagnose_source(
         self,
         source: Source,
         *,
         seed: int = 0,
         progress: Callable[[int, int, str], None] = lambda done, total, what: None,
     ) -> list[Finding]:
-        """What the model does in each environment of labeled rows, and why."""
+        """The same of rows that were read already."""
         network, x = self.network, None
         if isinstance(self.inputs, ImageInputs):  # They are asked about by their pixels.
             network = nn.Sequential(StandardFeatures(self.inputs.image), network)
@@ -177,6 +216,21 @@ class RowsModel:
             seed=seed,
             progress=progress,
         )
+
+    def labeled_images(self, pixels: Any, classes: Any, environments: Any, title: str) -> Source:
+        """Images with their classes; EnvironmentsError for a class the model does not know."""
+        known = set(map(label, self.target.classes))
+        new = sorted({str(name) for name in classes if label(name) not in known})
+        if new:
+            raise EnvironmentsError(
+                f"Expected images of {', '.join(sorted(known))}, got {', '.join(new)} too. "
+                "Leave them out, or fit a model with them."
+            )
+        y = self.target.encode(pd.Series(classes))
+        return Source(
+            title, self.target_name, self.environment_name, self.target, y,
+            np.array(environments), None, pixels,
+        )  # fmt: skip
 
     def labeled(self, frame: pd.DataFrame, title: str) -> Source:
         """The rows of a table that carry this model's target and environment.
