@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -26,15 +27,27 @@ def invlearn(tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 
-def test_compare_prints_a_table_and_where_the_report_is(invlearn, tmp_path):
+def test_compare_prints_the_answer_a_table_and_where_the_report_is(invlearn, tmp_path):
     result = invlearn(*TINY, "--objectives", "erm, irmv1", "--out", "out")
     assert result.exit_code == 0, result.output
     assert re.search(r"^ *ERM( +\d+\.\d \(n=1\)){4} +1 *$", result.stdout, re.MULTILINE)
     assert "IRMv1" in result.stdout
     assert "test p_e=0.9" in result.stdout
-    assert "oracle" in result.stdout
+    assert re.match(r"(IRMv1|No method) did better than ERM in p_e=0\.9\.\n", result.stdout)
+    assert "One trial only: how much the numbers vary is unknown." in result.stdout
+    assert len(re.findall(r"^ *method ", result.stdout, re.MULTILINE)) == 1
+    assert "oracle" not in result.stdout
+    assert result.stderr.startswith("training: 0 of 2, ")
     assert f"Report: {os.path.join('out', 'report.html')}" in result.stdout
     assert (tmp_path / "out" / "results.csv").exists()
+
+
+def test_compare_prints_a_table_for_every_rule_if_asked(invlearn, tmp_path):
+    result = invlearn(*TINY, "--objectives", "erm", "--all-rules")
+    rules = pd.read_csv(next(tmp_path.glob("*/results.csv")))["selection"].unique()
+    assert len(rules) > 3
+    assert len(re.findall(r"^ *method ", result.stdout, re.MULTILINE)) == len(rules)
+    assert "[oracle: looked at the test environment]" in result.stdout
 
 
 def test_compare_names_its_own_folder_where_none_is_given(invlearn, tmp_path):
@@ -107,6 +120,17 @@ def test_text_that_is_not_a_number_is_refused_by_its_option(invlearn, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["datasets", "objectives"])
+def test_lists_fit_a_terminal_of_80_columns(invlearn, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = invlearn(name).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    # No narrow columns: a text takes a few lines.
+    paragraphs = "\n".join(line.rstrip() for line in lines).split("\n\n")
+    assert name == "datasets" or max(len(one.splitlines()) for one in paragraphs) <= 5
+
+
 def test_datasets_lists_the_whole_registry(invlearn):
     result = invlearn("datasets")
     assert result.exit_code == 0
@@ -118,8 +142,9 @@ def test_datasets_lists_the_whole_registry(invlearn):
 def test_objectives_lists_the_whole_registry(invlearn):
     result = invlearn("objectives")
     assert result.exit_code == 0
-    first = {line.strip("│ ").split(" ")[0] for line in result.stdout.splitlines()}
-    assert set(known_methods()) <= first
+    first = [line.split(" ")[0] for line in result.stdout.splitlines() if line.strip()]
+    assert [name for name in first if name] == list(known_methods())
+    assert "std_weight=0, " in result.stdout  # An ablation's own.
 
 
 def test_no_arguments_show_the_help(invlearn):

@@ -69,7 +69,7 @@ def test_a_name_that_is_not_public_is_said():
         ("from invlearn import Trainer", {"torch", "numpy", "pandas", "pyarrow"}),
         (
             # What a worker of a comparison imports.
-            "import invlearn.comparison.trials, invlearn.rows.folds, invlearn.methods",
+            "import invlearn.comparison.trials, invlearn.comparison.folds, invlearn.methods",
             {"torch", "numpy", "pandas", "pyarrow"},
         ),
     ],

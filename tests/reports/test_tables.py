@@ -24,9 +24,10 @@ def frame(values: list[float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
 
 
-def printed(experiment, width: int = 110) -> str:
+def printed(experiment, width: int = 110, all_rules: bool = True) -> str:
     out = io.StringIO()
-    console(experiment.results, experiment.record, Console(file=out, width=width))
+    shown = Console(file=out, width=width)
+    console(experiment.results, experiment.record, shown, all_rules=all_rules)
     return out.getvalue()
 
 
@@ -138,6 +139,16 @@ def test_console(experiment):
     assert "In 2 runs no step satisfied the rule" in shown
     assert "1 warning was raised" in shown
     assert "* reference, not a competitor" in shown
+
+
+def test_console_prints_the_headline_rule_alone(experiment):
+    experiment.change(unsatisfied=(Unsatisfied("risks-agree", "irmv1", (0, 2)),))
+    shown = printed(experiment, width=80, all_rules=False)
+    assert shown.startswith("Risks agree")
+    assert shown.count("method") == 1
+    assert "Last step" not in shown
+    assert "no step satisfied" not in shown  # The answer says it.
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_console_prints_markup_as_it_is(experiment):

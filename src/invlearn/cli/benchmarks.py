@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from invlearn.cli.common import app, command, names, pairs, reported
 from invlearn.comparison.requests import SCORES
@@ -82,13 +83,13 @@ def datasets() -> None:
     """List the datasets and their options."""
     from invlearn.datasets import DATASETS
 
-    table = Table("dataset", "option", "default", "meaning")
+    shown = _paragraphs()
     for dataset in DATASETS.values():
-        table.add_row(f"[bold]{dataset.name}[/]", "", "", f"{dataset.summary} ({dataset.source})")
+        shown.add_row(dataset.name, f"{dataset.summary} ({dataset.source})", style="bold")
         for name, option in dataset.options.items():
-            table.add_row("", name, str(option.default), option.help)
-        table.add_section()
-    Console().print(table)
+            shown.add_row(f"  {name}={option.default}", option.help)
+        shown.add_row()
+    Console().print(shown)
 
 
 @app.command()
@@ -96,12 +97,22 @@ def objectives() -> None:
     """List the methods that 'compare' knows."""
     from invlearn.methods import Network, known_methods
 
-    table = Table("method", "what it does", "defaults", "source")
+    shown = _paragraphs()
     for name, method in known_methods().items():
-        defaults = method.objective.numbers if isinstance(method, Network) else {}
-        shown = ", ".join(f"{k}={v:g}" for k, v in defaults.items()) or "-"
-        table.add_row(name, method.summary, shown, method.source)
-    Console().print(table)
+        shown.add_row(Text(name, style="bold"), f"{method.summary} ({method.source})")
+        if isinstance(method, Network) and method.objective.numbers:
+            numbers = {**method.objective.numbers, **method.hyper}
+            shown.add_row("", ", ".join(f"{k}={v:g}" for k, v in numbers.items()), style="dim")
+        shown.add_row()
+    Console().print(shown)
+
+
+def _paragraphs() -> Table:
+    """Names on the left, texts on the right, for any width of the terminal."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    return grid
 
 
 def _ranges(texts: list[str] | None) -> dict[str, tuple[float, float]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +65,12 @@ def reported(status: Console, kept: str) -> Iterator[None]:
     except KeyboardInterrupt:
         status.print(f"Interrupted. {escape(kept)}", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def say(console: Console, sentences: Iterable[str]) -> None:
+    """Print sentences as they are, a line each."""
+    for sentence in sentences:
+        console.print(sentence, highlight=False, markup=False)
 
 
 def command() -> str:

@@ -12,17 +12,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from invlearn.cli.common import app, command, names, pairs, reported, widths
+from invlearn.cli.common import app, command, names, pairs, reported, say, widths
 from invlearn.comparison.requests import BenchmarkRequest, RowsRequest
 from invlearn.errors import OptionError
 from invlearn.ground.progress import bar
 
 if TYPE_CHECKING:
-    from invlearn.reports.record import Answer, OwnRowsRecord
+    from invlearn.reports.record import OwnRowsRecord
 
 DATASET, ROWS = "Benchmarks only", "Your own rows only"
 DATASET_ONLY = (
     "recipe", "data", "hyper", "leave_one_out", "keep_outputs", "similarity", "precision",
+    "all_rules",
 )  # fmt: skip
 ROWS_ONLY = (
     "target", "environment", "test_environment", "task", "metric", "drop", "hidden", "max_rows",
@@ -143,6 +144,14 @@ def compare(
         str,
         typer.Option(help="Of the products: float32, tf32 or bf16.", rich_help_panel=DATASET),
     ] = "float32",
+    all_rules: Annotated[
+        bool,
+        typer.Option(
+            "--all-rules",
+            help="Print a table for every selection rule, as in the report.",
+            rich_help_panel=DATASET,
+        ),
+    ] = False,
 ) -> None:
     """Train methods on some environments and measure them in ones they were not trained on."""
     from invlearn.datasets import DATASETS
@@ -203,19 +212,19 @@ def compare(
     from invlearn.reports.record import OwnRowsRecord
     from invlearn.reports.tables import console as print_tables
 
+    console.print(f"[bold]{escape(made.answer.headline)}[/]", highlight=False)
+    say(console, made.answer.sentences)
     if isinstance(made.record, OwnRowsRecord):
-        _print_rows(made.record, made.answer, console)
+        _print_rows(made.record, console)
     if isinstance(made.record, BenchmarkRecord):
         if "test_set" in (description := made.record.dataset.description):
-            console.print(f"Test set: {description['test_set']}", highlight=False)
-        print_tables(made.results, made.record, console)
+            console.print(f"Test set: {description['test_set']}.", highlight=False)
+        print_tables(made.results, made.record, console, all_rules=all_rules)
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
-def _print_rows(record: OwnRowsRecord, answer: Answer, console: Console) -> None:
-    console.print(f"[bold]{escape(answer.headline)}[/]", highlight=False)
-    for sentence in (*answer.sentences, *record.notes):
-        console.print(sentence, highlight=False, markup=False)
+def _print_rows(record: OwnRowsRecord, console: Console) -> None:
+    say(console, record.notes)
     console.print(_table(record))
     for finding in record.findings:
         console.print(f"{finding.title}: {finding.sentence} {finding.action}", markup=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from invlearn.cli.common import app, command, reported, widths
+from invlearn.cli.common import app, command, reported, say, widths
 from invlearn.errors import OptionError, unknown_name
 from invlearn.ground.files import check_free
 from invlearn.ground.progress import bar
@@ -104,7 +103,7 @@ def fit(
             progress=True,
         )
         model.save(output)
-    console = _noted(notes)
+    say(console := Console(), notes)
     sizes = model.record.environments
     console.print(
         f"Fitted '{model.target_name}' on {sum(sizes.values()):,} rows of {len(sizes)} "
@@ -127,7 +126,7 @@ def predict(
         from invlearn.rows.model import RowsModel
 
         count, notes = predict_file(RowsModel.load(model), rows, output)
-    console = _noted(notes)
+    say(console := Console(), notes)
     console.print(
         f"Wrote {count:,} predictions to '{output}'.", highlight=False, markup=False, soft_wrap=True
     )
@@ -148,17 +147,9 @@ def diagnose(
 
         found = RowsModel.load(model)
         findings, notes = diagnose_file(found, rows, output, seed=seed, progress=progress)
-    console = _noted(notes)
+    say(console := Console(), notes)
     for finding in findings:
         _print(finding, console)
-
-
-def _noted(notes: Sequence[str]) -> Console:
-    """A console on which the notes are printed."""
-    console = Console()
-    for note in notes:
-        console.print(note, highlight=False, markup=False)
-    return console
 
 
 def _print(finding: Finding, console: Console) -> None:

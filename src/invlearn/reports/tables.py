@@ -176,9 +176,14 @@ def footnotes(rule: Rule, record: BenchmarkRecord) -> list[str]:
     return lines + said
 
 
-def console(results: pd.DataFrame, record: BenchmarkRecord, console: Console) -> None:
-    """Print one table per selection rule, the headline first."""
-    for rule in record.shown_rules(results):
+def console(
+    results: pd.DataFrame, record: BenchmarkRecord, console: Console, *, all_rules: bool = False
+) -> None:
+    """Print the table of the headline rule; or one per rule, each with what it said of runs.
+
+    What the headline rule said is in the answer.
+    """
+    for rule in record.shown_rules(results) if all_rules else [record.main_rule(results)]:
         one = table(results, record, rule)
         shown = RichTable(
             box=box.SIMPLE_HEAD,
@@ -199,7 +204,7 @@ def console(results: pd.DataFrame, record: BenchmarkRecord, console: Console) ->
         console.print(shown)
         if any(row.method.kind == "reference" for row in one.rows):
             console.print(Text(f"  * {REFERENCE_BADGE}", style="dim"))
-        for note in footnotes(rule, record):
+        for note in footnotes(rule, record) if all_rules else ():
             console.print(Text(f"  {note}", style="dim"))
     if count := len(record.warnings):
         word = "warning was" if count == 1 else "warnings were"
