@@ -10,7 +10,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 demo: $(READY)
 	rm -rf demo
-	$(BIN)/invlearn compare colored-digits --objectives erm,erm-grayscale,irmv1,vrex,mmrex,meta-irm --out demo
+	$(BIN)/invlearn compare colored-digits --recipe demo --objectives erm,erm-grayscale,irmv1,vrex,mmrex,meta-irm --out demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)

@@ -83,6 +83,15 @@ class Recipe:
         )
 
 
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both tables as one, what `above` says going first, at every depth."""
+    merged = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(below[name], Mapping) and isinstance(above[name], Mapping):
+            merged[name] = _over(below[name], above[name])
+    return merged
+
+
 @cache
 def _recipes() -> dict[str, dict[str, Any]]:
     text = files("invlearn.comparison").joinpath("recipes.toml").read_text(encoding="utf-8")
@@ -112,5 +121,5 @@ def get_recipe(dataset: str, name: str | None = None, *, oracle: bool = True) ->
     data = recipes[name]
     if "like" in data:
         other, its = data["like"]
-        data = {**_recipes()[other][its], **data}
+        data = _over(_recipes()[other][its], data)
     return Recipe(name, bool(data["oracle"]), str(data["note"]), data)
