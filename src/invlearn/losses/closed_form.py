@@ -156,7 +156,7 @@ class Softmax(Loss):
             raise EnvironmentsError(
                 f"Expected whole-number targets 0 to {n_outputs - 1} for the softmax loss, got "
                 f"{_some(y) if y.ndim == 1 else tuple(y.shape)} of type {y.dtype}. "
-                "Number the classes from 0."
+                "Number the classes from 0, and give the model an output for each."
             )
 
     def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:

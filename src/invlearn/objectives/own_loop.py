@@ -72,7 +72,7 @@ def on_batch(
     strength : float, optional
         Of this step, ``schedule.weight(step, full)`` for instance, in place of its own.
     generator : torch.Generator, optional
-        Of the random halves some objectives cut rows into; default: torch's global one.
+        On the CPU, of the random halves some objectives cut rows into; default: torch's global one.
 
     Raises
     ------
