@@ -2,8 +2,9 @@
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from invlearn import Environments, InvariantClassifier, Run, Settings, Trainer
+from invlearn import Environments, InvariantClassifier, Run, Settings, Trainer, get_objective
 from invlearn.models import MLP
 
 Floats = npt.NDArray[np.float64]
@@ -23,8 +24,10 @@ def two_clinics(rows: int, seed: int) -> tuple[Floats, npt.NDArray[np.int64], li
 def train(x: Floats, y: npt.NDArray[np.int64], clinics: list[str]) -> Run:
     """A trainer of one's own model."""
     rows = Environments.from_arrays(x, y, clinics)
-    trainer = Trainer(MLP(2, (8,)), rows, "vrex", "logistic", settings=Settings(steps=50), seed=0)
-    return trainer.run()
+    torch.manual_seed(0)
+    vrex = get_objective("vrex", {"penalty_weight": 3.0})
+    settings = Settings(steps=50, lr=0.02)
+    return Trainer(MLP(2, (8,)), rows, vrex, "logistic", settings=settings, seed=0).run()
 
 
 x, y, clinics = two_clinics(200, seed=0)

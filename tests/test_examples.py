@@ -59,6 +59,9 @@ SAYS = {
     "weights_and_polars.py": r"R² 0\.[89]\d\nEvery row of environment '2024' has weight 0",
     "unknown_environments.py": r"(?s)erm: .* here, 0\.[0-6]\d there\nvrex: .*, 0\.[78]\d there",
     "save_and_load.py": r"(?s)good: The model does about equally well everywhere",
+    "notebook.py": r"(?s)Comparison\(.*scanner_artefact.*<h4>",
+    "reading_results.py": r"(?s)p_e=0\.9 +0\.\d+.*'version'",
+    "typed.py": r"Run\(finished after 50 steps.*\n\[\[0\.\d+",
     "custom_loss.py": r"(?s)2023 was \d\.\d+\n.*is [01]\.\d, the mean [1-9].*right: (9\d|100)%",
 }
 """What each script prints; a page of the docs prints the script, after <!-- example: NAME -->."""
@@ -79,8 +82,9 @@ def test_a_script_runs_as_a_page_prints_it(script, tmp_path, monkeypatch, capsys
 
 
 def python_blocks(page):
+    """A page's snippets, which build on one another; whole scripts are not among them."""
     text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
-    return [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    return re.findall(r"(?s)(?<!-->\n)```python\n(.*?)```", text)
 
 
 @pytest.fixture
