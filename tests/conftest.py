@@ -13,6 +13,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
+from matplotlib.figure import Figure
 
 from invlearn.environments import Environments
 from invlearn.models import MLP
@@ -71,6 +72,18 @@ def forked_workers(server, monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_context", context)
     yield
     assert asked == ["spawn"]
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Reports whose figures are composed but not drawn; tests/reports and the commands' draw."""
+
+    def save(figure, file, **options):
+        file.write(b"\x89PNG")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture

@@ -55,6 +55,9 @@ def test_compare(invlearn, table, tmp_path):
     assert "Gradient boosting" in result.stdout
     assert "scanner_artefact" in result.stdout
     assert (tmp_path / "out" / "report.html").exists()
+    for figure in (tmp_path / "out" / "figures").iterdir():
+        with Image.open(figure) as image:
+            assert min(image.size) > 100
 
 
 def test_images_from_comparison_to_prediction(invlearn, tmp_path):
@@ -153,7 +156,7 @@ def test_a_thousand_changed_tables_end_in_a_model_or_in_one_line(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_changed_tables_compared_and_predicted(invlearn, no_start, tmp_path):
+def test_changed_tables_compared_and_predicted(invlearn, no_start, undrawn, tmp_path):
     path = tmp_path / "t.csv"
     table = valid_table()
     table = pd.concat([table.assign(site=site) for site in "abc"])

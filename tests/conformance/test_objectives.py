@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -36,41 +37,32 @@ def step(model, batch, objective, loss, state, **options):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("micro_batch", [None, 7])
-def test_engine_equals_the_papers_formula(name, loss, sizes, weighted, micro_batch, rows, model):
+def test_engine_equals_the_papers_formula(name, loss, sizes, weighted, rows, model):
     objective = OBJECTIVES[name]
     data, net = rows(loss, SIZES[sizes], weighted), model(loss)
     batch = batch_of(data, objective)
     objective = objective.with_numbers(dict.fromkeys(objective.numbers, 0.7))
     state = objective.init(len(data), torch.zeros(1, dtype=torch.float64))
-    terms, grads, _ = step(net, batch, objective, loss, state, micro_batch=micro_batch)
-
     expected, wanted = slow.step(name, objective, batch, net, loss, state)
-    torch.testing.assert_close(terms.total, expected, rtol=1e-11, atol=1e-12)
-    for got, want in zip(grads, wanted, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
+    for micro_batch in (None, 7):
+        terms, grads, _ = step(net, batch, objective, loss, state, micro_batch=micro_batch)
+        torch.testing.assert_close(terms.total, expected, rtol=1e-11, atol=1e-12)
+        for got, want in zip(grads, wanted, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("micro_batch", [1, 16, 50])
-@pytest.mark.parametrize("memory_budget", [1, 2 << 30])
-def test_streamed_equals_whole(name, micro_batch, memory_budget, rows, model):
+def test_streamed_equals_whole(name, rows, model):
     objective, net = OBJECTIVES[name], model()
     batch = batch_of(rows(sizes=(30, 41, 26)), objective)
     state = objective.init(3, torch.zeros(1, dtype=torch.float64))
     whole = step(net, batch, objective, "logistic", state, micro_batch=None)
-    cut = step(
-        net,
-        batch,
-        objective,
-        "logistic",
-        state,
-        micro_batch=micro_batch,
-        memory_budget=memory_budget,
-    )
-    torch.testing.assert_close(cut[0].total, whole[0].total, rtol=1e-12, atol=1e-12)
-    for got, want in zip(cut[1], whole[1], strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
+    for micro_batch, memory_budget in itertools.product((1, 16, 50), (1, 2 << 30)):
+        options = {"micro_batch": micro_batch, "memory_budget": memory_budget}
+        cut = step(net, batch, objective, "logistic", state, **options)
+        torch.testing.assert_close(cut[0].total, whole[0].total, rtol=1e-12, atol=1e-12)
+        for got, want in zip(cut[1], whole[1], strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in gradients.NAMES])
