@@ -125,7 +125,8 @@ def test_summary_is_json_that_says_where_the_numbers_come_from(done):
 
 def test_a_notebook_shows_the_headline_rules_table(done):
     assert list(done.overview.index) == [method.title for method in done.record.ordered]
-    assert list(done.overview.columns) == ["training", *SWEEP, "trials"]
+    shown = done.record.dataset.shown
+    assert list(done.overview.columns) == ["training", *shown, "trials"]
     assert done.overview.columns.name == done.record.main_rule(done.results).title
     assert done.answer.headline in done._repr_html_()
 
