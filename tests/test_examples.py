@@ -52,6 +52,7 @@ ROOT = EXAMPLES.parent
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 
 SAYS = {
+    "images.py": r"(?s)does worst.*\nThe model (clearly relies|relies|would).*\n.*does worst",
     "own_loop.py": r"(?s)erm +[45]\d% .*vrex +[78]\d% .*meta-irm +[78]\d% right in a new hospital",
     "own_module.py": r"CORAL's total on the last batch: 0\.\d+",
     "multi_class.py": r"right: 9\d%",

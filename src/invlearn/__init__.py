@@ -7,7 +7,7 @@ The public interface on one screen:
 - `compare`: methods against each other, with a report: on one's own table or images
   (`RowsRequest`), each environment left out in turn, or on a benchmark (`BenchmarkRequest`).
 - `read_rows`, `fit_rows`, `FitRequest`, `RowsModel`: one's own table or images, fitted, kept in a
-  folder, asked for predictions.
+  folder, asked for predictions; `image_table`: images as rows of a network's features.
 - `diagnose`, `Finding`: what a predictor does in several environments, why, and what to do.
 - `Environments`, `EvaluationSet`: rows that belong to named environments, validated and split.
 - `OBJECTIVES`, `get_objective`: ERM, IRMv1, V-REx, MM-REx, GroupDRO, IGA, meta-IRM, SD, IB-ERM,

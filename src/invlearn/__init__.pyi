@@ -63,6 +63,7 @@ from invlearn.objectives.base import (
 from invlearn.objectives.batch import Memory as Memory
 from invlearn.objectives.gradient import GradientObjective as GradientObjective
 from invlearn.rows.fit import fit_rows as fit_rows
+from invlearn.rows.image_table import image_table as image_table
 from invlearn.rows.model import RowsModel as RowsModel
 from invlearn.rows.request import FitRequest as FitRequest
 from invlearn.rows.source import read_rows as read_rows

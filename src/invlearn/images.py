@@ -128,18 +128,45 @@ def read_unlabelled_images(
     """
     _check_shape(size, channels)
     root = Path(root)
-    files = _anywhere(root)
-    if not files:
-        raise DataFileError(
-            f"Expected an image or a folder of images at {str(root)!r}, found none that ends in "
-            f"{', '.join(ENDINGS)}. Check the path."
-        )
+    files = _some_files(root)
     above = root if root.is_dir() else root.parent
     rows = min(BATCH_IMAGES, max(BATCH_BYTES // (channels * size**2), 1))
     for start in range(0, len(files), rows):
         batch = files[start : start + rows]
         paths = tuple(path.relative_to(above).as_posix() for path in batch)
         yield _squares(batch, channels, size), paths
+
+
+def image_paths(root: str | Path, *, labeled: bool = True) -> tuple[str, ...]:
+    """Where the images below a root are, relative to it, in the order in which they are read.
+
+    Parameters
+    ----------
+    root : path
+        A folder, or an image if not `labeled`.
+    labeled : bool
+        Whether they have to lie as root/environment/class/image.
+
+    Raises
+    ------
+    DataFileError, EnvironmentsError
+        As `read_images` and `read_unlabelled_images`.
+    """
+    root = Path(root)
+    files = _files(root, 1) if labeled else _some_files(root)
+    above = root if root.is_dir() else root.parent
+    return tuple(path.relative_to(above).as_posix() for path in files)
+
+
+def _some_files(root: Path) -> list[Path]:
+    """The image files in order, of which there is one at least."""
+    files = _anywhere(root)
+    if not files:
+        raise DataFileError(
+            f"Expected an image or a folder of images at {str(root)!r}, found none that ends in "
+            f"{', '.join(ENDINGS)}. Check the path."
+        )
+    return files
 
 
 def _check_shape(size: int | None, channels: int | None) -> None:

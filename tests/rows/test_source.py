@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from invlearn import DataFileError, EnvironmentsError, OptionError, UnknownNameError
-from invlearn.rows.source import from_frame, read_rows, set_aside
+from invlearn.rows.source import from_frame, read_rows
+from invlearn.rows.usable import set_aside
 
 
 def small(**changes):

@@ -19,8 +19,9 @@ from invlearn.losses import get_loss
 from invlearn.means import seeded_generator
 from invlearn.rows import streamed
 from invlearn.rows.inputs import TableInputs
-from invlearn.rows.source import from_frame, set_aside
+from invlearn.rows.source import from_frame
 from invlearn.rows.streamed import stream_parquet, streams
+from invlearn.rows.usable import set_aside
 from invlearn.stored_rows import StoredRows
 from invlearn.tables import Encoder, ParquetTable, read_table
 from invlearn.training import Settings

@@ -27,7 +27,7 @@ DATASET_ONLY = (
 )  # fmt: skip
 ROWS_ONLY = (
     "target", "environment", "test_environment", "task", "metric", "drop", "hidden", "max_rows",
-    "select",
+    "select", "features",
 )  # fmt: skip
 
 
@@ -65,6 +65,13 @@ def compare(
     drop: Annotated[
         list[str] | None,
         typer.Option(help="Column to leave out; repeatable.", rich_help_panel=ROWS),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Features of images by their path: a table with a column 'file'.",
+            rich_help_panel=ROWS,
+        ),
     ] = None,
     hidden: Annotated[
         str, typer.Option(help="Widths of hidden layers, '' for none.", rich_help_panel=ROWS)
@@ -188,6 +195,7 @@ def compare(
                 RowsRequest.trials if trials is None else trials,
                 seed,
                 device,
+                features,
             )
         else:
             request = BenchmarkRequest(

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = {"hospitals": True, "no-shift": False}
 NOTHING = "Nothing was written."
+Features = Annotated[
+    Path | None,
+    typer.Option(help="Features of images by their path: a table with a column 'file'."),
+]
 
 
 @app.command()
@@ -76,6 +80,7 @@ def fit(
         str | None, typer.Option(help="classification or regression, if not as it looks.")
     ] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeatable.")] = None,
+    features: Features = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of weights and rows drawn.")] = 0,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
 ) -> None:
@@ -91,7 +96,6 @@ def fit(
             seed, device,
         )  # fmt: skip
         keep_freed_memory()
-        made = provenance(command())
         model, notes = fit_file(
             rows,
             request,
@@ -99,7 +103,8 @@ def fit(
             environment=environment,
             task=task,
             drop=drop or (),
-            provenance=made,
+            features=features,
+            provenance=provenance(command()),
             progress=True,
         )
         model.save(output)
@@ -119,13 +124,14 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
     rows: Annotated[str, typer.Argument(help="A table, or a folder of images.")],
     output: Annotated[Path, typer.Option(help="CSV, Parquet or Feather file to write.")],
+    features: Features = None,
 ) -> None:
     """Predict new rows, one line each, in their order."""
     with reported(Console(stderr=True), NOTHING):
         from invlearn.rows.files import predict_file
         from invlearn.rows.model import RowsModel
 
-        count, notes = predict_file(RowsModel.load(model), rows, output)
+        count, notes = predict_file(RowsModel.load(model), rows, output, features=features)
     say(console := Console(), notes)
     console.print(
         f"Wrote {count:,} predictions to '{output}'.", highlight=False, markup=False, soft_wrap=True
@@ -137,6 +143,7 @@ def diagnose(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
     rows: Annotated[str, typer.Argument(help="Labeled rows, best ones it was not fitted to.")],
     output: Annotated[Path | None, typer.Option(help="Also as a JSON file.")] = None,
+    features: Features = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the resampling.")] = 0,
 ) -> None:
     """Say how a model does in every environment, why, and what to do."""
@@ -146,7 +153,9 @@ def diagnose(
         from invlearn.rows.model import RowsModel
 
         found = RowsModel.load(model)
-        findings, notes = diagnose_file(found, rows, output, seed=seed, progress=progress)
+        findings, notes = diagnose_file(
+            found, rows, output, seed=seed, features=features, progress=progress
+        )
     say(console := Console(), notes)
     for finding in findings:
         _print(finding, console)

@@ -26,7 +26,8 @@ from invlearn.reports.own_rows_answer import overview, own_rows_answer
 from invlearn.reports.record import OwnRowsRecord
 from invlearn.results import CURVE_COLUMNS
 from invlearn.rows.inputs import Inputs, Make
-from invlearn.rows.source import Source, read_rows, set_aside
+from invlearn.rows.source import Source, read_rows
+from invlearn.rows.usable import set_aside
 from invlearn.training import Stopping
 
 Floats = npt.NDArray[np.float64]
@@ -109,6 +110,7 @@ def prepare_rows(request: RowsRequest) -> RowsContest:
         environment=request.environment,
         task=request.task,
         drop=request.drop,
+        features=request.features,
         most_rows=request.max_rows,
         seed=request.seed,
     )
@@ -130,7 +132,9 @@ def prepare_rows(request: RowsRequest) -> RowsContest:
     # Fold by fold, so that each is encoded once; in it the longest first, so that no core waits
     # for one of them at the end.
     order = sorted(methods, key=lambda name: name != "meta-irm")
-    asked = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "rows"}
+    # The rows' checksum is of features too.
+    names = [f.name for f in fields(request) if f.name not in ("rows", "features")]
+    asked = {name: getattr(request, name) for name in names}
     return RowsContest(
         folds,
         methods,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from invlearn.datasets.base import OptionValue
     from invlearn.reports.benchmark import BenchmarkRecord  # noqa: F401  Named in a text below.
     from invlearn.reports.record import OwnRowsRecord  # noqa: F401
+    from invlearn.rows.image_table import FeaturesOf
 
 AnyRecord = TypeVar("AnyRecord", covariant=True)
 
@@ -135,6 +136,8 @@ class RowsRequest(Request["OwnRowsRecord"]):
         Trainings of each method on each fold, with seeds of their own; errors are averaged.
     seed : int
     device : str
+    features : path or callable, optional
+        Columns that images have instead of their pixels; see `invlearn.image_table`.
     """
 
     rows: str | Path | pd.DataFrame
@@ -152,10 +155,11 @@ class RowsRequest(Request["OwnRowsRecord"]):
     trials: int = 1
     seed: int = 0
     device: str = "cpu"
+    features: FeaturesOf | None = None
 
     def command(self) -> str:
         """The command line that makes the same request; empty for rows in memory."""
-        if not isinstance(self.rows, str | Path):
+        if not isinstance(self.rows, str | Path) or callable(self.features):
             return ""
         words = ["invlearn", "compare", str(self.rows), *self.columns()]
         words += ["--objectives", ",".join(self.methods)]
@@ -173,6 +177,8 @@ class RowsRequest(Request["OwnRowsRecord"]):
                 words += [f"--{name}", value]
         for name in self.drop:
             words += ["--drop", name]
+        if self.features is not None:
+            words += ["--features", str(self.features)]
         if self.hidden != FitRequest.hidden:
             words += ["--hidden", ",".join(map(str, self.hidden))]
         return words

@@ -14,6 +14,7 @@ from invlearn.errors import OptionError, unknown_name
 from invlearn.ground.files import write_whole
 from invlearn.images import read_images, read_unlabelled_images
 from invlearn.rows.fit import fit_rows, fit_streamed
+from invlearn.rows.image_table import FILE, FeaturesOf, image_table
 from invlearn.rows.inputs import ImageInputs, TableInputs
 from invlearn.rows.model import RowsModel
 from invlearn.rows.request import FitRequest
@@ -47,25 +48,33 @@ def fit_file(
     rows: str | Path,
     request: FitRequest,
     *,
-    target: str | None,
-    environment: str | None,
-    task: str | None,
-    drop: Sequence[str],
-    provenance: Mapping[str, str],
+    target: str | None = None,
+    environment: str | None = None,
+    task: str | None = None,
+    drop: Sequence[str] = (),
+    features: FeaturesOf | None = None,
+    provenance: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> tuple[RowsModel, list[str]]:
     """Fit a model to the rows of a file; a large Parquet file is streamed, not loaded."""
     if target is not None and environment is not None and streams(rows):
         return fit_streamed(
             rows, request, target=target, environment=environment, task=task, drop=drop,
-            provenance=provenance, progress=progress,
+            provenance=provenance or {}, progress=progress,
         )  # fmt: skip
-    source = read_rows(rows, target=target, environment=environment, task=task, drop=drop)
-    return fit_rows(source, request, provenance=provenance, progress=progress)
+    source = read_rows(
+        rows, target=target, environment=environment, task=task, drop=drop, features=features
+    )
+    return fit_rows(source, request, provenance=provenance or {}, progress=progress)
 
 
-def predict_file(model: RowsModel, rows: str | Path, output: Path) -> tuple[int, list[str]]:
+def predict_file(
+    model: RowsModel, rows: str | Path, output: Path, *, features: FeaturesOf | None = None
+) -> tuple[int, list[str]]:
     """Predict the rows of a file and write them to another.
+
+    Images in any layout are predicted from themselves or from `features` of them, whatever the
+    model was fitted to; see `image_table`.
 
     Returns
     -------
@@ -74,6 +83,13 @@ def predict_file(model: RowsModel, rows: str | Path, output: Path) -> tuple[int,
     """
     if output.suffix.lower() not in WRITERS:
         raise unknown_name("file ending", output.suffix, WRITERS)
+    _check_kind(model, rows, features)
+    if features is not None:
+        frame = image_table(rows, features, labeled=False)
+        found = model.predict(frame)
+        found.insert(0, FILE, list(frame.index))
+        write_table(found, output)
+        return len(found), model.notes(frame)
     if isinstance(model.inputs, ImageInputs):
         image, parts = model.inputs.image, []
         for x, paths in read_unlabelled_images(rows, image.height, image.channels):
@@ -126,22 +142,40 @@ def _predict_batches(model: RowsModel, table: ParquetTable, output: Path) -> tup
     return table.n_rows, notes
 
 
+def _check_kind(model: RowsModel, rows: str | Path, features: FeaturesOf | None) -> None:
+    """Refuse images for a model of columns, and features for one of images."""
+    if features is not None and isinstance(model.inputs, ImageInputs):
+        raise OptionError(
+            "Expected images without features: this model was fitted to the images themselves. "
+            "Leave the features out."
+        )
+    if features is None and isinstance(model.inputs, TableInputs) and Path(rows).is_dir():
+        raise OptionError(
+            f"Expected a table, or features of the images in '{rows}': this model was fitted to "
+            "columns. Give the features it was fitted to with --features (features=)."
+        )
+
+
 def diagnose_file(
     model: RowsModel,
     rows: str | Path,
     output: Path | None,
     *,
-    seed: int,
+    seed: int = 0,
+    features: FeaturesOf | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> tuple[list[Finding], list[str]]:
     """Diagnose a model on the labeled rows of a file; the findings, and what is new in them."""
     notes: list[str] = []
+    _check_kind(model, rows, features)
     if isinstance(model.inputs, ImageInputs):
         image = model.inputs.image
         images = read_images(rows, image.height, image.channels, fewest_classes=1)
         source = model.labeled_images(images.x, images.labels, images.environments, Path(rows).name)
     else:
-        if streams(rows):
+        if features is not None:
+            frame = image_table(rows, features)
+        elif streams(rows):
             table = ParquetTable(rows)
             frame = table.sample(DIAGNOSED_ROWS, seed).reset_index(drop=True)
             notes = [f"{len(frame):,} of {table.n_rows:,} rows were drawn."]

@@ -23,8 +23,9 @@ from invlearn.objectives import get_objective
 from invlearn.rows.inputs import ImageInputs, Inputs, Make, TableInputs
 from invlearn.rows.model import RowsModel, labeled_rows, output_scale
 from invlearn.rows.request import FitRequest
-from invlearn.rows.source import Source, loss_of, set_aside
+from invlearn.rows.source import Source, loss_of
 from invlearn.rows.streamed import stream_parquet
+from invlearn.rows.usable import set_aside
 from invlearn.tables import Target
 
 

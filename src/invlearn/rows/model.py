@@ -23,7 +23,8 @@ from invlearn.losses import get_loss
 from invlearn.model_folder import load_model, save_model
 from invlearn.model_record import ModelRecord, OutputScale, shown
 from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
-from invlearn.rows.source import Source, environment_names, from_frame, set_aside
+from invlearn.rows.source import Source, environment_names, from_frame
+from invlearn.rows.usable import set_aside
 from invlearn.tables import Encoder, Target
 from invlearn.tables.kinds import label
 

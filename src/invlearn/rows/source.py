@@ -14,14 +14,12 @@ import pandas as pd
 
 from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.images import is_image_folder, read_images
+from invlearn.rows.image_table import CLASS, ENVIRONMENT, SIZE, FeaturesOf, image_table
 from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
 from invlearn.tables import Encoder, ParquetTable, Target, can_stream, column, read_table
 from invlearn.tables.kinds import as_labels
 
 Array = npt.NDArray[Any]
-
-FEWEST_ROWS = 10
-"""An environment of fewer rows says too little of itself to be measured in."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +102,7 @@ def read_rows(
     task: str | None = None,
     drop: Sequence[str] = (),
     image_size: int | None = None,
+    features: FeaturesOf | None = None,
     most_rows: int | None = None,
     seed: int = 0,
 ) -> Source:
@@ -122,6 +121,8 @@ def read_rows(
         Columns to leave out.
     image_size : int, optional
         Side of images in pixels, instead of the one that suits them.
+    features : path or callable, optional
+        Columns that images have instead of their pixels; see `image_table`.
     most_rows : int, optional
         Of a Parquet file with more than these, so many are drawn and the others never loaded.
     seed : int
@@ -135,7 +136,12 @@ def read_rows(
     if not isinstance(rows, pd.DataFrame):
         rows = Path(rows)
         if rows.is_dir():
-            return _images(rows, target, environment, task, drop, image_size)
+            return _images(rows, target, environment, task, drop, image_size, features)
+    if features is not None:
+        raise OptionError(
+            "Expected a folder of images with features, got a table. Leave the features out, or "
+            "join them to the table."
+        )
     if target is None or environment is None:
         missing = "--target" if target is None else "--environment"
         raise OptionError(
@@ -216,50 +222,6 @@ def loss_of(target: Target) -> Literal["squared", "logistic", "softmax"]:
     return "logistic" if len(target.classes) == 2 else "softmax"
 
 
-def set_aside(source: Source, *, fewest: int = FEWEST_ROWS, one_class: bool = False) -> Source:
-    """Without environments that are too small, or (unless allowed) hold one class only; noted.
-
-    Raises
-    ------
-    EnvironmentsError
-        Nothing is left.
-    """
-    kept, notes = [], list(source.notes)
-    sizes = source.sizes
-    if len(sizes) > max(len(source.y) // 2, 1000):
-        raise EnvironmentsError(
-            f"Expected environments of several rows each, got {len(sizes):,} in "
-            f"{len(source.y):,} rows. Is '{source.environment_name}' the right column?"
-        )
-    pairs = pd.DataFrame({"environment": source.environments, "y": source.y})
-    classes = pairs.groupby("environment")["y"].nunique()
-    for name, size in sizes.items():
-        if size < fewest:
-            rows = "row" if size == 1 else "rows"
-            notes.append(f"Environment '{name}' has {size} {rows}: too few, set aside.")
-        elif not one_class and source.target.task == "classification" and classes[name] < 2:
-            notes.append(f"Environment '{name}' holds one class only: set aside.")
-        else:
-            kept.append(name)
-    if not kept:
-        raise EnvironmentsError(
-            f"Expected environments of {fewest} rows or more with two classes, none of "
-            f"{len(source.names)} is one. Is '{source.environment_name}' the right column?"
-        )
-    return replace(_used_classes(source.of(kept)), notes=tuple(notes))
-
-
-def _used_classes(source: Source) -> Source:
-    """Without classes that no row has any more."""
-    used = np.unique(source.y)
-    if source.target.task == "regression" or len(used) == len(source.target.classes):
-        return source
-    classes = tuple(source.target.classes[code] for code in used)
-    return replace(
-        source, target=Target("classification", classes), y=np.searchsorted(used, source.y)
-    )
-
-
 def environment_names(labels: pd.Series[Any]) -> pd.Series[Any]:
     """Environment names as text, alike for 3, 3.0 and '3'; None for what is missing or blank."""
     names = [name or None for name in as_labels(labels)]
@@ -273,6 +235,7 @@ def _images(
     task: str | None,
     drop: Sequence[str],
     size: int | None,
+    features: FeaturesOf | None,
 ) -> Source:
     if target or environment or task == "regression" or drop:
         raise OptionError(
@@ -284,6 +247,9 @@ def _images(
             f"Expected images as root/environment/class/*, found none below '{path}'. "
             "For instance photos/berlin/cat/1.png."
         )
+    if features is not None:
+        frame = image_table(path, features, size=size or SIZE)
+        return from_frame(frame, path.name, target=CLASS, environment=ENVIRONMENT, task=task)
     images = read_images(path, size)
     labels = pd.Series(images.labels)
     target_of = Target.recognize(labels, "classification")

@@ -17,7 +17,8 @@ from invlearn.errors import EnvironmentsError
 from invlearn.features import Features
 from invlearn.learning.scaling import location_and_scale
 from invlearn.rows.inputs import TableInputs
-from invlearn.rows.source import FEWEST_ROWS, Source, environment_names, from_frame, set_aside
+from invlearn.rows.source import Source, environment_names, from_frame
+from invlearn.rows.usable import FEWEST_ROWS, set_aside
 from invlearn.stored_rows import RowStore, StoredRows
 from invlearn.tables import Encoder, ParquetTable, Target, can_stream
 
