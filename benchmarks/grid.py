@@ -21,7 +21,7 @@ import pandas as pd
 
 from common import source_of, write
 from invlearn.comparison.compare import compare
-from invlearn.comparison.requests import BenchmarkRequest
+from invlearn.comparison.requests import DEFAULT_METHODS, BenchmarkRequest
 from invlearn.results import read_table
 
 META = "meta-irm"
@@ -89,7 +89,7 @@ def main() -> None:
         "threads": 1,
         **source_of(__file__),
     }
-    parts = {"single-level": [m for m in BenchmarkRequest.methods if m != META], META: [META]}
+    parts = {"single-level": [m for m in DEFAULT_METHODS if m != META], META: [META]}
     results = Path(__file__).parent.parent / "results"
     for name, methods in parts.items():
         earlier = results / EARLIER[name] / "results.csv"

@@ -17,7 +17,10 @@ The public interface on one screen:
 - `LOSSES`, `get_loss`, `Loss`: squared, logistic, softmax; `Custom`: any function of rows.
 - `Trainer`, `Settings`, `PenaltySchedule`, `Stopping`: train any `torch.nn.Module`.
 - `train_many`: many runs at once, each with the results it has alone.
-- `DATASETS`, `load_benchmark`: benchmarks whose shortcut is known.
+- `DATASETS`, `load_benchmark`: benchmarks whose shortcut is known; `register_dataset` adds one's
+  own, a function of a seed that returns `Environments` or a `Problem`.
+- `register_method`: a method of one's own for comparisons, an objective with numbers or a model of
+  scikit-learn's.
 - `evaluate`, `RULES`: measure in every environment; choose a step, honestly or as an oracle.
 - `pwcca`, `activations`: how alike two representations are.
 - `__version__`: of the installed package.

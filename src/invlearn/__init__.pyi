@@ -9,6 +9,7 @@ from invlearn.comparison.requests import (
 from invlearn.datasets import (
     DATASETS as DATASETS,
     load_benchmark as load_benchmark,
+    register_dataset as register_dataset,
 )
 from invlearn.diagnostics import (
     Finding as Finding,
@@ -30,6 +31,7 @@ from invlearn.errors import (
     InvlearnError as InvlearnError,
     OptionError as OptionError,
     OutputError as OutputError,
+    PackageWarning as PackageWarning,
     SingleEnvironmentWarning as SingleEnvironmentWarning,
     UnknownNameError as UnknownNameError,
 )
@@ -46,6 +48,7 @@ from invlearn.losses import (
     Loss as Loss,
     get_loss as get_loss,
 )
+from invlearn.methods import register_method as register_method
 from invlearn.models import MLP as MLP
 from invlearn.objectives import (
     OBJECTIVES as OBJECTIVES,
@@ -62,6 +65,7 @@ from invlearn.objectives.base import (
 )
 from invlearn.objectives.batch import Memory as Memory
 from invlearn.objectives.gradient import GradientObjective as GradientObjective
+from invlearn.problem import Problem as Problem
 from invlearn.rows.fit import fit_rows as fit_rows
 from invlearn.rows.image_table import image_table as image_table
 from invlearn.rows.model import RowsModel as RowsModel

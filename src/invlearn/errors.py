@@ -54,6 +54,10 @@ class InterruptedWarning(UserWarning):
     """A training was interrupted, and what it had learned was kept as asked."""
 
 
+class PackageWarning(UserWarning):
+    """An installed package names an objective, dataset or method that cannot be loaded."""
+
+
 class StackingWarning(RuntimeWarning):
     """Runs that could be made at once are made in turn: slower, with the same results."""
 

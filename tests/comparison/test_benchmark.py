@@ -388,7 +388,7 @@ def test_summary_says_what_was_given_by_hand(tmp_path):
 
 def test_methods_of_a_trial_share_their_reference():
     options = tuple(sorted(TINY.dataset_options.items()))
-    asked = (TINY.dataset, options, "default", 12, 5)
+    asked = (TINY.dataset, options, get_recipe(TINY.dataset, "default"), 12, 5)
     references.shared_reference.cache_clear()
     shared = references.shared_reference(*asked, False)
     assert references.shared_reference(*asked, False) is shared
@@ -420,7 +420,7 @@ def test_the_reference_within_a_whole_run_is_that_of_the_run_half_as_long():
 def test_a_process_takes_the_reference_that_another_left(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.begin({})
-    trials = Trials(TINY.dataset, tuple(SMALL.items()), "default", 7, 40)
+    trials = Trials(TINY.dataset, tuple(SMALL.items()), get_recipe(TINY.dataset), 7, 40)
     work = Work(trials, planned(TINY.dataset, "erm", "irmv1", steps=40), store)
     run_unit(work, [Task("erm", "000")])
     references.shared_reference.cache_clear()
@@ -460,7 +460,10 @@ def test_a_model_without_steps_comes_last_and_alone():
 
 
 def test_runs_trained_together_agree_with_those_trained_alone():
-    work = Work(Trials("linear-sem", (), "default", 0, 60), planned("linear-sem", "vrex", steps=60))
+    work = Work(
+        Trials("linear-sem", (), get_recipe("linear-sem"), 0, 60),
+        planned("linear-sem", "vrex", steps=60),
+    )
     tasks = [Task("vrex", f"{trial:03d}") for trial in range(3)]
     together = run_unit(work, tasks)
     alone = [outcome for task in tasks for outcome in run_unit(work, [task])]

@@ -22,7 +22,7 @@ from invlearn.losses import get_loss
 from invlearn.methods import get_network, trial_seed
 
 SIZES = (("rows_per_environment", 300), ("test_rows", 300), ("validation_rows", 300))
-TRIALS = Trials("colored-digits", SIZES, "default", 3, 20)
+TRIALS = Trials("colored-digits", SIZES, get_recipe("colored-digits"), 3, 20)
 META = get_network("meta-irm")
 META = replace(META, plan=get_recipe("colored-digits").plan(META, steps=20))
 

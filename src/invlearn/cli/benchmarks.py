@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from invlearn.cli.common import app, command, names, pairs, reported
+from invlearn.cli.common import Command, app, command, names, pairs, reported
 from invlearn.comparison.requests import SCORES
 from invlearn.errors import OptionError
 from invlearn.ground.progress import bar
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@app.command()
+
+@app.command(cls=Command)
 def search(
     name: Annotated[str, typer.Argument(help="A dataset: see 'invlearn datasets'.")],
     out: Annotated[Path, typer.Option(help="Output folder; must not hold results yet.")],
@@ -26,7 +30,7 @@ def search(
     seed: Annotated[
         int, typer.Option(min=0, max=2**31 - 1, help="Use another one than your comparisons do.")
     ] = 1,
-    recipe: Annotated[str | None, typer.Option(help="Recipe to vary.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe to vary, or a TOML file.")] = None,
     data: Annotated[
         list[str] | None, typer.Option(help="Dataset option NAME=VALUE; repeatable.")
     ] = None,
@@ -51,11 +55,12 @@ def search(
     status = Console(stderr=True)
     kept = f"Finished runs are kept in '{out}': repeat the command with --resume."
     with reported(status, kept), bar(status) as progress:
+        from invlearn.comparison.recipes import get_recipe
         from invlearn.comparison.search import search as run_search
-        from invlearn.comparison.search_scores import best
         from invlearn.ground.machine import cores, keep_freed_memory
 
         keep_freed_memory()
+        notice = get_recipe(name, recipe, oracle=False).notice
         table = run_search(
             name,
             names(objectives),
@@ -73,33 +78,33 @@ def search(
             command=command(),
             progress=progress,
         )
-    for method in table["method"].unique():
-        found = ", ".join(f"{k}={v:.6g}" for k, v in best(table, str(method), score).items())
-        Console().print(f"{method}: {found or 'no setting could be scored'}", highlight=False)
+    _say(notice, table, score)
 
 
-@app.command()
+@app.command(cls=Command)
 def datasets() -> None:
     """List the datasets and their options."""
     from invlearn.datasets import DATASETS
 
     shown = _paragraphs()
     for dataset in DATASETS.values():
-        shown.add_row(dataset.name, f"{dataset.summary} ({dataset.source})", style="bold")
+        text = escape(f"{dataset.summary} ({dataset.source})")
+        shown.add_row(dataset.name, text, style="bold")
         for name, option in dataset.options.items():
-            shown.add_row(f"  {name}={option.default}", option.help)
+            shown.add_row(escape(f"  {name}={option.default}"), escape(option.help))
         shown.add_row()
     Console().print(shown)
 
 
-@app.command()
+@app.command(cls=Command)
 def objectives() -> None:
     """List the methods that 'compare' knows."""
     from invlearn.methods import Network, known_methods
 
     shown = _paragraphs()
     for name, method in known_methods().items():
-        shown.add_row(Text(name, style="bold"), f"{method.summary} ({method.source})")
+        text = escape(f"{method.summary} ({method.source})")
+        shown.add_row(Text(name, style="bold"), text)
         if isinstance(method, Network) and method.objective.numbers:
             numbers = {**method.objective.numbers, **method.hyper}
             shown.add_row("", ", ".join(f"{k}={v:g}" for k, v in numbers.items()), style="dim")
@@ -113,6 +118,17 @@ def _paragraphs() -> Table:
     grid.add_column(no_wrap=True)
     grid.add_column()
     return grid
+
+
+def _say(notice: str, table: pd.DataFrame, score: str) -> None:
+    """Print the best settings of every method, and what is to be known of the others."""
+    from invlearn.comparison.search_scores import best
+
+    if notice:
+        Console().print(notice, highlight=False, markup=False, soft_wrap=True)
+    for method in table["method"].unique():
+        found = ", ".join(f"{k}={v:.6g}" for k, v in best(table, str(method), score).items())
+        Console().print(f"{method}: {found or 'no setting could be scored'}", highlight=False)
 
 
 def _ranges(texts: list[str] | None) -> dict[str, tuple[float, float]]:

@@ -9,14 +9,16 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 
 import invlearn
 from invlearn.errors import InvlearnError, OptionError
+from invlearn.ground.registry import names_from_outside
 
 if TYPE_CHECKING:
     from invlearn.datasets.base import OptionValue
@@ -43,6 +45,17 @@ def main(
     ] = False,
 ) -> None:
     """Learning that survives a change of environment."""
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose help names what is not built in."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        known = names_from_outside()
+        said = "; ".join(f"{kind}s {', '.join(names)}" for kind, names in known.items())
+        self.epilog = f"Registered from outside: {escape(said)}." if said else None
+        super().format_help(ctx, formatter)
 
 
 @contextmanager

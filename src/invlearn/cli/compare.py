@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from invlearn.cli.common import app, command, names, pairs, reported, say, widths
+from invlearn.cli.common import Command, app, command, names, pairs, reported, say, widths
 from invlearn.comparison.requests import BenchmarkRequest, RowsRequest
 from invlearn.errors import OptionError
 from invlearn.ground.progress import bar
@@ -31,7 +31,7 @@ ROWS_ONLY = (
 )  # fmt: skip
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
     context: typer.Context,
     name: Annotated[
@@ -104,7 +104,11 @@ def compare(
         Path | None, typer.Option(help="Output folder; must not hold results yet.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Training recipe of the dataset.", rich_help_panel=DATASET)
+        str | None,
+        typer.Option(
+            help="Training recipe of the dataset, or a TOML file of your own.",
+            rich_help_panel=DATASET,
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -200,7 +204,7 @@ def compare(
         else:
             request = BenchmarkRequest(
                 name,
-                names(objectives) if objectives is not None else BenchmarkRequest.methods,
+                names(objectives) if objectives is not None else None,
                 BenchmarkRequest.trials if trials is None else trials,
                 seed,
                 recipe,
@@ -225,6 +229,8 @@ def compare(
     if isinstance(made.record, OwnRowsRecord):
         _print_rows(made.record, console)
     if isinstance(made.record, BenchmarkRecord):
+        if notice := made.record.recipe.notice:
+            console.print(notice, highlight=False, markup=False, soft_wrap=True)
         if "test_set" in (description := made.record.dataset.description):
             console.print(f"Test set: {description['test_set']}.", highlight=False)
         print_tables(made.results, made.record, console, all_rules=all_rules)

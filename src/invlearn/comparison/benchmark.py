@@ -12,7 +12,7 @@ import pandas as pd
 from invlearn.comparison.benchmark_record import describe_method, make_record
 from invlearn.comparison.contest import Comparison, Contest, Progress
 from invlearn.comparison.recipes import Recipe, get_recipe
-from invlearn.comparison.requests import BenchmarkRequest
+from invlearn.comparison.requests import DEFAULT_METHODS, BenchmarkRequest
 from invlearn.comparison.runner import Kept, Task
 from invlearn.comparison.similarity import Chosen, measure_similarity
 from invlearn.comparison.trials import Trials
@@ -21,7 +21,7 @@ from invlearn.errors import OptionError, unknown_name
 from invlearn.features import width
 from invlearn.ground.machine import run_all
 from invlearn.learning import Plan
-from invlearn.methods import Method, Network, Usual, get_method, trial_seed
+from invlearn.methods import Method, Network, Usual, get_method, get_network, trial_seed
 from invlearn.objectives import OBJECTIVES
 from invlearn.problem import Problem
 from invlearn.reports import write_report
@@ -122,15 +122,16 @@ def prepare_benchmark(request: BenchmarkRequest) -> BenchmarkContest:
     trials = Trials(
         request.dataset,
         tuple(sorted(request.dataset_options.items())),
-        recipe.name,
+        recipe,
         request.seed,
         request.steps,
         request.device,
         request.precision,
         request.keep_outputs,
     )
+    asked = {**asdict(request), "recipe": request.recipe and str(request.recipe)}
     tasks = tuple(Task(name, f"{t:03d}") for t in range(request.trials) for name in methods)
-    plan = {"plans": plans, "request": asdict(request)}
+    plan = {"plans": plans, "recipe": recipe.content, "request": asked}
     return BenchmarkContest(trials, methods, tasks, plan, request, recipe, first)
 
 
@@ -149,24 +150,26 @@ def _resolve(request: BenchmarkRequest) -> tuple[Recipe, dict[str, Method], Prob
         )
     if request.seed < 0:
         raise OptionError(f"Expected a seed of 0 or more, got {request.seed}.")
-    if not request.methods:
+    if request.methods is not None and not request.methods:
         raise OptionError("Expected at least one method, got none. Try --objectives erm,irmv1.")
-    if request.dataset not in DATASETS:
-        raise unknown_name("dataset", request.dataset, DATASETS)
-    methods = {name: get_method(name) for name in request.methods}
+    dataset = DATASETS.find(request.dataset)
+    methods = {name: get_method(name) for name in request.methods or DEFAULT_METHODS}
     for name in request.hyper:
         if name not in methods:
             raise unknown_name("method in a hyperparameter", name, methods)
+        get_network(name)  # Others have none.
     for name in request.dataset_options:
-        known = DATASETS[request.dataset].options
-        if name not in known:
-            raise unknown_name(f"option of {request.dataset}", name, known)
+        if name not in dataset.options:
+            raise unknown_name(f"option of {request.dataset}", name, dataset.options)
     recipe = get_recipe(request.dataset, request.recipe)
     seed = trial_seed(request.seed, 0)
     first = load_benchmark(request.dataset, seed=seed, **request.dataset_options)
+    if request.methods is None and first.without_shortcut is None:
+        methods = {n: method for n, method in methods.items() if method.kind != "reference"}
     for name, method in methods.items():
         if isinstance(method, Usual):
             method.table(first)
+            method.model(first.loss != "squared", seed)
         if isinstance(method, Network):
             methods[name] = _planned(method, recipe, request)
             _check_environments(method, request, first)

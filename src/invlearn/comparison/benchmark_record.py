@@ -40,7 +40,11 @@ def make_record(
         provenance=provenance,
         dataset=_dataset(request, benchmark),
         recipe=shown.RecipeInfo(
-            recipe.name, recipe.oracle, recipe.note + _overrides(request), recipe.common
+            recipe.name,
+            recipe.oracle,
+            recipe.note + _overrides(request),
+            recipe.common,
+            recipe.notice,
         ),
         rules=tuple(
             shown.Rule(rule.name, rule.title, rule.explanation, rule.oracle, rule.statistic)
@@ -68,7 +72,7 @@ def describe_method(method: Method) -> MethodInfo:
     """A method and how it is set."""
     if isinstance(method, Network):
         return method.info(describe_plan(method.planned))
-    return method.info({"settings": "scikit-learn's defaults"})
+    return method.info(method.settings)
 
 
 def _dataset(request: BenchmarkRequest, benchmark: Problem) -> shown.DatasetInfo:

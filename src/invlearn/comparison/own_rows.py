@@ -19,7 +19,7 @@ from invlearn.comparison.runner import Kept, Task
 from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.learning import EarlyStopping, standard_plan
 from invlearn.learning.builders import Drawn
-from invlearn.methods import Method, Network, get_method, trial_seed
+from invlearn.methods import Method, Network, Usual, get_method, trial_seed
 from invlearn.metrics import Metric
 from invlearn.reports.own_rows import write_own_rows
 from invlearn.reports.own_rows_answer import overview, own_rows_answer
@@ -73,7 +73,7 @@ class RowsContest(Contest[OwnRowsRecord]):
             request, folds, self.methods, runs, found, findings, self.inputs.columns, provenance
         )
         answer = own_rows_answer(record)
-        record = replace(record, next_command=next_command(request, record, answer))
+        record = replace(record, next_command=next_command(request, record, answer, self.methods))
         table = found.table(problems(folds.left_out, folds.seeds))
         cells = list(zip(table["method"], table["environment"], strict=True))
         table = table.assign(
@@ -183,6 +183,8 @@ def _competing(request: RowsRequest, source: Source, inputs: Inputs) -> dict[str
                 f"Expected methods for rows of your own, got '{name}', which needs features "
                 "without the shortcut. Leave it out of --objectives."
             )
+        if isinstance(method, Usual):
+            method.model(classifies, request.seed)  # Refused before any work.
         if isinstance(method, Network):
             given = method.objective.strength in method.hyper
             plan = standard_plan(

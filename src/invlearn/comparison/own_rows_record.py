@@ -50,7 +50,9 @@ def make_record(
     )
 
 
-def next_command(request: RowsRequest, record: OwnRowsRecord, answer: Answer) -> str:
+def next_command(
+    request: RowsRequest, record: OwnRowsRecord, answer: Answer, methods: Mapping[str, Method]
+) -> str:
     """The command that fits what was measured, of the recommended kind, to all of the rows."""
     if not request.command():
         return ""
@@ -61,9 +63,13 @@ def next_command(request: RowsRequest, record: OwnRowsRecord, answer: Answer) ->
         words += ["--steps", str(request.steps)]
     if request.select is not None:
         words += ["--early-stopping", request.select]
-    # A linear model or trees of the pooled rows are scikit-learn's; ERM is the nearest here.
-    known = answer.recommended not in ("linear", "boosting")
-    words += ["--objective", answer.recommended if known else "erm-pooled"]
+    # Models of the pooled rows are scikit-learn's; ERM is the nearest here.
+    objective, method = "erm-pooled", methods[answer.recommended]
+    if isinstance(method, Network):
+        objective = method.like or method.name
+        if (strength := method.objective.strength) in method.hyper:
+            words += ["--penalty-weight", f"{method.hyper[strength]:g}"]
+    words += ["--objective", objective]
     return shlex.join([*words, "--output", "model"])
 
 
@@ -76,7 +82,7 @@ def _settings(
     out: dict[str, dict[str, str]] = {}
     for method in methods.values():
         if not isinstance(method, Network):
-            out[method.name] = {"settings": "scikit-learn's defaults"}
+            out[method.name] = dict(method.settings)
             continue
         out[method.name] = {
             "hidden layers": ", ".join(map(str, request.hidden)) or "none",

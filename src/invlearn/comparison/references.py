@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from invlearn.comparison.recipes import get_recipe
+from invlearn.comparison.recipes import Recipe
 from invlearn.datasets import load_benchmark
 from invlearn.datasets.base import DatasetOptions
 from invlearn.learning import Plan, evaluation_sets
@@ -29,7 +29,7 @@ def trial_reference(plan: Plan, benchmark: Problem, seed: int) -> Reference:
 def shared_reference(
     dataset: str,
     dataset_options: DatasetOptions,
-    recipe: str,
+    recipe: Recipe,
     steps: int | None,
     seed: int,
     shortcut_removed: bool,
@@ -40,5 +40,5 @@ def shared_reference(
     benchmark = load_benchmark(dataset, seed=seed, **dict(dataset_options))
     if shortcut_removed:
         benchmark = without_shortcut(benchmark)
-    erm = get_recipe(dataset, recipe).plan(get_network("erm"), steps=steps)
+    erm = recipe.plan(get_network("erm"), steps=steps)
     return trial_reference(erm.on(device, precision), benchmark.to(device), seed)

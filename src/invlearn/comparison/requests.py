@@ -24,6 +24,9 @@ AnyRecord = TypeVar("AnyRecord", covariant=True)
 SCORES = ("worst-group", "late-risk")
 """By which a search ranks what it drew: see `search_scores`."""
 
+DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex", "meta-irm")
+"""Of a comparison on a benchmark."""
+
 
 class Request(ABC, Generic[AnyRecord]):
     """What is to be compared, and by its type what kind of record that leaves."""
@@ -42,14 +45,15 @@ class BenchmarkRequest(Request["BenchmarkRecord"]):
     Parameters
     ----------
     dataset : str
-    methods : sequence of str
-        Names of `known_methods`.
+    methods : sequence of str, optional
+        Names of `known_methods`; None takes `DEFAULT_METHODS`, those that need features without
+        the shortcut where the dataset has such.
     trials : int
         Runs per method, each with its own data draw, coloring, initial weights.
     seed : int
         Trial t uses a seed derived from (seed, t), the same for every method.
-    recipe : str or None
-        Name of one of the dataset's recipes; None takes the first.
+    recipe : str or Path, optional
+        Name of one of the dataset's recipes, or a TOML file of one's own; None takes the first.
     dataset_options : mapping
     hyper : mapping
         {method: {hyperparameter: value}} over the recipe's.
@@ -71,10 +75,10 @@ class BenchmarkRequest(Request["BenchmarkRecord"]):
     """
 
     dataset: str
-    methods: Sequence[str] = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex", "meta-irm")
+    methods: Sequence[str] | None = None
     trials: int = 3
     seed: int = 0
-    recipe: str | None = None
+    recipe: str | Path | None = None
     dataset_options: Mapping[str, OptionValue] = field(default_factory=dict)
     hyper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     steps: int | None = None
@@ -86,9 +90,10 @@ class BenchmarkRequest(Request["BenchmarkRecord"]):
 
     def command(self) -> str:
         """The command line that makes the same request."""
-        words = ["invlearn", "compare", self.dataset, "--objectives", ",".join(self.methods)]
+        words = ["invlearn", "compare", self.dataset]
+        words += [] if self.methods is None else ["--objectives", ",".join(self.methods)]
         words += ["--trials", str(self.trials), "--seed", str(self.seed)]
-        words += [] if self.recipe is None else ["--recipe", self.recipe]
+        words += [] if self.recipe is None else ["--recipe", str(self.recipe)]
         words += [] if self.steps is None else ["--steps", str(self.steps)]
         words += ["--leave-one-out"] if self.leave_one_out else []
         words += ["--keep-outputs"] if self.keep_outputs else []

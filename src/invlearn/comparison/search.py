@@ -18,7 +18,7 @@ from invlearn.comparison.recipes import Recipe, describe_plan, get_recipe
 from invlearn.comparison.requests import SCORES
 from invlearn.comparison.runner import Kept, Task, Work, run
 from invlearn.comparison.search_scores import best, late_risks, worst_group_score
-from invlearn.comparison.search_space import draw_plans, search_space
+from invlearn.comparison.search_space import START_OF, draw_plans, search_space
 from invlearn.comparison.store import Store
 from invlearn.comparison.trials import Trials
 from invlearn.datasets import load_benchmark
@@ -74,7 +74,7 @@ def search(
     draws: int = 10,
     trials: int = 3,
     seed: int = 1,
-    recipe: str | None = None,
+    recipe: str | Path | None = None,
     dataset_options: Mapping[str, OptionValue] | None = None,
     score: str = SCORES[0],
     steps: int | None = None,
@@ -112,7 +112,7 @@ def search(
     )
     asked = {
         "dataset": dataset,
-        "recipe": base.name,
+        **{"recipe": base.name, "recipe_note": base.note},
         "options": options,
         "score": score,
         "ranges_by_hand": dict(ranges or {}),
@@ -124,8 +124,8 @@ def search(
     }
     drawn, values = _drawn(chosen, base, draws, seed, ranges)
     store = Store.check(out, resume=resume)
-    store.begin(asked)
-    problems = Trials(dataset, tuple(sorted(options.items())), base.name, seed, steps)
+    store.begin({**asked, "recipe": base.content})
+    problems = Trials(dataset, tuple(sorted(options.items())), base, seed, steps)
     runs, _ = run(
         Work(SearchTrials(problems, score, values), drawn, store),
         [Task(name, str(trial)) for name in drawn for trial in range(trials)],
@@ -133,7 +133,7 @@ def search(
         progress=progress,
     )
     table = pd.DataFrame([kept.facts for kept in runs.values()])
-    table = table.sort_values(["method", "draw", "trial"]).reset_index(drop=True)
+    table = table.sort_values(["method", "draw", "trial"], ignore_index=True)
     summary = asked | {
         "best": {method.name: best(table, method.name, score) for method in chosen},
         "provenance": source | {"seconds": round(time.monotonic() - clock, 1), "jobs": jobs},
@@ -154,8 +154,8 @@ def _drawn(
     """Each draw of each method as a method of its own, and what was drawn, by its name."""
     drawn, values = {}, {}
     for method in methods:
-        share = method.planned.settings.steps / recipe.plan(method).settings.steps
-        space = search_space(method.planned.objective, ranges, share=share)
+        share = method.planned.settings.steps / max(recipe.plan(method).settings.steps, START_OF)
+        space = search_space(method.planned.objective, ranges, share=share, fixed=method.hyper)
         for draw, (plan, numbers) in enumerate(draw_plans(method.planned, draws, seed, space)):
             name, title = f"{method.name}-{draw}", f"{method.title}, draw {draw}"
             drawn[name] = replace(method, name=name, title=title, plan=plan)

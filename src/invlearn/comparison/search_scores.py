@@ -54,7 +54,8 @@ def late_risks(curves: pd.DataFrame, steps: int) -> dict[str, Any]:
 def best(table: pd.DataFrame, method: str, score: str) -> dict[str, float]:
     """The values of a method's best draw, and what it scored; empty if none can be scored."""
     own = table[table["method"] == method]
-    space = search_space(get_network(method).objective)
+    found = get_network(method)
+    space = search_space(found.objective, fixed=found.hyper)
     if score == "worst-group":
         # A draw with a trial that has no score has none.
         means = own.groupby("draw")["score"].agg(lambda column: column.mean(skipna=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from invlearn.errors import OptionError, unknown_name
@@ -19,19 +19,26 @@ SETTINGS_SPACE: dict[str, Range] = {
 They lie within those of the IRM paper's own search on Colored MNIST.
 """
 
+START_OF = 400
+"""The steps of the shortest run that the range of `start` is for."""
+
 
 def search_space(
     objective: Objective,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     *,
     share: float = 1.0,
+    fixed: Collection[str] = (),
 ) -> dict[str, Range]:
     """Ranges of the settings and of the objective's own hyperparameters; some given by hand.
 
-    In a run of another length, `share` of the recipe's, a penalty sets in at that share of the
-    steps too, unless their range is given.
+    Those that are `fixed` make a method what it is.
+
+    In a run of another length, `share` of the one that the ranges are for, a penalty sets in at
+    that share of the steps too, unless their range is given.
     """
-    space = {**SETTINGS_SPACE, **objective.space}
+    own = {name: span for name, span in objective.space.items() if name not in fixed}
+    space = {**SETTINGS_SPACE, **own}
     if not objective.strength or not objective.erm_at_zero:
         space.pop("start")
     elif share != 1:
@@ -63,7 +70,7 @@ def draw_plans(
             values["start"] = float(int(values["start"]))
             schedule = replace(schedule, start=int(values["start"]))
         settings = replace(plan.settings, lr=values["lr"], l2=values["l2"], schedule=schedule)
-        own = {name: values[name] for name in plan.objective.space}
+        own = {name: values[name] for name in plan.objective.space if name in values}
         objective = plan.objective.with_numbers(own)
         out.append((replace(plan, settings=settings, objective=objective), values))
     return out

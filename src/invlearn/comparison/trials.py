@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from invlearn.comparison.recipes import get_recipe
+from invlearn.comparison.recipes import Recipe
 from invlearn.comparison.references import shared_reference
 from invlearn.comparison.runner import Kept, Task
 from invlearn.comparison.selecting import select_all
@@ -23,8 +23,9 @@ class Trials:
 
     Attributes
     ----------
-    dataset, options, recipe
+    dataset, options
         By name.
+    recipe : Recipe
     seed : int
         Of the comparison.
     steps : int or None
@@ -36,7 +37,7 @@ class Trials:
 
     dataset: str
     options: DatasetOptions
-    recipe: str
+    recipe: Recipe
     seed: int
     steps: int | None = None
     device: str = "cpu"
@@ -50,14 +51,14 @@ class Trials:
 
     def keep(self, problem: Problem, method: Method, outcome: Outcome, store: Store | None) -> Kept:
         """Apply every rule to the run; its outputs are kept only if asked for."""
-        outputs, recipe = outcome.outputs, get_recipe(self.dataset, self.recipe)
+        outputs = outcome.outputs
         if outputs is not None and isinstance(method, Network):
             outputs = self.with_reference(problem, method, outputs, store)
         curves = outcome.curves.copy()
         curves.insert(0, "method", method.name)
         curves.insert(1, "problem", int(problem.key))
         selected = select_all(
-            curves, outputs, recipe, problem.target, stepless=not isinstance(method, Network)
+            curves, outputs, self.recipe, problem.target, stepless=not isinstance(method, Network)
         )
         return Kept(
             Task(method.name, problem.key),
@@ -82,8 +83,8 @@ class Trials:
         """From this run, from another process, or trained."""
         removed = method.kind == "reference"
         key = f"reference-{problem.key}" + ("-without-shortcut" if removed else "")
-        recipe = get_recipe(self.dataset, self.recipe)
-        erm = recipe.plan(get_network("erm"), steps=self.steps).on(self.device, self.precision)
+        erm = self.recipe.plan(get_network("erm"), steps=self.steps)
+        erm = erm.on(self.device, self.precision)
         found = reference_within(erm, method.planned, outputs)
         if found is None and store is not None:
             found = store.load_reference(key)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from invlearn.environments import Environments
 from invlearn.problem import Problem
+
+Made = Problem | tuple[Environments, Environments | None, Environments]
+"""What a dataset's function returns: a `Problem`, or training, validation and test rows."""
 
 OptionValue = str | int | float | bool
 
@@ -26,11 +30,11 @@ class Option:
 class Dataset:
     """An entry of the registry.
 
-    `build(seed=..., **options)` returns a `Problem`; equal seeds give equal ones.
+    `build(seed=..., **options)` returns what `Made` says; equal seeds give equal rows.
     """
 
     name: str
     summary: str
     source: str
-    build: Callable[..., Problem]
+    build: Callable[..., Made]
     options: Mapping[str, Option] = field(default_factory=dict)

@@ -19,15 +19,13 @@ import torch
 
 import invlearn
 from invlearn.errors import OptionError
+from invlearn.ground.registry import WORKER_CALLS
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Provenance = dict[str, str]
 """Where a result comes from, by name."""
-
-WORKER_CALLS: list[Callable[[], None]] = []
-"""What every worker process calls before its first item; to be picklable."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # Of glibc's mallopt.
 

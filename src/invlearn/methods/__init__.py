@@ -2,10 +2,17 @@
 
 from invlearn.methods.base import Method, Outcome, trial_seed
 from invlearn.methods.network import Network
-from invlearn.methods.registry import get_method, get_network, known_methods
+from invlearn.methods.registry import (
+    METHODS,
+    get_method,
+    get_network,
+    known_methods,
+    register_method,
+)
 from invlearn.methods.usual import Usual
 
 __all__ = [
+    "METHODS",
     "Method",
     "Network",
     "Outcome",
@@ -13,5 +20,6 @@ __all__ = [
     "get_method",
     "get_network",
     "known_methods",
+    "register_method",
     "trial_seed",
 ]

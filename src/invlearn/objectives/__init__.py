@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from functools import partial
 from typing import Any
 
 from invlearn.errors import OptionError, unknown_name
-from invlearn.ground.machine import WORKER_CALLS
+from invlearn.ground.registry import Registry
 from invlearn.objectives.and_mask import ANDMask
 from invlearn.objectives.base import Objective
 from invlearn.objectives.coral import CORAL
@@ -25,25 +24,28 @@ from invlearn.objectives.sand_mask import SANDMask
 from invlearn.objectives.sd import SD
 from invlearn.objectives.vrex import VREx
 
-OBJECTIVES: dict[str, Objective] = {
-    "erm": ERM(),
-    "erm-pooled": ERM(over="rows"),
-    "irmv1": IRMv1(),
-    "irmv1-split": IRMv1(estimator="split"),
-    "vrex": VREx(),
-    "mmrex": MMREx(),
-    "group-dro": GroupDRO(),
-    "iga": IGA(),
-    "meta-irm": MetaIRM(),
-    "sd": SD(),
-    "ib-erm": IBERM(),
-    "ib-irm": IBIRM(),
-    "coral": CORAL(),
-    "fishr": Fishr(),
-    "and-mask": ANDMask(),
-    "sand-mask": SANDMask(),
-    "pair": PAIR(),
-}
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective",
+    {
+        "erm": ERM(),
+        "erm-pooled": ERM(over="rows"),
+        "irmv1": IRMv1(),
+        "irmv1-split": IRMv1(estimator="split"),
+        "vrex": VREx(),
+        "mmrex": MMREx(),
+        "group-dro": GroupDRO(),
+        "iga": IGA(),
+        "meta-irm": MetaIRM(),
+        "sd": SD(),
+        "ib-erm": IBERM(),
+        "ib-irm": IBIRM(),
+        "coral": CORAL(),
+        "fishr": Fishr(),
+        "and-mask": ANDMask(),
+        "sand-mask": SANDMask(),
+        "pair": PAIR(),
+    },
+)
 
 
 def get_objective(
@@ -70,9 +72,7 @@ def get_objective(
     {'penalty_weight': 1000.0}
     """
     if isinstance(objective, str):
-        if objective not in OBJECTIVES:
-            raise unknown_name("objective", objective, OBJECTIVES)
-        objective = OBJECTIVES[objective]
+        objective = OBJECTIVES.find(objective)
     if not isinstance(hyper, Mapping | None):
         raise OptionError(
             f"Expected hyper as a dict of options of {objective.title} by name, got {hyper!r}. "
@@ -86,16 +86,19 @@ def get_objective(
     return replace(objective, **options) if options else objective
 
 
+@OBJECTIVES.registrar
 def register_objective(name: str, objective: Objective) -> None:
     """Make an objective known by a name, here and in the worker processes of a comparison.
 
-    It then works wherever a built-in one does. Call it where the objective's module is imported;
-    the class has to lie at the top of a module, where a worker can import it.
+    It then works wherever a built-in one does. The same one again does no harm, and one whose
+    class was defined anew in the same place, by a notebook cell that ran again, takes its place.
+    For the command line, name the module that calls this as an entry point of the group
+    ``invlearn.objectives``.
 
     Raises
     ------
     OptionError
-        The name is another objective's, or what it should name is no instance of one.
+        The name is another's or no name, or what it should name is no instance of an objective.
 
     Examples
     --------
@@ -107,14 +110,7 @@ def register_objective(name: str, objective: Objective) -> None:
             f"Expected an instance of an Objective to be known as '{name}', got {objective!r}. "
             "Call its class: register_objective(name, MyObjective())."
         )
-    if OBJECTIVES.get(name, objective) != objective:
-        raise OptionError(
-            f"Expected a name that no objective has, '{name}' is {OBJECTIVES[name].title}. "
-            "Choose another."
-        )
-    if name not in OBJECTIVES:
-        OBJECTIVES[name] = objective
-        WORKER_CALLS.append(partial(register_objective, name, objective))
+    OBJECTIVES.add(name, objective)
 
 
 __all__ = ["OBJECTIVES", "Objective", "get_objective", "register_objective"]

@@ -81,12 +81,16 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class RecipeInfo:
-    """The settings a benchmark's methods share; of an oracle, chosen in the test environment."""
+    """The settings a benchmark's methods share; of an oracle, chosen in the test environment.
+
+    `notice` is what is to be known before any result: that they are a file's, or mere defaults.
+    """
 
     name: str
     oracle: bool
     note: str
     settings: Mapping[str, Any]
+    notice: str = ""
 
 
 @dataclass(frozen=True)
