@@ -110,7 +110,7 @@ def test_no_rows(write):
         (b"PAR1" + bytes(20), "Parquet. Rename it to end in .parquet."),
         (b"ARROW1\0\0", "Feather. Rename it to end in .feather."),
         (b"FEA1" + bytes(20), "Feather version 1. Write it again"),
-        (gzip.compress(GOOD.encode()), "gzip. Rename it to end in .csv.gz."),
+        (gzip.compress(GOOD.encode(), mtime=0), "gzip. Rename it to end in .csv.gz."),
         (b"PK\x03\x04" + bytes(20), "an Excel workbook or zip archive. Export the table as CSV"),
         (b"%PDF-1.7\n", "a PDF document. Export the table as CSV or Parquet."),
         (b"\n<!DOCTYPE html><body>404", "an HTML page. Export"),
