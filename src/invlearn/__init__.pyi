@@ -29,6 +29,7 @@ from invlearn.errors import (
     IgnoredWarning as IgnoredWarning,
     InterruptedWarning as InterruptedWarning,
     InvlearnError as InvlearnError,
+    NoEffectWarning as NoEffectWarning,
     OptionError as OptionError,
     OutputError as OutputError,
     PackageWarning as PackageWarning,

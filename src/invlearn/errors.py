@@ -38,6 +38,10 @@ class CollapseWarning(UserWarning):
     """A run ended in a predictor that is no better than a constant."""
 
 
+class NoEffectWarning(UserWarning):
+    """A run of an objective whose penalty never changed the gradient: it trained as ERM."""
+
+
 class SingleEnvironmentWarning(UserWarning):
     """Rows without environment labels: nothing can be told apart from a shortcut."""
 

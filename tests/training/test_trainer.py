@@ -406,7 +406,7 @@ def test_constant_predictor_is_reported_as_collapsed(learnable, net):
     model = net(())
     with torch.no_grad():
         for p in model.parameters():
-            p.zero_()
+            p.fill_(1e-4)
     trainer = trainer_of(model, learnable(), "irmv1", steps=3, lr=1e-9)
     with pytest.warns(CollapseWarning, match="IRMv1 collapsed") as caught:
         run = trainer.run()

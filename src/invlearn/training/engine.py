@@ -123,6 +123,17 @@ class Engine:
         DivergenceError
             An inner step of the objective left the finite numbers.
         """
+        made = self.made(batch, state, numbers)
+        if made.errors:
+            raise DivergenceError(made.errors[0])
+        total = made.terms.total
+        # Looking at a device's number would wait for it; the trainer reads it later.
+        if total.device.type != "cpu" or bool(torch.isfinite(total)):
+            add_gradient(self.model, made.gradient)
+        return made.terms, made.state
+
+    def made(self, batch: Batch, state: State, numbers: Mapping[str, Any] | None = None) -> Made:
+        """The same, with the gradient by name and added to nothing."""
         if batch.fold is None and self.objective.folds > 1:
             raise OptionError(
                 f"{self.objective.title} asks for {self.objective.folds} folds; the batch has none."
@@ -140,10 +151,4 @@ class Engine:
         )
         made = STEPS[self.objective.needs](runs, self.objective, state)
         self._row_bytes = runs.row_bytes
-        if made.errors:
-            raise DivergenceError(made.errors[0])
-        total = made.terms.total
-        # Looking at a device's number would wait for it; the trainer reads it later.
-        if total.device.type != "cpu" or bool(torch.isfinite(total)):
-            add_gradient(self.model, made.gradient)
-        return made.terms, made.state
+        return made

@@ -13,11 +13,7 @@ import torch
 from torch import nn
 
 from invlearn.environments import Environments, EvaluationSet
-from invlearn.errors import (
-    DivergenceError,
-    DivergenceWarning,
-    OptionError,
-)
+from invlearn.errors import DivergenceError, DivergenceWarning, OptionError
 from invlearn.ground.progress import tracked
 from invlearn.losses import AnyLoss, get_loss
 from invlearn.objectives import get_objective
@@ -25,6 +21,7 @@ from invlearn.objectives.base import Objective, Terms
 from invlearn.training.batch import n_means
 from invlearn.training.checks import check_rows, check_schedule, collapse
 from invlearn.training.divergence import LastFinite, copied, finite
+from invlearn.training.effect import Effect
 from invlearn.training.engine import Engine
 from invlearn.training.history import History, Run, Update
 from invlearn.training.recorder import Recorder
@@ -129,6 +126,7 @@ class Trainer:
         self.device = parameter.device
         self._lazy = self.device.type != "cpu"  # Each look at a device's numbers waits for it.
         self.history = History(environments.names)
+        self._effect = Effect()
         self._ended = ""  # The reason, once a stopping rule's model was put in place.
 
     def run(self, *, until: int | None = None, progress: bool = False) -> Run:
@@ -177,6 +175,7 @@ class Trainer:
                         reason = "stopped"
                         break
                 update = self._plan(step)
+                self._effect.look(self, update)
                 made = yield update
                 if isinstance(made, DivergenceError):
                     raise made
@@ -215,6 +214,7 @@ class Trainer:
             )
             warnings.warn(messages[-1], DivergenceWarning, stacklevel=4)
         elif reason == "stopped" or self.step >= self.settings.steps:
+            messages += self._effect.said(self)
             if self.stopper is not None and self.stopper.restore(self.predictor):
                 self._ended = reason
             elif self.step == self.settings.steps:
@@ -238,9 +238,8 @@ class Trainer:
 
     def _plan(self, step: int) -> Update:
         """All that is known of a step before it is made."""
-        settings, schedule = self.settings, self.settings.schedule
-        strength = self.objective.strength
-        numbers, weight, scale = self.objective.numbers, math.nan, 1.0
+        settings, strength = self.settings, self.objective.strength
+        schedule, numbers, weight, scale = settings.schedule, self.objective.numbers, math.nan, 1.0
         if strength:
             numbers[strength] = weight = schedule.weight(step, numbers[strength])
             scale = schedule.loss_scale(weight)
@@ -273,6 +272,7 @@ class Trainer:
             "objective": copy.deepcopy(self._state),
             "step": self.step,
             "ended": self._ended,
+            "effect": (tuple(self._effect.steps), self._effect.seen),
             "history": list(self.history.rows),
             "recorder": self._recorder.state_dict(),
             "stopper": None if self.stopper is None else self.stopper.state_dict(),
@@ -293,6 +293,7 @@ class Trainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._state = copy.deepcopy(state["objective"])
         self.step, self._ended = state["step"], state["ended"]
+        self._effect.steps, self._effect.seen = list(state["effect"][0]), state["effect"][1]
         self.history.rows = list(state["history"])
         self._recorder.load_state_dict(state["recorder"])
         if self.stopper is not None and state["stopper"] is not None:
