@@ -180,3 +180,40 @@ def test_references_come_back_for_other_processes(tmp_path):
     assert found.keys() == reference.keys()
     assert all(torch.equal(found[name], z) for name, z in reference.items())
     assert all(found[name].dtype == z.dtype for name, z in reference.items())
+
+
+def test_an_interrupted_folder_says_what_it_keeps(tmp_path):
+    folder = tmp_path / "out"
+    nothing = "No run was finished: nothing is kept."
+    store = Store.check(folder, resume=False)
+    assert store.left() == nothing
+    store.begin(PLAN)
+    assert store.left() == nothing
+    assert not folder.exists()
+    store.begin(PLAN)
+    store.save_run("erm-000", {}, {})
+    assert store.left() == (
+        f"One finished run is kept in '{folder}': repeat the command with --out '{folder}' "
+        "--resume."
+    )
+    store.save_run("erm-001", {}, {})
+    assert store.left().startswith(f"2 finished runs are kept in '{folder}': repeat the")
+    store.finish()
+    assert store.left() == f"All was done: the results are in '{folder}'."
+
+
+def test_what_another_process_has_begun_is_left_alone(tmp_path, monkeypatch):
+    store = Store.check(tmp_path, resume=False)
+    store.begin(PLAN)
+    monkeypatch.setattr("invlearn.comparison.store._BEGUN", {})
+    before = held(tmp_path)
+    assert store.left() == "No run was finished: nothing is kept."
+    assert held(tmp_path) == before
+
+
+def test_a_folder_that_holds_other_files_stays(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    store = Store.check(tmp_path, resume=False)
+    store.begin(PLAN)
+    store.left()
+    assert held(tmp_path) == ["notes.txt"]

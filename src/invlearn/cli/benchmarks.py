@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from invlearn.cli.common import Command, app, command, names, pairs, reported
+from invlearn.cli.common import Command, app, command, left, names, pairs, reported
 from invlearn.comparison.requests import SCORES
 from invlearn.errors import OptionError
 from invlearn.ground.progress import bar
@@ -53,8 +54,7 @@ def search(
 ) -> None:
     """Search hyperparameters on training environments only; the test set is never read."""
     status = Console(stderr=True)
-    kept = f"Finished runs are kept in '{out}': repeat the command with --resume."
-    with reported(status, kept), bar(status) as progress:
+    with reported(status, partial(left, out)), bar(status) as progress:
         from invlearn.comparison.recipes import get_recipe
         from invlearn.comparison.search import search as run_search
         from invlearn.ground.machine import cores, keep_freed_memory

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from rich.markup import escape
 
 import invlearn
 from invlearn.errors import InvlearnError, OptionError
+from invlearn.ground.interrupt import CODE, interruptible, leave
 from invlearn.ground.registry import names_from_outside
 
 if TYPE_CHECKING:
@@ -59,25 +61,43 @@ class Command(typer.core.TyperCommand):
 
 
 @contextmanager
-def reported(status: Console, kept: str) -> Iterator[None]:
+def reported(status: Console, kept: Callable[[], str]) -> Iterator[None]:
     """Errors as one line and exit code 2, Ctrl-C as 130, each with what was kept."""
     from concurrent.futures.process import BrokenProcessPool
 
-    try:
-        yield
-    except InvlearnError as error:
-        status.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-    except (OSError, BrokenProcessPool) as error:
-        status.print(
-            f"[bold red]Error:[/] {escape(str(error))}. {escape(kept)}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        status.print(f"Interrupted. {escape(kept)}", highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+    def say(text: str) -> None:
+        status.print(text, highlight=False, soft_wrap=True)
+
+    def interrupted() -> None:
+        status.show_cursor()  # A bar hides it.
+        say(f"Interrupted. {escape(kept())}")
+
+    with interruptible(interrupted) as heard:
+        try:
+            yield
+        except InvlearnError as error:
+            say(f"[bold red]Error:[/] {escape(str(error))}")
+            raise typer.Exit(2) from error
+        except (OSError, BrokenProcessPool) as error:
+            say(f"[bold red]Error:[/] {escape(str(error))}. {escape(kept())}")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            interrupted()
+            if heard.is_set():
+                leave()
+            raise typer.Exit(CODE) from None
+
+
+def left(folder: Path) -> str:
+    """What is kept of a comparison."""
+    # Not there yet: nothing can have been begun.
+    store = sys.modules.get("invlearn.comparison.store")
+    return nothing() if store is None else str(store.Store(folder).left())
+
+
+def nothing() -> str:
+    """What is kept by a command that keeps nothing until its end."""
+    return "Nothing was written."
 
 
 def say(console: Console, sentences: Iterable[str]) -> None:

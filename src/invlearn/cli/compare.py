@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from invlearn.cli.common import Command, app, command, names, pairs, reported, say, widths
+from invlearn.cli.common import Command, app, command, left, names, pairs, reported, say, widths
 from invlearn.comparison.requests import BenchmarkRequest, RowsRequest
 from invlearn.errors import OptionError
 from invlearn.ground.progress import bar
@@ -173,8 +174,7 @@ def compare(
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     stem = Path(name).stem if own else name
     folder = out if out is not None else Path(f"invlearn-{stem}-{stamp}")
-    kept = f"Finished runs are kept in '{folder}': repeat the command with --resume."
-    with reported(status, kept), bar(status) as progress:
+    with reported(status, partial(left, folder)), bar(status) as progress:
         _refuse(context, DATASET_ONLY if own else ROWS_ONLY, name, own)
         from invlearn.ground.machine import keep_freed_memory
 

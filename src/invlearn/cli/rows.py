@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from invlearn.cli.common import app, command, reported, say, widths
+from invlearn.cli.common import app, command, nothing, reported, say, widths
 from invlearn.errors import OptionError, unknown_name
 from invlearn.ground.files import check_free
 from invlearn.ground.progress import bar
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from invlearn.diagnostics import Finding
 
 EXAMPLES = {"hospitals": True, "no-shift": False}
-NOTHING = "Nothing was written."
 Features = Annotated[
     Path | None,
     typer.Option(help="Features of images by their path: a table with a column 'file'."),
@@ -41,7 +40,7 @@ def example(
     In 'hospitals' a scanner's artefact predicts the illness in five hospitals and misleads in the
     sixth; in 'no-shift' it is noise and the hospitals are alike.
     """
-    with reported(Console(stderr=True), NOTHING):
+    with reported(Console(stderr=True), nothing):
         if name not in EXAMPLES:
             raise unknown_name("example", name, EXAMPLES)
         if rows < 10:
@@ -86,7 +85,7 @@ def fit(
 ) -> None:
     """Fit a model to rows of several environments and keep it in a folder."""
     status = Console(stderr=True)
-    with reported(status, NOTHING):
+    with reported(status, nothing):
         check_free(output)
         from invlearn.ground.machine import keep_freed_memory, provenance
         from invlearn.rows.files import fit_file
@@ -127,7 +126,7 @@ def predict(
     features: Features = None,
 ) -> None:
     """Predict new rows, one line each, in their order."""
-    with reported(Console(stderr=True), NOTHING):
+    with reported(Console(stderr=True), nothing):
         from invlearn.rows.files import predict_file
         from invlearn.rows.model import RowsModel
 
@@ -148,7 +147,7 @@ def diagnose(
 ) -> None:
     """Say how a model does in every environment, why, and what to do."""
     status = Console(stderr=True)
-    with reported(status, NOTHING), bar(status) as progress:
+    with reported(status, nothing), bar(status) as progress:
         from invlearn.rows.files import diagnose_file
         from invlearn.rows.model import RowsModel
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _RESULTS = (
     "search.json",
 )
 _WORK = ".invlearn-unfinished"
+_BEGUN: dict[Path, bool] = {}
+"""Folders in which this process began a comparison, and whether it is still under way."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,26 @@ class Store:
             )
         return store
 
+    def left(self) -> str:
+        """What this process leaves here when it is interrupted, in a sentence for the user.
+
+        A folder in which it finished no run is as it was before.
+        """
+        kept = len(list(self._work.glob("*.run.json"))) if self._plan.exists() else 0
+        if kept:
+            runs = "One finished run is" if kept == 1 else f"{kept} finished runs are"
+            return (
+                f"{runs} kept in '{self.folder}': repeat the command with --out '{self.folder}' "
+                "--resume."
+            )
+        if _BEGUN.get(self.folder) is False:
+            return f"All was done: the results are in '{self.folder}'."
+        if _BEGUN.get(self.folder):
+            shutil.rmtree(self._work, ignore_errors=True)
+            with suppress(OSError):  # It holds other files.
+                self.folder.rmdir()
+        return "No run was finished: nothing is kept."
+
     @property
     def _work(self) -> Path:
         return self.folder / _WORK
@@ -92,8 +115,10 @@ class Store:
                     f"'{self.folder}' holds the unfinished runs of another comparison. Repeat its "
                     "command exactly with --resume, or choose another folder."
                 )
+            _BEGUN[self.folder] = True
             return
         text = json.dumps(_plain(plan), indent=1)
+        _BEGUN[self.folder] = True
         self._work.mkdir(parents=True, exist_ok=True)
         self.write(f"{_WORK}/plan.json", text)
 
@@ -155,6 +180,7 @@ class Store:
             for path in self._work.glob("*.npz"):
                 os.replace(path, self.folder / "outputs" / path.name)
         shutil.rmtree(self._work)
+        _BEGUN[self.folder] = False
 
 
 def _plain(plan: Mapping[str, Any]) -> Any:

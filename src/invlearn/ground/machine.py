@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import pickle
 import platform
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 
 import invlearn
 from invlearn.errors import OptionError
+from invlearn.ground import workers
 from invlearn.ground.registry import WORKER_CALLS
 
 Item = TypeVar("Item")
@@ -39,8 +41,8 @@ def run_all(
 ) -> None:
     """Call the function on every item, each on one thread, over so many processes.
 
-    `done` gets each result as it ends, in any order. The function, with what it holds, is sent to
-    each process once.
+    `done` gets each result as it ends, in any order. The function, with what it holds, is pickled
+    once.
     On Ctrl-C the runs under way are dropped and KeyboardInterrupt goes on to the caller.
     """
     if processes <= 1 or len(items) <= 1:
@@ -52,37 +54,33 @@ def run_all(
         finally:
             torch.set_num_threads(threads)
         return
-    context = multiprocessing.get_context("spawn")
-    workers = min(processes, len(items))
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_worker, initargs=(function, tuple(WORKER_CALLS))
-    ) as pool:
-        try:
-            # No name for the list: a future holds its result for as long as it is referred to.
-            for future in as_completed([pool.submit(_call, item) for item in items]):
-                done(future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            raise
+    pool = ProcessPoolExecutor(
+        min(processes, len(items)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=workers.begin,
+        initargs=(pickle.dumps((function, (*WORKER_CALLS, _one_thread, keep_freed_memory))),),
+    )
+    try:
+        # No name for the list: a future holds its result for as long as it is referred to.
+        for future in as_completed(_submitted(pool, items)):
+            done(future.result())
+    except BaseException:
+        # The pool would wait for what is under way, here and at the interpreter's end.
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-_FUNCTION: list[Callable[[Any], Any]] = []
-"""Of this process, if it is a worker."""
+def _submitted(pool: ProcessPoolExecutor, items: Sequence[Any]) -> list[Future[Any]]:
+    """A future for every item; the processes begin here, and never see a terminal's Ctrl-C."""
+    with workers.held_back(signal.SIGINT):
+        return [pool.submit(workers.call, item) for item in items]
 
 
-def _call(item: Any) -> Any:
-    return _FUNCTION[0](item)
-
-
-def _worker(function: Callable[[Any], Any], calls: Sequence[Callable[[], None]]) -> None:
-    for call in calls:
-        call()
-    _FUNCTION.append(function)
+def _one_thread() -> None:
     torch.set_num_threads(1)
-    keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def keep_freed_memory() -> None:
