@@ -91,6 +91,11 @@ MISTAKES = {
     ),
     "negative weight": ([*TINY, "--hyper", "irmv1.penalty_weight=-1"], "0 or more, got -1.0."),
     "trials": ([*TINY, "--trials", "0"], "Expected at least one trial, got 0."),
+    "one and several": (
+        [*TINY, "--trial", "1", "--trials", "2"],
+        "Expected --trial or --trials, got both. --trial 1 runs that one alone.",
+    ),
+    "very many": ([*TINY, "--trials", "1000000"], "Ask for fewer, or add --yes"),
     "steps": ([*TINY, "--steps", "0"], "Expected steps of 1 or more, a whole number, got 0."),
     "environments": (
         [*TINY, "--objectives", "irmv1", "--data", "training_p=0.1"],

@@ -67,6 +67,44 @@ def test_folder_holds_the_tables_the_report_and_nothing_unfinished(done):
     assert "<html" in (done.folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_one_trial_again_has_the_numbers_that_it_has_among_others(done):
+    again = compare(replace(TINY, trial=1), jobs=1)
+    assert set(again.results["problem"]) == {1}
+    assert (again.record.trials, again.record.seeds) == (1, done.record.seeds[1:])
+    for one, all_of in ((again.results, done.results), (again.curves, done.curves)):
+        own = all_of[all_of["problem"] == 1].reset_index(drop=True)
+        pd.testing.assert_frame_equal(one, own, rtol=1e-9)
+    assert again.record.provenance["command"].split("--objectives")[1].split() == (
+        f"{','.join(TINY.methods)} --trial 1 --seed 0 --steps 12".split()
+        + [w for name, n in SMALL.items() for w in ("--data", f"{name}={n}")]
+    )
+
+
+def test_a_trial_below_0_is_refused():
+    with pytest.raises(OptionError, match=r"Expected the number of one trial, 0 or more, got -1"):
+        compare(replace(TINY, trial=-1))
+
+
+def test_a_million_trials_are_asked_about_before_they_are_laid_out(tmp_path):
+    asked = []
+
+    def agree(text):
+        asked.append(text)
+        return False
+
+    many = replace(TINY, trials=10**12)
+    with pytest.raises(OptionError, match=r"Expected no more than 10,000 runs unless they are "):
+        compare(many, tmp_path / "out", jobs=2, agree=agree)
+    (text,) = asked
+    assert text == (
+        "3,000,000,000,000 runs (1,000,000,000,000 trials, 3 methods): at a second each, 2 at a "
+        "time, some 17,361,111 days"
+    )
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OptionError, match=r"add --yes \(agree= in Python\)\."):
+        compare(many, jobs=1)
+
+
 def test_results_are_long_with_a_row_per_number(done):
     table = pd.read_csv(done.folder / "results.csv")
     assert set(table) >= set(COLUMNS)

@@ -191,7 +191,7 @@ def test_more_rows_than_asked_are_drawn_from(three):
         ),
         ({"steps": 0}, OptionError, "steps of 1 or more"),
         ({"device": "cuda:9"}, OptionError, "device"),
-        ({"trials": 0}, OptionError, "trials of 1 or more"),
+        ({"trials": 0}, OptionError, "Expected at least one trial, got 0"),
         ({"select": "oracle"}, OptionError, "'oracle' does not. Use 'lowest-worst-group'"),
         ({"select": "last"}, OptionError, "reads validation rows"),
         ({"select": "risks-agre"}, UnknownNameError, "Did you mean 'risks-agree'"),
@@ -442,3 +442,19 @@ def test_hospitals_and_no_shift():
     assert overall(shifted, shifted.answer.recommended).worst.value > 0.72
     alike = compare(RowsRequest(hospitals(shift=False), "ill", "hospital"))
     assert alike.answer.outcome == "as good"
+
+
+def test_one_training_again_has_the_seed_that_it_has_among_others(frame):
+    several, one = ran(frame, trials=3), ran(frame, trial=2)
+    assert one.record.trials == 1
+    seed = trial_seed(0, 2)
+    assert one.results["problem"].str.endswith(f", seed {seed}").all()
+    assert str(seed) in several.results["problem"].iloc[0].split(", ")[-1]
+    first, alone = ran(frame, trial=0), ran(frame)
+    pd.testing.assert_frame_equal(first.results, alone.results)
+    assert not np.allclose(one.results["value"], alone.results["value"])
+
+
+def test_very_many_trainings_are_asked_about(frame):
+    with pytest.raises(OptionError, match=r"got 2,000,000 runs \(1,000,000 trials, 2 m"):
+        ran(frame, trials=10**6)

@@ -13,6 +13,7 @@ from invlearn.comparison import references
 from invlearn.comparison import search as module
 from invlearn.comparison.recipes import get_recipe
 from invlearn.comparison.requests import SCORES
+from invlearn.comparison.runner import Kept, Task
 from invlearn.comparison.search import search
 from invlearn.comparison.search_scores import best
 from invlearn.comparison.search_space import SETTINGS_SPACE, draw_plans, search_space
@@ -92,6 +93,25 @@ def test_the_penalty_sets_in_at_the_recipes_share_of_fewer_steps():
     )
     assert search_space(objective, {"start": (5, 20)}, share=60 / 400)["start"][:2] == (5, 20)
     assert "start" not in search_space(get_network("meta-irm").objective, share=0.5)
+
+
+def test_what_the_runs_warned_of_is_said_once_for_a_method():
+    texts = ["V-REx trained as ERM. In each of 3 steps ...", "V-REx collapsed: its risk 0.7"]
+    runs = [
+        Kept(Task(f"vrex-{draw}", str(trial)), {}, {"method": "vrex", "draw": draw}, None, said)
+        for draw, said in enumerate([(texts[0],), (texts[0].replace("3", "4"), texts[1]), ()])
+        for trial in range(2)
+    ]
+    assert module._warnings(runs) == [
+        {"method": "vrex", "warning": "V-REx trained as ERM", "runs": 4, "draws": [0, 1]},
+        {"method": "vrex", "warning": "V-REx collapsed", "runs": 2, "draws": [1]},
+    ]
+
+
+def test_very_many_draws_are_asked_about_before_they_are_drawn(tmp_path):
+    with pytest.raises(OptionError, match=r"got 3,000,000 runs \(1,000,000 draws, 3 trials, 1 met"):
+        search("colored-digits", ["irmv1"], tmp_path / "out", draws=10**6)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_start_that_no_step_reaches_is_refused_before_anything_is_written(tmp_path):

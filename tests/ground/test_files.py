@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from invlearn.errors import OutputError
-from invlearn.ground.files import check_free, write_folder, write_whole
+from invlearn.ground.files import check_file, check_free, make_folder, write_folder, write_whole
 
 
 def held(folder):
@@ -98,3 +99,33 @@ def test_what_is_free(tmp_path):
     with pytest.raises(OutputError, match=r"^Cannot write to .*notes.txt' is not a writable fol"):
         check_free(tmp_path / "full" / "notes.txt" / "below")
     assert held(tmp_path) == ["empty", "full", "full/notes.txt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux")
+def test_a_folder_that_cannot_be_made_is_named_with_the_reason():
+    text = r"Cannot write to '/proc/x': '/proc' is not a writable folder \(.+\)\. Choose another"
+    with pytest.raises(OutputError, match=text):
+        check_free(Path("/proc/x"))
+    with pytest.raises(OutputError, match=text):
+        check_file(Path("/proc/x"))
+    with pytest.raises(OutputError, match=r"Cannot write '/proc/x/y': .+\. Choose another place"):
+        make_folder(Path("/proc/x/y"))
+
+
+def test_a_name_that_is_too_long_is_refused_with_the_reason(tmp_path):
+    for check in (check_free, check_file):
+        with pytest.raises(OutputError, match=r"Cannot write '.*aaa': File name too long\. Choose"):
+            check(tmp_path / ("a" * 300))
+
+
+def test_a_file_is_checked_where_it_is_to_be_written(tmp_path):
+    check_file(tmp_path / "new.csv")
+    (tmp_path / "old.csv").write_text("1")
+    check_file(tmp_path / "old.csv")
+    with pytest.raises(OutputError, match=r"Expected a file to write, '.*' is a folder\. Choose"):
+        check_file(tmp_path)
+    with pytest.raises(OutputError, match=r"is not a writable folder \(it does not exist\)"):
+        check_file(tmp_path / "none" / "new.csv")
+    with pytest.raises(OutputError, match=r"'.*old\.csv' is not a writable folder\. Choose"):
+        check_file(tmp_path / "old.csv" / "new.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]

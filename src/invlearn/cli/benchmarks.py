@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from invlearn.cli.common import Command, app, command, left, names, pairs, reported
+from invlearn.cli.common import Command, agreeing, app, command, left, names, pairs, reported
 from invlearn.comparison.requests import SCORES
 from invlearn.errors import OptionError
 from invlearn.ground.progress import bar
@@ -51,6 +52,7 @@ def search(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished runs in --out.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before very many runs.")] = False,
 ) -> None:
     """Search hyperparameters on training environments only; the test set is never read."""
     status = Console(stderr=True)
@@ -77,8 +79,9 @@ def search(
             resume=resume,
             command=command(),
             progress=progress,
+            agree=agreeing(yes),
         )
-    _say(notice, table, score)
+    _say(notice, table, out, score, status)
 
 
 @app.command(cls=Command)
@@ -120,12 +123,14 @@ def _paragraphs() -> Table:
     return grid
 
 
-def _say(notice: str, table: pd.DataFrame, score: str) -> None:
-    """Print the best settings of every method, and what is to be known of the others."""
+def _say(notice: str, table: pd.DataFrame, out: Path, score: str, status: Console) -> None:
+    """Print the best settings of every method, and what is to be known of the runs."""
     from invlearn.comparison.search_scores import best
 
     if notice:
         Console().print(notice, highlight=False, markup=False, soft_wrap=True)
+    for one in json.loads((out / "search.json").read_text(encoding="utf-8"))["warnings"]:
+        status.print(f"{one['method']}, {one['runs']} of the runs: {one['warning']}.", markup=False)
     for method in table["method"].unique():
         found = ", ".join(f"{k}={v:.6g}" for k, v in best(table, str(method), score).items())
         Console().print(f"{method}: {found or 'no setting could be scored'}", highlight=False)

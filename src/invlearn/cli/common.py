@@ -106,6 +106,15 @@ def say(console: Console, sentences: Iterable[str]) -> None:
         console.print(sentence, highlight=False, markup=False)
 
 
+def agreeing(yes: bool) -> Callable[[str], bool]:
+    """Agree to much work: as said beforehand, or when asked on a terminal."""
+
+    def agree(text: str) -> bool:
+        return yes or (sys.stdin.isatty() and typer.confirm(f"{text}. Go on?", err=True))
+
+    return agree
+
+
 def command() -> str:
     """The command line as it was typed."""
     return shlex.join(["invlearn", *sys.argv[1:]])

@@ -13,7 +13,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from invlearn.cli.common import Command, app, command, left, names, pairs, reported, say, widths
+from invlearn.cli.common import (
+    Command,
+    agreeing,
+    app,
+    command,
+    left,
+    names,
+    pairs,
+    reported,
+    say,
+    widths,
+)
 from invlearn.comparison.requests import BenchmarkRequest, RowsRequest
 from invlearn.errors import OptionError
 from invlearn.ground.progress import bar
@@ -98,6 +109,10 @@ def compare(
             "or with as many seeds."
         ),
     ] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(min=0, help="Run this trial alone again, counted from 0: the same numbers."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**31 - 1, help="Seed of the whole comparison.")
     ] = 0,
@@ -151,6 +166,7 @@ def compare(
         bool,
         typer.Option("--resume", help="Go on with the unfinished runs in --out."),
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before very many runs.")] = False,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")] = "cpu",
     precision: Annotated[
         str,
@@ -176,6 +192,10 @@ def compare(
     folder = out if out is not None else Path(f"invlearn-{stem}-{stamp}")
     with reported(status, partial(left, folder)), bar(status) as progress:
         _refuse(context, DATASET_ONLY if own else ROWS_ONLY, name, own)
+        if trial is not None and trials is not None:
+            raise OptionError(
+                f"Expected --trial or --trials, got both. --trial {trial} runs that one alone."
+            )
         from invlearn.ground.machine import keep_freed_memory
 
         keep_freed_memory()
@@ -200,6 +220,7 @@ def compare(
                 seed,
                 device,
                 features,
+                trial,
             )
         else:
             request = BenchmarkRequest(
@@ -216,9 +237,16 @@ def compare(
                 similarity,
                 device,
                 precision,
+                trial,
             )
         made = run_compare(
-            request, folder, jobs=jobs, resume=resume, command=command(), progress=progress
+            request,
+            folder,
+            jobs=jobs,
+            resume=resume,
+            command=command(),
+            progress=progress,
+            agree=agreeing(yes),
         )
     from invlearn.reports.benchmark import BenchmarkRecord
     from invlearn.reports.record import OwnRowsRecord

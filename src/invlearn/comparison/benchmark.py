@@ -12,7 +12,7 @@ import pandas as pd
 from invlearn.comparison.benchmark_record import describe_method, make_record
 from invlearn.comparison.contest import Comparison, Contest, Progress
 from invlearn.comparison.recipes import Recipe, get_recipe
-from invlearn.comparison.requests import DEFAULT_METHODS, BenchmarkRequest
+from invlearn.comparison.requests import BenchmarkRequest
 from invlearn.comparison.runner import Kept, Task
 from invlearn.comparison.similarity import Chosen, measure_similarity
 from invlearn.comparison.trials import Trials
@@ -94,7 +94,7 @@ class BenchmarkContest(Contest[BenchmarkRecord]):
         step = steps.first()
         chosen = [
             Chosen(method, f"{trial:03d}", int(step[method.name, trial]))
-            for trial in range(min(self.request.similarity, self.request.trials))
+            for trial in self.request.numbers[: self.request.similarity]
             for method in self.methods.values()
             if isinstance(method, Network) and method.kind != "reference"
         ]
@@ -130,14 +130,12 @@ def prepare_benchmark(request: BenchmarkRequest) -> BenchmarkContest:
         request.keep_outputs,
     )
     asked = {**asdict(request), "recipe": request.recipe and str(request.recipe)}
-    tasks = tuple(Task(name, f"{t:03d}") for t in range(request.trials) for name in methods)
+    tasks = tuple(Task(name, f"{t:03d}") for t in request.numbers for name in methods)
     plan = {"plans": plans, "recipe": recipe.content, "request": asked}
     return BenchmarkContest(trials, methods, tasks, plan, request, recipe, first)
 
 
 def _resolve(request: BenchmarkRequest) -> tuple[Recipe, dict[str, Method], Problem]:
-    if request.trials < 1:
-        raise OptionError(f"Expected at least one trial, got {request.trials}.")
     if request.similarity < 0:
         raise OptionError(
             f"Expected to compare representations in 0 or more trials, got {request.similarity}."
@@ -153,7 +151,7 @@ def _resolve(request: BenchmarkRequest) -> tuple[Recipe, dict[str, Method], Prob
     if request.methods is not None and not request.methods:
         raise OptionError("Expected at least one method, got none. Try --objectives erm,irmv1.")
     dataset = DATASETS.find(request.dataset)
-    methods = {name: get_method(name) for name in request.methods or DEFAULT_METHODS}
+    methods = {name: get_method(name) for name in request.competitors}
     for name in request.hyper:
         if name not in methods:
             raise unknown_name("method in a hyperparameter", name, methods)
@@ -162,7 +160,7 @@ def _resolve(request: BenchmarkRequest) -> tuple[Recipe, dict[str, Method], Prob
         if name not in dataset.options:
             raise unknown_name(f"option of {request.dataset}", name, dataset.options)
     recipe = get_recipe(request.dataset, request.recipe)
-    seed = trial_seed(request.seed, 0)
+    seed = trial_seed(request.seed, request.numbers[0])
     first = load_benchmark(request.dataset, seed=seed, **request.dataset_options)
     if request.methods is None and first.without_shortcut is None:
         methods = {n: method for n, method in methods.items() if method.kind != "reference"}

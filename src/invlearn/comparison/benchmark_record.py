@@ -35,7 +35,7 @@ def make_record(
             said.setdefault((label, method, Note(*note)), []).append(problem)
     return shown.BenchmarkRecord(
         methods=tuple(map(describe_method, methods)),
-        trials=request.trials,
+        trials=len(request.numbers),
         seed=request.seed,
         provenance=provenance,
         dataset=_dataset(request, benchmark),
@@ -51,7 +51,7 @@ def make_record(
             for rule in rules
         ),
         headline=rules[0].name,
-        seeds=tuple(trial_seed(request.seed, trial) for trial in range(request.trials)),
+        seeds=tuple(trial_seed(request.seed, trial) for trial in request.numbers),
         unsatisfied=tuple(
             shown.Unsatisfied(label, method, tuple(problems))
             for (label, method), problems in unsatisfied.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,13 @@ from typing import Any, cast
 from invlearn.comparison.benchmark import prepare_benchmark
 from invlearn.comparison.contest import AnyRecord, Comparison, Contest, Progress
 from invlearn.comparison.own_rows import prepare_rows
-from invlearn.comparison.requests import BenchmarkRequest, Request, RowsRequest
+from invlearn.comparison.requests import (
+    BenchmarkRequest,
+    Request,
+    RowsRequest,
+    check_amount,
+    refuse,
+)
 from invlearn.comparison.runner import Work, run
 from invlearn.comparison.store import Store
 from invlearn.errors import OptionError
@@ -27,6 +34,7 @@ def compare(
     resume: bool = False,
     command: str = "",
     progress: Progress = lambda done, total, what: None,
+    agree: Callable[[str], bool] = refuse,
 ) -> Comparison[AnyRecord]:
     """Train every method on some environments and measure it in ones it was not trained on.
 
@@ -48,6 +56,9 @@ def compare(
         For the record.
     progress : callable
         ``progress(runs done, runs in all, what was done last)``.
+    agree : callable
+        Asked before more than 10,000 runs, with a text that says how many and how long; by default
+        they are refused.
 
     Raises
     ------
@@ -81,6 +92,8 @@ def compare(
     if resume and out is None:
         raise OptionError("Expected the folder of the unfinished runs with resume, got no out.")
     check_device(request.device)
+    trials, methods = request.numbers.stop - request.numbers.start, len(request.competitors)
+    check_amount(trials * methods, f"{trials:,} trials, {methods} methods", processes, agree)
     store = None if out is None else Store.check(Path(out), resume=resume)
     contest = _contest(request)
     if store is not None:

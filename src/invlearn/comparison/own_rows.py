@@ -126,8 +126,8 @@ def prepare_rows(request: RowsRequest) -> RowsContest:
                 "leave out others with --test-environment."
             )
     # The first is `seed` itself, with which a model is fitted too.
-    more = (trial_seed(request.seed, trial) for trial in range(1, request.trials))
-    folds, inputs = Folds.learn(source, left_out, (request.seed, *more)), source.learn_inputs()
+    seeds = [trial_seed(request.seed, n) if n else request.seed for n in request.numbers]
+    folds, inputs = Folds.learn(source, left_out, seeds), source.learn_inputs()
     methods = _competing(request, source, folds.inputs[0])
     # Fold by fold, so that each is encoded once; in it the longest first, so that no core waits
     # for one of them at the end.
@@ -149,10 +149,10 @@ def prepare_rows(request: RowsRequest) -> RowsContest:
 
 def _check(request: RowsRequest) -> None:
     """Refuse what can be seen to be wrong before any work."""
-    if request.steps < 1 or request.max_rows < 100 or request.trials < 1:
+    if request.steps < 1 or request.max_rows < 100:
         raise OptionError(
-            f"Expected steps of 1 or more, trials of 1 or more and max_rows of 100 or more, got "
-            f"{request.steps}, {request.trials} and {request.max_rows}."
+            f"Expected steps of 1 or more and max_rows of 100 or more, got {request.steps} and "
+            f"{request.max_rows}."
         )
     if request.select is not None:
         Stopping(request.select, reference={})

@@ -31,7 +31,7 @@ def make_record(
     source, settings = folds.source, _settings(methods, runs, folds, request)
     return OwnRowsRecord(
         methods=tuple(method.info(settings[method.name]) for method in methods.values()),
-        trials=request.trials,
+        trials=len(request.numbers),
         seed=request.seed,
         provenance=provenance,
         title=source.title,

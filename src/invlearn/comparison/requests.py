@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from invlearn.errors import OptionError
 from invlearn.rows.request import FitRequest
 
 if TYPE_CHECKING:
@@ -31,7 +32,39 @@ DEFAULT_METHODS = ("erm", "erm-grayscale", "irmv1", "vrex", "mmrex", "meta-irm")
 class Request(ABC, Generic[AnyRecord]):
     """What is to be compared, and by its type what kind of record that leaves."""
 
+    trials: int
+    trial: int | None
     device: str
+
+    @property
+    def numbers(self) -> range:
+        """Of the trials, from 0 on, or of the one.
+
+        Raises
+        ------
+        OptionError
+            A trial below 0; no trials.
+        """
+        if self.trials < 1:
+            raise OptionError(f"Expected at least one trial, got {self.trials}.")
+        if self.trial is None:
+            return range(self.trials)
+        if self.trial < 0:
+            raise OptionError(
+                f"Expected the number of one trial, 0 or more, got {self.trial}: the first is 0."
+            )
+        return range(self.trial, self.trial + 1)
+
+    @property
+    @abstractmethod
+    def competitors(self) -> Sequence[str]:
+        """Names of the methods asked for, or of those that are taken where none are."""
+
+    def trial_words(self) -> list[str]:
+        """Those of a command line that say which trials."""
+        if self.trial is not None:
+            return ["--trial", str(self.trial)]
+        return ["--trials", str(self.trials)]
 
     @abstractmethod
     def command(self) -> str:
@@ -52,6 +85,9 @@ class BenchmarkRequest(Request["BenchmarkRecord"]):
         Runs per method, each with its own data draw, coloring, initial weights.
     seed : int
         Trial t uses a seed derived from (seed, t), the same for every method.
+    trial : int, optional
+        This one only, counted from 0, whatever `trials` is: with the data, seeds and, to rounding,
+        numbers that it has among others.
     recipe : str or Path, optional
         Name of one of the dataset's recipes, or a TOML file of one's own; None takes the first.
     dataset_options : mapping
@@ -87,12 +123,18 @@ class BenchmarkRequest(Request["BenchmarkRecord"]):
     similarity: int = 0
     device: str = "cpu"
     precision: str = "float32"
+    trial: int | None = None
+
+    @property
+    def competitors(self) -> Sequence[str]:
+        """The methods asked for, or the default ones."""
+        return DEFAULT_METHODS if self.methods is None else self.methods
 
     def command(self) -> str:
         """The command line that makes the same request."""
         words = ["invlearn", "compare", self.dataset]
         words += [] if self.methods is None else ["--objectives", ",".join(self.methods)]
-        words += ["--trials", str(self.trials), "--seed", str(self.seed)]
+        words += [*self.trial_words(), "--seed", str(self.seed)]
         words += [] if self.recipe is None else ["--recipe", str(self.recipe)]
         words += [] if self.steps is None else ["--steps", str(self.steps)]
         words += ["--leave-one-out"] if self.leave_one_out else []
@@ -143,6 +185,8 @@ class RowsRequest(Request["OwnRowsRecord"]):
     device : str
     features : path or callable, optional
         Columns that images have instead of their pixels; see `invlearn.image_table`.
+    trial : int, optional
+        The training of this number only, counted from 0, whatever `trials` is.
     """
 
     rows: str | Path | pd.DataFrame
@@ -161,6 +205,12 @@ class RowsRequest(Request["OwnRowsRecord"]):
     seed: int = 0
     device: str = "cpu"
     features: FeaturesOf | None = None
+    trial: int | None = None
+
+    @property
+    def competitors(self) -> Sequence[str]:
+        """The methods asked for."""
+        return self.methods
 
     def command(self) -> str:
         """The command line that makes the same request; empty for rows in memory."""
@@ -168,7 +218,7 @@ class RowsRequest(Request["OwnRowsRecord"]):
             return ""
         words = ["invlearn", "compare", str(self.rows), *self.columns()]
         words += ["--objectives", ",".join(self.methods)]
-        words += ["--trials", str(self.trials), "--seed", str(self.seed)]
+        words += [*self.trial_words(), "--seed", str(self.seed)]
         for name in ("test_environment", "metric", "steps", "max_rows", "select", "device"):
             if (value := getattr(self, name)) != getattr(RowsRequest, name):
                 words += [f"--{name.replace('_', '-')}", str(value)]
@@ -187,3 +237,41 @@ class RowsRequest(Request["OwnRowsRecord"]):
         if self.hidden != FitRequest.hidden:
             words += ["--hidden", ",".join(map(str, self.hidden))]
         return words
+
+
+MANY = 10_000
+"""Runs beyond which somebody has to say that they are meant."""
+
+
+def refuse(text: str) -> bool:
+    """Do not agree to so many runs."""
+    return False
+
+
+def check_amount(runs: int, what: str, at_a_time: int, agree: Callable[[str], bool]) -> None:
+    """Ask before very many runs are laid out.
+
+    Parameters
+    ----------
+    runs : int
+    what : str
+        What makes them so many.
+    at_a_time : int
+    agree : callable
+        Given a text that says how many there are, and how long they take; True to go on.
+
+    Raises
+    ------
+    OptionError
+        It did not agree.
+    """
+    if runs <= MANY:
+        return
+    hours = runs / at_a_time / 3600
+    long = f"{hours:,.0f} hours" if hours < 100 else f"{hours / 24:,.0f} days"
+    text = f"{runs:,} runs ({what}): at a second each, {at_a_time} at a time, some {long}"
+    if not agree(text):
+        raise OptionError(
+            f"Expected no more than {MANY:,} runs unless they are agreed to, got {text}. Ask for "
+            "fewer, or add --yes (agree= in Python)."
+        )

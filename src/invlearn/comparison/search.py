@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from invlearn.comparison.recipes import Recipe, describe_plan, get_recipe
-from invlearn.comparison.requests import SCORES
+from invlearn.comparison.requests import SCORES, check_amount, refuse
 from invlearn.comparison.runner import Kept, Task, Work, run
 from invlearn.comparison.search_scores import best, late_risks, worst_group_score
 from invlearn.comparison.search_space import START_OF, draw_plans, search_space
@@ -83,11 +83,13 @@ def search(
     resume: bool = False,
     command: str = "",
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    agree: Callable[[str], bool] = refuse,
 ) -> pd.DataFrame:
     """Draw settings, run them, and write search.csv (a row per run) and search.json (the best).
 
     Use a seed that no comparison uses, so that the trials reported later have other label noise,
-    colors and initial weights. `steps` takes the place of the recipe's, whose schedules follow it.
+    colors and initial weights. `steps` takes the place of the recipe's, whose schedules follow it;
+    `agree` is asked before more than 10,000 runs.
 
     Raises
     ------
@@ -101,12 +103,10 @@ def search(
         A row per run.
     """
     chosen = _searchable(methods, draws, trials, seed, jobs, score)
+    _check_amount(chosen, draws, trials, jobs, agree)
     source, clock = provenance(command), time.monotonic()
     base, options = get_recipe(dataset, recipe, oracle=False), dict(dataset_options or {})
-    chosen = [
-        replace(method, plan=base.plan(method, steps=steps), keep_outputs=score == "worst-group")
-        for method in chosen
-    ]
+    chosen = [_planned(method, base, steps, score) for method in chosen]
     _validation(load_benchmark(dataset, seed=trial_seed(seed, 0), **options)).require(
         2, "The search's rule"
     )
@@ -135,6 +135,7 @@ def search(
     table = pd.DataFrame([kept.facts for kept in runs.values()])
     table = table.sort_values(["method", "draw", "trial"], ignore_index=True)
     summary = asked | {
+        "warnings": _warnings(runs.values()),
         "best": {method.name: best(table, method.name, score) for method in chosen},
         "provenance": source | {"seconds": round(time.monotonic() - clock, 1), "jobs": jobs},
     }
@@ -142,6 +143,32 @@ def search(
     store.write("search.json", json.dumps(summary, indent=1))
     store.finish()
     return table
+
+
+def _planned(method: Network, recipe: Recipe, steps: int | None, score: str) -> Network:
+    plan = recipe.plan(method, steps=steps)
+    return replace(method, plan=plan, keep_outputs=score == "worst-group")
+
+
+def _check_amount(
+    methods: Sequence[Network], draws: int, trials: int, jobs: int, agree: Callable[[str], bool]
+) -> None:
+    what = f"{draws:,} draws, {trials:,} trials, {len(methods)} methods"
+    check_amount(draws * trials * len(methods), what, jobs, agree)
+
+
+def _warnings(runs: Iterable[Kept]) -> list[dict[str, Any]]:
+    """What the runs warned of, each once for a method with the draws in which it came."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for one in runs:
+        for text in one.messages:
+            # What follows the first sentence has numbers of the run's own.
+            key = str(one.facts["method"]), text.split(":")[0].split(". ")[0].rstrip(".")
+            found.setdefault(key, []).append(int(one.facts["draw"]))
+    return [
+        {"method": method, "warning": text, "runs": len(draws), "draws": sorted(set(draws))}
+        for (method, text), draws in found.items()
+    ]
 
 
 def _drawn(

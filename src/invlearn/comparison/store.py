@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from invlearn.errors import OutputError
-from invlearn.ground.files import check_free, write_whole
+from invlearn.ground.files import check_free, make_folder, write_whole
 from invlearn.outputs import Outputs
 
 _RESULTS = (
@@ -119,7 +119,7 @@ class Store:
             return
         text = json.dumps(_plain(plan), indent=1)
         _BEGUN[self.folder] = True
-        self._work.mkdir(parents=True, exist_ok=True)
+        make_folder(self._work)
         self.write(f"{_WORK}/plan.json", text)
 
     def save_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -100,17 +101,17 @@ def check_free(folder: Path, names: Sequence[str] | None = None) -> None:
     OutputError
         It is a file, cannot be written, or is taken.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"Expected a folder, '{folder}' is a file. Choose another one.")
-    parent = folder
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"Cannot write to '{folder}': '{parent}' is not a writable folder. Choose another one, "
-            "or change its permissions."
-        )
-    if names is None and folder.exists() and any(folder.iterdir()):
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"Expected a folder, '{folder}' is a file. Choose another one.")
+        parent = folder
+        while not parent.exists():
+            parent = parent.parent
+        _check_writable(parent, folder)
+        taken = names is None and folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise _refused(folder, error) from error
+    if taken:
         raise OutputError(
             f"Expected a new or empty folder, '{folder}' is taken. Choose another one."
         )
@@ -119,3 +120,55 @@ def check_free(folder: Path, names: Sequence[str] | None = None) -> None:
             f"'{folder}' already holds results ({', '.join(held)}); they are never overwritten. "
             "Choose another folder, or remove this one."
         )
+
+
+def check_file(path: Path) -> None:
+    """Look whether a file can be written, and change nothing.
+
+    Raises
+    ------
+    OutputError
+        It is a folder, or its own cannot be written to.
+    """
+    try:
+        if path.is_dir():
+            raise OutputError(
+                f"Expected a file to write, '{path}' is a folder. Choose another name."
+            )
+        _check_writable(path.parent, path)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents; OutputError, with the reason, if that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refused(folder, error) from error
+
+
+def _check_writable(folder: Path, what: Path) -> None:
+    """Raise OutputError unless something can be made in a folder."""
+    why = ""
+    if folder.is_dir():
+        try:
+            # Only trying tells: of a file system that is read only, permissions say nothing.
+            tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder).cleanup()
+        except OSError as error:
+            why = f" ({error.strerror or error})"
+        else:
+            return
+    elif not folder.exists():
+        why = " (it does not exist)"
+    raise OutputError(
+        f"Cannot write to '{what}': '{folder}' is not a writable folder{why}. Choose another one, "
+        "or change its permissions."
+    )
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"Cannot write '{path}': {error.strerror or error}. Choose another place, or change its "
+        "permissions."
+    )

@@ -11,7 +11,7 @@ import pandas as pd
 
 from invlearn.diagnostics import Finding
 from invlearn.errors import OptionError, unknown_name
-from invlearn.ground.files import write_whole
+from invlearn.ground.files import check_file, write_whole
 from invlearn.images import read_images, read_unlabelled_images
 from invlearn.rows.fit import fit_rows, fit_streamed
 from invlearn.rows.image_table import FILE, FeaturesOf, image_table
@@ -83,6 +83,7 @@ def predict_file(
     """
     if output.suffix.lower() not in WRITERS:
         raise unknown_name("file ending", output.suffix, WRITERS)
+    check_file(output)
     _check_kind(model, rows, features)
     if features is not None:
         frame = image_table(rows, features, labeled=False)
@@ -167,6 +168,8 @@ def diagnose_file(
 ) -> tuple[list[Finding], list[str]]:
     """Diagnose a model on the labeled rows of a file; the findings, and what is new in them."""
     notes: list[str] = []
+    if output is not None:
+        check_file(output)
     _check_kind(model, rows, features)
     if isinstance(model.inputs, ImageInputs):
         image = model.inputs.image
