@@ -219,3 +219,21 @@ def test_the_table_says_what_was_met_missed_or_not_measured():
     assert "| at most 1.3 | 1.4 | **missed** |" in text
     assert "| at least 0.8 | 0.5 | **missed** |" in text
     assert "not measured" in text
+
+
+def test_an_interrupted_commands_words_are_held_to_its_folder(tmp_path):
+    import interrupt
+
+    work = tmp_path / ".invlearn-unfinished"
+    work.mkdir()
+    (work / "vrex-000.run.json").write_text("{}")
+    script = (
+        "import time\ntry:\n    time.sleep(600)\nexcept KeyboardInterrupt:\n"
+        "    print('One finished run is kept in OUT')\n    raise SystemExit(130)"
+    )
+    found = interrupt.interrupt([sys.executable, "-c", script], tmp_path, 1.5, group=True)
+    assert (found["exit"], found["runs kept"], found["said truly"]) == (130, 1, True)
+    assert (found["ended before"], found["processes left"]) == (False, 0)
+    (work / "vrex-001.run.json").write_text("{}")
+    found = interrupt.interrupt([sys.executable, "-c", script], tmp_path, 1.5, group=False)
+    assert (found["runs kept"], found["said truly"]) == (2, False)

@@ -79,6 +79,9 @@ def reported(status: Console, kept: Callable[[], str]) -> Iterator[None]:
             say(f"[bold red]Error:[/] {escape(str(error))}")
             raise typer.Exit(2) from error
         except (OSError, BrokenProcessPool) as error:
+            if heard.is_set():  # Of a signal to the whole group, workers end first.
+                interrupted()
+                leave()
             say(f"[bold red]Error:[/] {escape(str(error))}. {escape(kept())}")
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
@@ -110,7 +113,10 @@ def agreeing(yes: bool) -> Callable[[str], bool]:
     """Agree to much work: as said beforehand, or when asked on a terminal."""
 
     def agree(text: str) -> bool:
-        return yes or (sys.stdin.isatty() and typer.confirm(f"{text}. Go on?", err=True))
+        try:
+            return yes or (sys.stdin.isatty() and typer.confirm(f"{text}. Go on?", err=True))
+        except typer.Abort:
+            raise KeyboardInterrupt from None
 
     return agree
 

@@ -20,6 +20,7 @@ from invlearn.cli.common import (
     command,
     left,
     names,
+    nothing,
     pairs,
     reported,
     say,
@@ -182,9 +183,9 @@ def compare(
     ] = False,
 ) -> None:
     """Train methods on some environments and measure them in ones they were not trained on."""
-    from invlearn.datasets import DATASETS
-
     console, status = Console(), Console(stderr=True)
+    with reported(status, nothing):
+        from invlearn.datasets import DATASETS
     asked = target is not None or environment is not None
     own = name not in DATASETS and (asked or Path(name).exists() or "." in name or "/" in name)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
