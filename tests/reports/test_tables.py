@@ -138,6 +138,7 @@ def test_console(experiment):
     assert shown.count("[oracle: looked at the test environment]") == 2
     assert "In 2 runs no step satisfied the rule" in shown
     assert "1 warning was raised" in shown
+    assert "ERM, 1 of 3: x." in shown
     assert "* reference, not a competitor" in shown
 
 

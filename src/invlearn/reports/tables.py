@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -209,6 +210,11 @@ def console(
     if count := len(record.warnings):
         word = "warning was" if count == 1 else "warnings were"
         console.print(Text(f"{count} {word} raised while training; the report lists them."))
+    # What differs from run to run is numbers: the first sentence is enough here.
+    said = ((one.method, one.message.split(":")[0].split(". ")[0]) for one in record.warnings)
+    for (name, text), runs in Counter(said).items():
+        text = f"  {record.method(name).title}, {runs} of {record.trials}: {text.rstrip('.')}."
+        console.print(Text(text, style="dim"))
 
 
 def _digits(value: float) -> str:
