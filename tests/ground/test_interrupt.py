@@ -64,6 +64,15 @@ def runs(pid):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
+def test_at_once_nothing_is_raised_and_all_ends(number, tmp_path):
+    script = DEAF.replace('print("given up"))', 'print("given up"), at_once=True)')
+    process, said = begun(script.replace("KeyboardInterrupt", "ZeroDivisionError"), tmp_path, 1)
+    process.send_signal(number)
+    assert (said, process.communicate(timeout=60)[0]) == ([["ready"]], "given up\n")
+    assert process.returncode == CODE
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_computation_that_does_not_heed_it_is_given_up(number, tmp_path):
     process, said = begun(DEAF, tmp_path, 1)
     assert said == [["ready"]]

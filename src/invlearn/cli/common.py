@@ -72,6 +72,8 @@ def reported(status: Console, kept: Callable[[], str]) -> Iterator[None]:
         status.show_cursor()  # A bar hides it.
         say(f"Interrupted. {escape(kept())}")
 
+    with interruptible(interrupted, at_once=True):
+        import torch  # noqa: F401
     with interruptible(interrupted) as heard:
         try:
             yield

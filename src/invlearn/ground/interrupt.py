@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -22,7 +23,9 @@ CODE = 130
 
 
 @contextmanager
-def interruptible(give_up: Callable[[], None]) -> Iterator[threading.Event]:
+def interruptible(
+    give_up: Callable[[], None], *, at_once: bool = False
+) -> Iterator[threading.Event]:
     """Inside, SIGINT and SIGTERM raise KeyboardInterrupt; and the process ends soon in any case.
 
     Python raises only between two of its own operations. Where one of them takes longer than
@@ -44,13 +47,14 @@ def interruptible(give_up: Callable[[], None]) -> Iterator[threading.Event]:
         if not numbers:
             return
         heard.set()
-        if not left.wait(GRACE):
+        if at_once or not left.wait(GRACE):
             for worker in multiprocessing.active_children():
                 worker.kill()
             give_up()
             leave()
 
-    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    handler = _not_raised if at_once else signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     descriptor = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -59,11 +63,15 @@ def interruptible(give_up: Callable[[], None]) -> Iterator[threading.Event]:
     finally:
         left.set()
         signal.set_wakeup_fd(descriptor)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
         told.close()
         watcher.join()
         ear.close()
+
+
+def _not_raised(number: int, frame: FrameType | None) -> None:
+    """Nothing: a thread has heard of it."""
 
 
 def leave() -> NoReturn:
