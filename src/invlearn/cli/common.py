@@ -156,3 +156,36 @@ def pairs(option: str, texts: list[str] | None) -> dict[str, OptionValue]:
             raise OptionError(f"Expected {option} NAME=VALUE, got '{text}'.")
         out[name] = value
     return out
+
+
+def hyperparameters(texts: list[str] | None) -> dict[str, dict[str, float]]:
+    """METHOD.NAME=NUMBER texts as {method: {name: number}}."""
+    out: dict[str, dict[str, float]] = {}
+    for name, value in pairs("--hyper", texts).items():
+        method, dot, field = name.partition(".")
+        try:
+            number = float(value)
+        except ValueError:
+            dot = ""
+        if not dot:
+            raise OptionError(
+                f"Expected --hyper METHOD.NAME=NUMBER, got '{name}={value}'. "
+                "For instance irmv1.penalty_weight=1000."
+            )
+        out.setdefault(method, {})[field] = number
+    return out
+
+
+def refuse_options(context: typer.Context, options: Iterable[str], name: str, own: bool) -> None:
+    """Refuse options that mean nothing here, instead of ignoring them."""
+    given = [
+        f"--{option.replace('_', '-')}"
+        for option in options
+        if getattr(context.get_parameter_source(option), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        what = "your own rows" if own else "a benchmark"
+        raise OptionError(
+            f"Expected options for {what} ('{name}'), got {', '.join(given)}. Leave them out; "
+            "'invlearn compare --help' says which are for what."
+        )

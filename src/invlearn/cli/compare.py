@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,10 +17,12 @@ from invlearn.cli.common import (
     agreeing,
     app,
     command,
+    hyperparameters,
     left,
     names,
     nothing,
     pairs,
+    refuse_options,
     reported,
     say,
     widths,
@@ -192,7 +193,7 @@ def compare(
     stem = Path(name).stem if own else name
     folder = out if out is not None else Path(f"invlearn-{stem}-{stamp}")
     with reported(status, partial(left, folder)), bar(status) as progress:
-        _refuse(context, DATASET_ONLY if own else ROWS_ONLY, name, own)
+        refuse_options(context, DATASET_ONLY if own else ROWS_ONLY, name, own)
         if trial is not None and trials is not None:
             raise OptionError(
                 f"Expected --trial or --trials, got both. --trial {trial} runs that one alone."
@@ -231,7 +232,7 @@ def compare(
                 seed,
                 recipe,
                 pairs("--data", data),
-                _hyper(hyper),
+                hyperparameters(hyper),
                 steps,
                 leave_one_out,
                 keep_outputs,
@@ -273,21 +274,6 @@ def _print_rows(record: OwnRowsRecord, console: Console) -> None:
         console.print(f"{finding.title}: {finding.sentence} {finding.action}", markup=False)
 
 
-def _refuse(context: typer.Context, options: Sequence[str], name: str, own: bool) -> None:
-    """Refuse options that mean nothing here, instead of ignoring them."""
-    given = [
-        f"--{option.replace('_', '-')}"
-        for option in options
-        if getattr(context.get_parameter_source(option), "name", "") == "COMMANDLINE"
-    ]
-    if given:
-        what = "your own rows" if own else "a benchmark"
-        raise OptionError(
-            f"Expected options for {what} ('{name}'), got {', '.join(given)}. Leave them out; "
-            "'invlearn compare --help' says which are for what."
-        )
-
-
 def _table(record: OwnRowsRecord) -> Table:
     """Worst and mean; single environments are in results.csv and the report."""
     from invlearn.metrics import METRICS
@@ -306,20 +292,3 @@ def _table(record: OwnRowsRecord) -> Table:
         words = [escape(overall.where), worst.replace("[", r"\["), mean.replace("[", r"\[")]
         table.add_row(record.method(overall.method).title, *words)
     return table
-
-
-def _hyper(texts: list[str] | None) -> dict[str, dict[str, float]]:
-    out: dict[str, dict[str, float]] = {}
-    for name, value in pairs("--hyper", texts).items():
-        method, dot, field = name.partition(".")
-        try:
-            number = float(value)
-        except ValueError:
-            dot = ""
-        if not dot:
-            raise OptionError(
-                f"Expected --hyper METHOD.NAME=NUMBER, got '{name}={value}'. "
-                "For instance irmv1.penalty_weight=1000."
-            )
-        out.setdefault(method, {})[field] = number
-    return out
