@@ -12,8 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from invlearn import get_objective
+from invlearn import DATASETS, OBJECTIVES, get_objective
+from invlearn.comparison.recipes import get_recipe
 from invlearn.datasets.linear_sem import true_weights
+from invlearn.ground import registry as ground_registry
+from invlearn.methods import METHODS, get_method, get_network
 from invlearn.objectives.erm import ERM
 from invlearn.objectives.irmv1 import IRMv1
 
@@ -62,16 +65,27 @@ SAYS = {
     "save_and_load.py": r"(?s)good: The model does about equally well everywhere",
     "notebook.py": r"(?s)Comparison\(.*scanner_artefact.*<h4>",
     "reading_results.py": r"(?s)p_e=0\.9 +0\.\d+.*'version'",
+    "own_objective.py": r"erm +8\.\d+\nrisk-gap +[12]\.\d+",
+    "own_dataset.py": r"(?s)no recipe.*erm +0\.[34]\d*\nvrex +0\.[67]\d*\nnearest +0\.[34]",
     "typed.py": r"Run\(finished after 50 steps.*\n\[\[0\.\d+",
     "custom_loss.py": r"(?s)2023 was \d\.\d+\n.*is [01]\.\d, the mean [1-9].*right: (9\d|100)%",
 }
 """What each script prints; a page of the docs prints the script, after <!-- example: NAME -->."""
 
 
+@pytest.fixture
+def forgotten(monkeypatch):
+    """What is registered meanwhile is not known to other tests."""
+    for registry in (OBJECTIVES, DATASETS, METHODS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        monkeypatch.setattr(registry, "_calls", dict(registry._calls))
+    monkeypatch.setattr(ground_registry, "WORKER_CALLS", [])
+
+
 @pytest.mark.parametrize(
     "script", sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "linear_sem.py")
 )
-def test_a_script_runs_as_a_page_prints_it(script, tmp_path, monkeypatch, capsys):
+def test_a_script_runs_as_a_page_prints_it(script, tmp_path, monkeypatch, capsys, forgotten):
     text = (EXAMPLES / script).read_text(encoding="utf-8")
     assert text.count("\n") <= 40
     marked = f"<!-- example: {script} -->\n```python\n{text}```\n"
@@ -128,3 +142,18 @@ def test_own_rows_examples_run(scope):
         exec(block.replace("random_state=0", "random_state=0, steps=20"), scope)
     assert scope["folds"]["test_score"].shape == (3,)
     assert scope["inferred"].environments_
+
+
+def test_extending_snippet_runs(scope, forgotten):
+    (only,) = python_blocks("docs/extending.md")
+    exec(only, scope)
+    assert get_method("neighbors").summary == "Nearest neighbors in the pooled rows."
+
+
+def test_the_recipe_of_the_docs_is_one(tmp_path):
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    path.write_text(page.split("```toml\n")[1].split("```")[0])
+    plan = get_recipe("colored-digits", path).plan(get_network("irmv1"))
+    assert plan.objective.penalty_weight == 1000.0
+    assert (plan.settings.steps, plan.network.hidden) == (300, (64,))

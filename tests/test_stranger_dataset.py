@@ -211,3 +211,28 @@ def test_an_installed_package_is_found_by_its_entry_points(packaged):
     assert run.returncode == 0, run.stderr
     assert "Rows of every ward." in run.stdout
     assert "'broken' of the package 'their-wards' (their_wards.nothing) is left out" in run.stderr
+
+
+def test_what_a_notebook_defines_reaches_its_workers(tmp_path):
+    made = (
+        DATASET
+        + """
+from sklearn.neighbors import KNeighborsClassifier
+from invlearn import BenchmarkRequest, compare, register_method, register_objective
+from invlearn.objectives.vrex import VREx
+
+class Mine(VREx):
+    title = "Mine"
+
+register_objective("mine", Mine(3.0))
+register_method("near", lambda seed: KNeighborsClassifier(5))
+request = BenchmarkRequest(
+    "wards", ["mine", "near"], trials=2, steps=3, similarity=1, dataset_options={"rows": 40}
+)
+print(sorted(compare(request, jobs=2).results.method.unique()))
+"""
+    )
+    # A main module that no file holds, as a notebook's.
+    run = subprocess.run([sys.executable, "-c", made], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "['mine', 'near']\n"

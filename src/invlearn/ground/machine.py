@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
-import pickle
 import platform
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cloudpickle
 import torch
 
 import invlearn
@@ -42,7 +42,7 @@ def run_all(
     """Call the function on every item, each on one thread, over so many processes.
 
     `done` gets each result as it ends, in any order. The function, with what it holds, is pickled
-    once.
+    once; what a notebook or script defines goes along by value.
     On Ctrl-C the runs under way are dropped and KeyboardInterrupt goes on to the caller.
     """
     if processes <= 1 or len(items) <= 1:
@@ -58,7 +58,7 @@ def run_all(
         min(processes, len(items)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=workers.begin,
-        initargs=(pickle.dumps((function, (*WORKER_CALLS, _one_thread, keep_freed_memory))),),
+        initargs=(cloudpickle.dumps((function, (*WORKER_CALLS, _one_thread, keep_freed_memory))),),
     )
     try:
         # No name for the list: a future holds its result for as long as it is referred to.
@@ -76,7 +76,7 @@ def run_all(
 def _submitted(pool: ProcessPoolExecutor, items: Sequence[Any]) -> list[Future[Any]]:
     """A future for every item; the processes begin here, and never see a terminal's Ctrl-C."""
     with workers.held_back(signal.SIGINT):
-        return [pool.submit(workers.call, item) for item in items]
+        return [pool.submit(workers.call, cloudpickle.dumps(item)) for item in items]
 
 
 def _one_thread() -> None:

@@ -91,8 +91,7 @@ class Registry(MutableMapping[str, Entry]):
         if name in self._entries:
             del self[name]
         self._entries[name] = entry
-        assert self._register is not None
-        self._calls[name] = partial(self._register, name, entry)
+        self._calls[name] = partial(_know, self.kind, name, entry)
         WORKER_CALLS.append(self._calls[name])
 
     def find(self, name: str) -> Entry:
@@ -173,6 +172,11 @@ def names_from_outside() -> dict[str, list[str]]:
         if names:
             found[kind] = sorted(names)
     return found
+
+
+def _know(kind: str, name: str, entry: Any) -> None:
+    """In a worker: what the main process says goes, whatever the main script registers there."""
+    _REGISTRIES[kind][name] = entry
 
 
 def _place(defined: Any) -> tuple[str, str]:

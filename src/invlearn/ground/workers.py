@@ -19,9 +19,9 @@ _FUNCTION: list[Callable[[Any], Any]] = []
 """Of this process, if it is a worker."""
 
 
-def call(item: Any) -> Any:
-    """The worker's function of an item."""
-    return _FUNCTION[0](item)
+def call(packed: bytes) -> Any:
+    """The worker's function of a pickled item."""
+    return _FUNCTION[0](pickle.loads(packed))
 
 
 def begin(packed: bytes) -> None:
