@@ -71,6 +71,7 @@ MISTAKES = {
     "dataset": (["compare", "colored-digit"], "Unknown dataset 'colored-digit'. Did you mean"),
     "objective": ([*TINY, "--objectives", "erm,irmv2"], "'irmv2'. Did you mean 'irmv1'?"),
     "recipe": ([*TINY, "--recipe", "nobodys"], "Unknown recipe for colored-digits 'nobodys'."),
+    "recipe file": ([*TINY, "--recipe", "no.toml"], "at 'no.toml', it cannot be read: No such"),
     "data without =": ([*TINY, "--data", "rows"], "Expected --data NAME=VALUE, got 'rows'."),
     "data without name": ([*TINY, "--data", "=3"], "Expected --data NAME=VALUE, got '=3'."),
     "data name": ([*TINY, "--data", "test_row=3"], "'test_row'. Did you mean 'test_rows'?"),
@@ -88,6 +89,10 @@ MISTAKES = {
     "hyper name": (
         [*TINY, "--hyper", "irmv1.penalty=3"],
         "Unknown hyperparameter of IRMv1 'penalty'. Did you mean 'penalty_weight'?",
+    ),
+    "hyper of a model": (
+        ["compare", "linear-sem", "--objectives", "linear", "--hyper", "linear.alpha=1"],
+        "hyperparameters of a method that trains a network, got some of 'linear'. Set them",
     ),
     "negative weight": ([*TINY, "--hyper", "irmv1.penalty_weight=-1"], "0 or more, got -1.0."),
     "trials": ([*TINY, "--trials", "0"], "Expected at least one trial, got 0."),

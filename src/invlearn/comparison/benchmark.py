@@ -21,7 +21,7 @@ from invlearn.errors import OptionError, unknown_name
 from invlearn.features import width
 from invlearn.ground.machine import run_all
 from invlearn.learning import Plan
-from invlearn.methods import Method, Network, Usual, get_method, get_network, trial_seed
+from invlearn.methods import Method, Network, Usual, get_method, trial_seed
 from invlearn.objectives import OBJECTIVES
 from invlearn.problem import Problem
 from invlearn.reports import write_report
@@ -155,7 +155,11 @@ def _resolve(request: BenchmarkRequest) -> tuple[Recipe, dict[str, Method], Prob
     for name in request.hyper:
         if name not in methods:
             raise unknown_name("method in a hyperparameter", name, methods)
-        get_network(name)  # Others have none.
+        if not isinstance(methods[name], Network):
+            raise OptionError(
+                "Expected hyperparameters of a method that trains a network, got some of "
+                f"'{name}'. Set them where its model is made."
+            )
     for name in request.dataset_options:
         if name not in dataset.options:
             raise unknown_name(f"option of {request.dataset}", name, dataset.options)

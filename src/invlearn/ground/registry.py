@@ -164,9 +164,9 @@ def names_from_outside() -> dict[str, list[str]]:
     """What is not built in, {kind: names}, as far as can be told without loading anything."""
     from importlib.metadata import entry_points
 
-    found = {}
+    found, points = {}, entry_points()
     for kind in ("dataset", "method", "objective"):
-        names = {point.name for point in entry_points(group=f"invlearn.{kind}s")}
+        names = {point.name for point in points.select(group=f"invlearn.{kind}s")}
         if kind in _REGISTRIES:
             names |= _REGISTRIES[kind]._calls.keys()
         if names:
