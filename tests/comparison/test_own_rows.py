@@ -13,12 +13,14 @@ from invlearn.comparison.folds import Folds
 from invlearn.comparison.measure import folds_of
 from invlearn.comparison.own_rows_record import next_command
 from invlearn.comparison.requests import RowsRequest
-from invlearn.methods import Network, trial_seed
+from invlearn.methods import Network, get_method, trial_seed
 from invlearn.reports.record import Answer
 from invlearn.results import RESULT_COLUMNS
 from invlearn.rows.example import hospitals
 from invlearn.rows.source import from_frame
 from invlearn.tables import Encoder
+
+METHODS = {name: get_method(name) for name in ("linear", "boosting", "erm-pooled", "vrex")}
 
 
 def quick(frame, **changes):
@@ -340,7 +342,7 @@ def test_what_a_rule_chose_is_written(selected, three):
     pd.testing.assert_frame_equal(curves, selected.curves)
     assert settings(selected)["vrex"]["step by"] == "lowest validation risk"
     request = quick("r.csv", select="lowest-validation-risk")
-    command = next_command(request, selected.record, Answer("", (), "helps", "vrex"))
+    command = next_command(request, selected.record, Answer("", (), "helps", "vrex"), METHODS)
     assert "--early-stopping lowest-validation-risk" in command
 
 
@@ -418,16 +420,16 @@ def test_a_request_is_a_command_too():
 
 def test_the_way_on_fits_what_was_measured(compared):
     helps = Answer("", (), "helps", "vrex")
-    command = next_command(quick("a b.csv"), compared.record, helps)
+    command = next_command(quick("a b.csv"), compared.record, helps, METHODS)
     assert command.startswith("invlearn fit '")
     assert command.endswith(
         "--target ill --environment hospital --task classification --steps 15 --objective vrex "
         "--output model"
     )
-    assert "--steps" not in next_command(quick("a.csv", steps=200), compared.record, helps)
+    assert "--steps" not in next_command(quick("a.csv", steps=200), compared.record, helps, METHODS)
     does_not = Answer("", (), "as good", "boosting")
     wide = quick("a.csv", steps=200, hidden=(32, 8), drop=("age",))
-    command = next_command(wide, compared.record, does_not)
+    command = next_command(wide, compared.record, does_not, METHODS)
     assert "--drop age --hidden 32,8 --objective erm-pooled" in command
 
 

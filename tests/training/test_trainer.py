@@ -573,8 +573,10 @@ def test_environments_of_unequal_noise_are_no_false_collapse(net):
     assert Trainer(model, data, "erm", "squared", settings=settings).run().messages == ()
 
 
-def test_progress_is_silent_off_a_terminal(learnable, net, capsys):
+def test_progress_off_a_terminal_is_a_line_on_the_error_output(learnable, net, capsys):
     trainer_of(net(), learnable(), steps=3).run(progress=True)
+    assert capsys.readouterr() == ("", "IRMv1: 0 of 3, 0 s\n")
+    trainer_of(net(), learnable(), steps=3).run()
     assert capsys.readouterr() == ("", "")
 
 

@@ -23,6 +23,7 @@ def seconds_of_a_row(model: nn.Module, x: InMemory) -> float:
 
     Examples
     --------
+    >>> import torch
     >>> seconds_of_a_row(nn.Linear(1000, 10), torch.zeros(4, 1000)) < 1e-5
     True
     """

@@ -86,7 +86,7 @@ def on_batch(
     >>> total = get_objective("vrex", {"penalty_weight": 2.0}).on_batch(
     ...     z, [1.0, 1.0, 1.0, 1.0], ["north", "north", "south", "south"], loss="squared")
     >>> total.backward()
-    >>> float(total)
+    >>> total.item()
     2.375
     """
     objective = at_strength(self, strength)
