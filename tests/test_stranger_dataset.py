@@ -125,10 +125,10 @@ def test_it_is_listed_and_helped_with(stranger):
         assert "nearest, vrex-weak" in said
 
 
-def test_it_is_compared_in_worker_processes_with_a_recipe_of_ones_own(stranger):
+def test_it_is_compared_with_a_recipe_of_ones_own(stranger):
     Path("own.toml").write_text(RECIPE)
     said = invlearn(
-        "compare wards --objectives erm,vrex,vrex-weak,nearest --trials 2 --jobs 2 --out out "
+        "compare wards --objectives erm,vrex,vrex-weak,nearest --trials 2 --jobs 1 --out out "
         "--recipe own.toml --data rows=60"
     )
     notice = "Settings from 'own.toml': steps; for vrex: penalty_weight; the rest from the defaults"
@@ -213,13 +213,11 @@ def test_an_installed_package_is_found_by_its_entry_points(packaged):
     assert "'broken' of the package 'their-wards' (their_wards.nothing) is left out" in run.stderr
 
 
-def test_what_a_notebook_defines_reaches_its_workers(tmp_path):
-    made = (
-        DATASET
-        + """
+NOTEBOOK = """
 from sklearn.neighbors import KNeighborsClassifier
 from invlearn import BenchmarkRequest, compare, register_method, register_objective
 from invlearn.objectives.vrex import VREx
+import their_wards.data
 
 class Mine(VREx):
     title = "Mine"
@@ -227,12 +225,14 @@ class Mine(VREx):
 register_objective("mine", Mine(3.0))
 register_method("near", lambda seed: KNeighborsClassifier(5))
 request = BenchmarkRequest(
-    "wards", ["mine", "near"], trials=2, steps=3, similarity=1, dataset_options={"rows": 40}
+    "wards", ["mine", "near"], trials=2, steps=3, dataset_options={"rows": 40}
 )
 print(sorted(compare(request, jobs=2).results.method.unique()))
 """
-    )
-    # A main module that no file holds, as a notebook's.
-    run = subprocess.run([sys.executable, "-c", made], capture_output=True, text=True)
+
+
+def test_it_reaches_worker_processes_and_so_does_what_a_notebook_defines(packaged):
+    # Its main module is in no file, as a notebook's.
+    run = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout == "['mine', 'near']\n"
