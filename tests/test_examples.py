@@ -63,6 +63,7 @@ SAYS = {
     "weights_and_polars.py": r"R² 0\.[89]\d\nEvery row of environment '2024' has weight 0",
     "unknown_environments.py": r"(?s)erm: .* here, 0\.[0-6]\d there\nvrex: .*, 0\.[78]\d there",
     "save_and_load.py": r"(?s)good: The model does about equally well everywhere",
+    "one_trial_again.py": r"numbers: \d+ furthest apart: (0\.0|\d\.\d+e-(0[7-9]|1\d))\n",
     "notebook.py": r"(?s)Comparison\(.*scanner_artefact.*<h4>",
     "reading_results.py": r"(?s)p_e=0\.9 +0\.\d+.*'version'",
     "own_objective.py": r"erm +8\.\d+\nrisk-gap +[12]\.\d+",
