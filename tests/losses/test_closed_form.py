@@ -241,7 +241,10 @@ def test_probabilities_of_targets_that_are_no_classes_are_refused(name):
         (torch.tensor([1, 2, 1]), r"0 and 1 for the logistic loss, got values 1, 2\. Map"),
         (torch.tensor([0.0, 0.5]), r"got values 0, 0\.5\. Map the two classes to 0 and 1"),
         (torch.arange(9), r"got values 0, 1, 2, 3, 4, \.\.\."),
-        (torch.zeros(4, 1), r"got shape \(4, 1\)"),
+        (
+            torch.zeros(4, 1),
+            r"got shape \(4, 1\)\. Map the two classes to 0 and 1, in one column \[n",
+        ),
     ],
 )
 def test_logistic_targets_other_than_zero_and_one_are_refused(y, text):
@@ -274,6 +277,7 @@ def test_trap_binary_labels_on_a_softmax_over_one_column_are_refused():
         (torch.tensor([1, -1]), "got -1, 1"),
         (torch.tensor([0.0, 1.0]), "Expected whole-number targets 0 to 2"),
         (torch.zeros(4, 2, dtype=torch.int64), r"got \(4, 2\)"),
+        (torch.tensor([0, -100]), r"got -100, 0 .* leave out rows of no class"),
     ],
 )
 def test_softmax_targets_out_of_range_are_refused(y, text):
@@ -286,7 +290,8 @@ def test_softmax_targets_out_of_range_are_refused(y, text):
     [
         (torch.tensor([0, 1]), 1, r"float targets with 1 column\(s\) .*got torch\.int64 with 1"),
         (torch.zeros(4, 2), 3, r"float targets with 3 column\(s\) .*got torch\.float32 with 2"),
-        (torch.zeros(4), 2, r"with 2 column\(s\) .* with 1\. Convert the targets, or use"),
+        (torch.zeros(4), 2, r"with 2 column\(s\) .* with 1\. .* an output for each column"),
+        (torch.zeros(4, 2, 3), 2, r"with 2 column\(s\) .* with 6\."),
     ],
 )
 def test_squared_targets_of_another_kind_or_width_are_refused(y, outputs, text):

@@ -200,17 +200,22 @@ def test_a_module_stays_as_it_is():
             r"torch\.float64 and targets \(7,\) of torch\.float64, got shape \(\)\. .* "
             "reduction='none'",
         ),
-        (lambda z, y: z - y, r"got shape \(7, 7\)\. Return the rows' losses"),
+        (lambda z, y: z - y, r"got shape \(7, 7\)\. Bring targets to the outputs' shape"),
         (lambda z, y: 3.0, r"got a float\. Return the rows' losses"),
         (
             lambda z, y: z[:, 3] - y,
-            r"the function '<lambda>' fails on them: .*out of bounds.* Mend it",
+            r"the function '<lambda>' fails on them: .*out of bounds.*[^.]\. Mend it, or what",
         ),
     ],
 )
 def test_what_is_no_loss_of_rows_is_refused(function, text):
     with pytest.raises(OptionError, match=text):
         get_loss(function).value(ONE, NUMBERS)
+
+
+def test_what_it_is_like_is_a_loss():
+    with pytest.raises(OptionError, match=r"'absolute' is like as a Loss, got 'squared'\. Look it"):
+        Custom(absolute, like="squared")
 
 
 def test_losses_that_are_not_finite_are_refused_where_outputs_are():

@@ -9,6 +9,7 @@ double backward.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -51,12 +52,12 @@ class Squared(Loss):
         return 2 * (z - y.reshape(z.shape)) / (z.shape[1] if z.ndim > 1 else 1)
 
     def check(self, y: Tensor, n_outputs: int) -> None:
-        columns = 1 if y.ndim == 1 else y.shape[1]
+        columns = math.prod(y.shape[1:])
         if not y.is_floating_point() or columns != n_outputs:
             raise EnvironmentsError(
                 f"Expected float targets with {n_outputs} column(s) for the squared loss, got "
                 f"{y.dtype} with {columns}. Convert the targets, or use 'logistic' or 'softmax' "
-                "for classes."
+                "for classes; give the model an output for each column."
             )
 
     def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:
@@ -92,7 +93,7 @@ class Logistic(Loss):
             got = f"shape {tuple(y.shape)}" if y.ndim != 1 else f"values {_some(y)}"
             raise EnvironmentsError(
                 f"Expected targets 0 and 1 for the logistic loss, got {got}. "
-                "Map the two classes to 0 and 1, or use 'softmax' or 'squared'."
+                "Map the two classes to 0 and 1, in one column [n], or use 'softmax' or 'squared'."
             )
         if n_outputs != 1:
             raise OptionError(
@@ -156,7 +157,8 @@ class Softmax(Loss):
             raise EnvironmentsError(
                 f"Expected whole-number targets 0 to {n_outputs - 1} for the softmax loss, got "
                 f"{_some(y) if y.ndim == 1 else tuple(y.shape)} of type {y.dtype}. "
-                "Number the classes from 0, and give the model an output for each."
+                "Number the classes from 0, as whole numbers [n], and give the model an output for "
+                "each; leave out rows of no class."
             )
 
     def constant_risk(self, y: Tensor, weights: Tensor | None = None) -> float:

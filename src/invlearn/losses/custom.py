@@ -47,12 +47,18 @@ class Custom(Loss):
         ``function(outputs, targets)`` gives every row's loss [n], or [n, k] to be averaged over the
         outputs. If it takes a `reduction`, as torch's do, 'none' is asked for, whatever a module
         was made with, and targets come in the outputs' shape where they are as many numbers. Class
-        weights multiply the rows' losses, and a risk is their plain mean. Outputs come in float64;
-        a module's own tensors are copied and brought to it.
+        weights multiply the rows' losses, and a risk is their plain mean; rows that `ignore_index`
+        names are 0 in it. Outputs come in float64; a module's own tensors are copied and brought
+        to it.
     like : Loss, optional
         Whose targets and outputs it has, so that accuracies, probabilities and a check of the
         targets are to be had: ``Softmax()`` with a logit per class, ``Logistic()`` with one for two
         classes, ``Squared()`` for numbers.
+
+    Raises
+    ------
+    OptionError
+        What it is like is no `Loss`.
 
     Examples
     --------
@@ -66,6 +72,11 @@ class Custom(Loss):
     name: ClassVar[str] = "custom"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.like, Loss | None):
+            raise OptionError(
+                f"Expected the loss that '{self.called}' is like as a Loss, got {self.like!r}. "
+                "Look it up: like=get_loss('softmax')."
+            )
         object.__setattr__(self, "_rows", _of_rows(self.function))
 
     @property
@@ -95,15 +106,17 @@ class Custom(Loss):
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             raise OptionError(
                 f"Expected a loss of {given}, the function '{self.called}' fails on them: "
-                f"{str(error).strip().splitlines()[0]} Mend it; tensors of its own have to be of "
-                f"the outputs' type."
+                f"{(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}. Mend "
+                "it, or what it is given; tensors of its own have to be of the outputs' type."
             ) from error
         if not isinstance(rows, Tensor) or rows.shape not in ((len(z),), z.shape):
             got = f"shape {_shape(rows)}" if isinstance(rows, Tensor) else f"a {_kind(rows)}"
+            remedy = "Return the rows' losses, not their mean: reduction='none' for torch's own."
+            if isinstance(rows, Tensor) and rows.ndim > 1:  # Broadcast.
+                remedy = "Bring targets to the outputs' shape first: y.reshape(z.shape)."
             raise OptionError(
                 f"Expected one loss per row, shape ({len(z)},), from '{self.called}' on "
-                f"{given}, got {got}. Return the rows' losses, not their mean: reduction='none' "
-                "for torch's own."
+                f"{given}, got {got}. {remedy}"
             )
         return rows.reshape(len(z), -1).mean(1)
 
