@@ -45,7 +45,7 @@ def classifier_of(model: nn.Module, name: str = "") -> str:
         raise OptionError(
             "Expected a linear layer at the end of the model, whose inputs are the features that "
             f"the objective reads; the last trainable parameter is '{last}', of a {kind}. Name the "
-            "layer: Settings(features='name'), one of "
+            "layer, features='name' (in Settings, or of on_model), one of "
             f"{', '.join(repr(n) for n in modules if n) or 'none'}."
         )
     return found
@@ -85,6 +85,7 @@ def with_inputs(model: nn.Module, name: str, call: Callable[[], Tensor]) -> tupl
     if len(seen) != 1:
         raise OptionError(
             f"Expected the layer '{name}', whose inputs are the features, to run once in a forward "
-            f"pass, it ran {len(seen)} times. Name another: Settings(features='name')."
+            f"pass, it ran {len(seen)} times. Name another, features='name' (in Settings, or of "
+            "on_model)."
         )
     return z, seen[0]

@@ -12,14 +12,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from conftest import make_model, make_rows
+from invlearn.environments import Environments
 from invlearn.errors import EnvironmentsError, OptionError, UnknownNameError
 from invlearn.losses import get_loss
 from invlearn.means import seeded_generator
+from invlearn.models import MLP
 from invlearn.objectives import OBJECTIVES, get_objective
 from invlearn.objectives.group_dro import GroupDRO
 from invlearn.objectives.irmv1 import IRMv1
+from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.objectives.vrex import VREx
-from invlearn.training import Engine, PenaltySchedule, Settings, Trainer
+from invlearn.training import Batch, Engine, PenaltySchedule, Settings, Trainer
 from invlearn.training.settings import draw_batch
 
 # A few steps need not beat a constant.
@@ -86,6 +89,49 @@ def test_a_batch_has_the_trainers_gradient(name, loss, weighted):
     torch.testing.assert_close(total.detach(), terms.total, rtol=1e-12, atol=1e-12)
     assert_gradients(net, wanted)
     torch.testing.assert_close(memory.state, new)
+
+
+@pytest.mark.parametrize("name", BY_OUTPUTS)
+def test_a_single_row_of_several_targets_has_it_too(name):
+    if OBJECTIVES[name].folds > 1:
+        pytest.skip("it cuts rows into halves")
+    y = torch.randn(12, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    bounds = {"a": slice(5), "b": slice(5, 11), "c": slice(11, 12)}
+    rows = Environments.from_parts({e: (x[at], y[at]) for e, at in bounds.items()}, min_rows=1)
+    net, objective, huber = MLP(4, (5,), 2).double(), OBJECTIVES[name], nn.HuberLoss(delta=0.7)
+    start = objective.init(3, torch.zeros((), dtype=torch.float64))
+    terms, wanted, _ = engine_step(net, rows, objective, huber, start, Batch(rows))
+    memory = objective.begin(rows.names)
+    total = objective.on_model(net, rows.x, y, labels(rows), loss=huber, memory=memory)
+    total.backward()
+    torch.testing.assert_close(total.detach(), terms.total, rtol=1e-12, atol=1e-12)
+    assert_gradients(net, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_outputs_of_low_precision_are_taken(name, dtype):
+    rows, objective, found = make_rows(sizes=SIZES), OBJECTIVES[name], []
+    if name == "meta-irm":  # DropGrad's noise is drawn in the gradient's type.
+        objective = MetaIRM(dropgrad=0.0)
+    for kind in (torch.float64, dtype):
+        net = make_model().to(dtype).to(kind)  # The same rounded parameters.
+        memory, generator = objective.begin(rows.names), torch.Generator().manual_seed(0)
+        total = objective.on_model(
+            net,
+            rows.x.to(dtype).to(kind),
+            rows.y,
+            labels(rows),
+            loss="logistic",
+            memory=memory,
+            generator=generator,
+        )
+        total.backward()
+        assert total.dtype == torch.float64
+        assert {p.grad.dtype for p in net.parameters()} == {kind}
+        found.append(total.detach())
+    torch.testing.assert_close(found[1], found[0], rtol=50 * torch.finfo(dtype).eps, atol=0)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -247,6 +293,18 @@ def test_what_is_carried_can_be_saved(name):
     assert total.detach() == totals[-1] != totals[0]
     with pytest.raises(EnvironmentsError, match=r"for the environments \['a', 'b'\], got it for"):
         objective.begin(["a", "b"]).load_state_dict(saved)
+    with pytest.raises(EnvironmentsError, match=r"Expected what V-REx carried .*, of \w+\. Begin"):
+        VREx().begin(rows.names).load_state_dict(saved)
+
+
+def test_what_another_objective_carries_is_refused():
+    rows, net = make_rows(sizes=SIZES), make_model()
+    fixed, moving = MetaIRM(), MetaIRM(rate="curvature")
+    pairs = [(GroupDRO(), moving), (moving, GroupDRO()), (fixed, moving), (moving, fixed)]
+    for objective, other in pairs:  # Of three environments, three numbers each.
+        memory = other.begin(rows.names)
+        with pytest.raises(OptionError, match=rf"memory that {objective.title} began with, got an"):
+            objective.on_model(net, rows.x, rows.y, labels(rows), loss="logistic", memory=memory)
 
 
 def test_groups_may_be_missing_in_a_batch_and_environments_may_not():
@@ -255,8 +313,12 @@ def test_groups_may_be_missing_in_a_batch_and_environments_may_not():
     z, y, index = net(rows.x)[two], rows.y[two], rows.index[two]
     by_groups = GroupDRO(over="groups")
     memory = by_groups.begin([0, 1, 2])
-    by_groups.on_batch(z, y, index, loss="logistic", memory=memory).backward()
-    assert memory.state.exp().sum() == pytest.approx(1.0)
+    total = by_groups.on_batch(z, y, index, loss="logistic", memory=memory)
+    rows_risks = F.binary_cross_entropy_with_logits(z[:, 0], y.double(), reduction="none")
+    risks = torch.stack([rows_risks[index == 0].mean(), rows_risks[index == 1].mean(), 0 * total])
+    q = torch.softmax(0.01 * risks, 0)
+    torch.testing.assert_close(memory.state.exp(), q.detach())
+    torch.testing.assert_close(total, (q * risks).sum())
     with pytest.raises(EnvironmentsError, match=r"got none of '2', which GroupDRO began with\. D"):
         GroupDRO().on_batch(z, y, index, loss="logistic", memory=GroupDRO().begin([0, 1, 2]))
     with pytest.raises(UnknownNameError, match="Unknown environment '1'"):
@@ -264,7 +326,7 @@ def test_groups_may_be_missing_in_a_batch_and_environments_may_not():
 
 
 Z, Y, E = torch.zeros(4, 1, requires_grad=True), torch.tensor([0, 1, 0, 1]), [0, 0, 1, 1]
-Z3 = torch.zeros(4, 3, requires_grad=True)
+Z3, H = torch.zeros(4, 3, requires_grad=True), torch.zeros(4, 2, requires_grad=True)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +359,8 @@ Z3 = torch.zeros(4, 3, requires_grad=True)
         ((Z3, Y + 2, E), {"loss": F.cross_entropy}, EnvironmentsError,
          r"targets 0 to 2 for the softmax loss, got 2, 3 .* the model an output for each"),
         ((Z3[None], Y, E), {}, OptionError, r"outputs as a tensor \[n\] or \[n, k\], got shape"),
-        (([0.0] * 4, Y, E), {}, OptionError, r"or \[n, k\], got \[0\.0, 0\.0, 0\.0, 0\.0\]"),
+        (((Z, H), Y, E), {}, OptionError,
+         r"or \[n, k\], got a tuple\. Flatten them; of a model that gives .*, pass these alone"),
         ((Z, Y, E), {"loss": lambda z, y: z.sum()}, OptionError, r"one loss per row, shape \(4,\)"),
         ((Z, Y, E), {"loss": lambda z, y: z[:, 0] / 0}, OptionError, "finite losses from '<lam"),
         ((Z, Y, E), {"memory": {}}, OptionError, r"as objective\.begin\(environments\) makes it"),
@@ -309,9 +372,6 @@ Z3 = torch.zeros(4, 3, requires_grad=True)
 def test_batches_that_do_not_fit_are_refused(arguments, options, error, text):
     with pytest.raises(error, match=text):
         VREx().on_batch(*arguments, **{"loss": "logistic", **options})
-
-
-H = torch.zeros(4, 2, requires_grad=True)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +387,9 @@ H = torch.zeros(4, 2, requires_grad=True)
          "Expected features that training changes, which CORAL penalizes, got some without"),
         ("iga", {}, OptionError,
          r"IGA combines gradients in the parameters, got none that learns\. Pass parameters=model"),
+        ("coral", {"features": [[0.0]] * 4}, OptionError, r"\[4, d\], got a list\. Pass f"),
         ("pair", {"parameters": [torch.ones(1)]}, OptionError, "got none that learns"),
+        ("pair", {"parameters": nn.Linear(1, 1).named_parameters()}, OptionError, "got none that"),
         ("meta-irm", {}, OptionError,
          r"meta-IRM takes steps with the model itself: .* Use on_model\(model, inputs, targets"),
     ],
@@ -338,10 +400,11 @@ def test_what_an_objective_needs_beside_outputs_is_said(name, options, error, te
 
 
 def test_outputs_cut_from_the_parameters_are_refused():
-    with pytest.raises(OptionError, match="got outputs without a graph back to them"):
-        OBJECTIVES["and-mask"].on_batch(
-            Z.detach(), Y, E, loss="logistic", parameters=[nn.Parameter(torch.ones(1))]
-        )
+    for outputs in (Z, Z.detach()):  # Z is of another model than the parameter.
+        with pytest.raises(OptionError, match=r"got outputs without a graph back to them\. Pass"):
+            OBJECTIVES["and-mask"].on_batch(
+                outputs, Y, E, loss="logistic", parameters=[nn.Parameter(torch.ones(1))]
+            )
 
 
 @pytest.mark.parametrize("labels", [[], ["a"]])
@@ -364,6 +427,29 @@ def test_halves_of_a_single_row_are_refused():
 def test_one_environment_serves_what_compares_none():
     total = OBJECTIVES["erm"].on_batch(Z, Y, [0] * 4, loss="logistic")
     assert float(total.detach()) == pytest.approx(np.log(2))
+
+
+def test_a_batch_of_one_row_may_have_a_number_as_target():
+    total = OBJECTIVES["erm"].on_batch(Z[:1], torch.tensor(3.0), ["a"], loss="squared")
+    assert float(total.detach()) == 9.0
+
+
+def test_on_model_refuses_a_model_that_does_not_learn():
+    net, rows = make_model().requires_grad_(False), make_rows()
+    with pytest.raises(OptionError, match="with trainable parameters, got none"):
+        OBJECTIVES["ib-erm"].on_model(net, rows.x, rows.y, rows.index, loss="logistic")
+
+
+def test_on_model_says_how_a_layer_is_named():
+    rows = make_rows()
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1), nn.LayerNorm(1)).double()
+    options = {"loss": "logistic", "features": "1"}
+    with pytest.raises(
+        OptionError, match=r"Name the layer, features='name' \(in Settings, or of o"
+    ):
+        OBJECTIVES["coral"].on_model(net, rows.x, rows.y, rows.index, loss="logistic")
+    total = OBJECTIVES["coral"].on_model(net, rows.x, rows.y, rows.index, **options)
+    assert total.requires_grad
 
 
 def test_on_model_refuses_features_that_no_training_changes():

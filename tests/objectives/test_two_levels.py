@@ -9,6 +9,7 @@ from torch import nn
 from conftest import make_model, make_rows
 from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.losses import get_loss
+from invlearn.means import random_folds
 from invlearn.objectives.meta_irm import MetaIRM
 from invlearn.training import Batch, Engine
 
@@ -61,14 +62,27 @@ def test_it_has_the_engines_gradient(name, loss, weighted):
 
 def test_rows_may_be_parted_between_the_levels():
     objective, net, rows = MetaIRM(rows="separate", dropgrad=0.0), make_model(), make_rows()
+    fold = random_folds(rows.sizes, 2, torch.Generator().manual_seed(0))
+    terms, _ = Engine(net, get_loss("logistic"), objective).step(Batch(rows, fold), None)
+    wanted = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
     generator = torch.Generator().manual_seed(0)
     total = objective.on_model(
         net, rows.x, rows.y, rows.index, loss="logistic", generator=generator
     )
     total.backward()
-    assert all(p.grad.isfinite().all() for p in net.parameters())
-    shared = MetaIRM(dropgrad=0.0).on_model(net, rows.x, rows.y, rows.index, loss="logistic")
-    assert total.detach() != shared.detach()
+    torch.testing.assert_close(total.detach(), terms.total)
+    for p, want in zip(net.parameters(), wanted, strict=True):
+        torch.testing.assert_close(p.grad, want, rtol=1e-9, atol=1e-10)
+
+
+def test_its_value_is_to_be_had_where_nothing_is_learned():
+    objective, net, rows = MetaIRM(dropgrad=0.0), make_model(), make_rows()
+    total = objective.on_model(net, rows.x, rows.y, rows.index, loss="logistic")
+    with torch.no_grad():
+        looked_at = objective.on_model(net, rows.x, rows.y, rows.index, loss="logistic")
+    assert looked_at == total.detach()
+    assert not looked_at.requires_grad
 
 
 def test_its_strength_and_the_global_generator():
@@ -99,14 +113,20 @@ def test_batch_norm_has_to_be_frozen():
         ({"inputs": torch.zeros(9, 4).double()}, EnvironmentsError, "'inputs': 9, 'targets': 71"),
         ({"environments": [0] * 71}, EnvironmentsError, "meta-IRM needs rows of at least 2"),
         ({"loss": "softmax"}, OptionError, "two outputs for the softmax loss"),
+        ({"forward": lambda x: (x[:, :1], x)}, OptionError, r"or \[n, k\], got a tuple\. Flatten"),
+        ({"loss": lambda z, y: z[:, 0] / (y > 0)}, OptionError, "finite losses from '<lambda>'"),
+        ({"strength": -1.0}, OptionError, "0 or more, got -1"),
         ({"weights": [1.0] * 30 + [0.0] * 41}, OptionError, "got 0 in environment '1'"),
     ],
 )
 def test_batches_that_do_not_fit_are_refused(options, error, text):
     rows = make_rows()
     given = {"inputs": rows.x, "targets": rows.y, "environments": rows.index, "loss": "logistic"}
+    given |= options
+    net = make_model()
+    net.forward = given.pop("forward", net.forward)
     with pytest.raises(error, match=text):
-        MetaIRM().on_model(make_model(), **{**given, **options})
+        MetaIRM().on_model(net, **given)
 
 
 def test_a_rate_that_follows_the_curvature_has_to_be_carried():

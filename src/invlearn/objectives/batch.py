@@ -27,6 +27,8 @@ class Memory:
 
     Attributes
     ----------
+    objective : str
+        Whose it is, by its title.
     environments : tuple of str
         Those that every batch has rows of, in the state's order.
     state : Tensor or None
@@ -39,19 +41,29 @@ class Memory:
     ('north', 'south')
     """
 
+    objective: str
     environments: tuple[str, ...]
     state: Any = None
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs."""
-        return {"environments": list(self.environments), "state": self.state}
+        names = list(self.environments)
+        return {"objective": self.objective, "environments": names, "state": self.state}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken; EnvironmentsError for other environments."""
-        if tuple(saved["environments"]) != self.environments:
+        """Go on where `state_dict` was taken.
+
+        Raises
+        ------
+        EnvironmentsError
+            It was taken of another objective's memory, or for other environments.
+        """
+        whose, names = saved["objective"], tuple(saved["environments"])
+        if (whose, names) != (self.objective, self.environments):
             raise EnvironmentsError(
-                f"Expected what was carried for the environments {list(self.environments)}, got it "
-                f"for {list(saved['environments'])}. Begin with the same."
+                f"Expected what {self.objective} carried for the environments "
+                f"{list(self.environments)}, got it for {list(names)}, of {whose}. Begin with the "
+                "same."
             )
         self.state = saved["state"]
 
@@ -107,6 +119,23 @@ def environments_of(labels: Any, device: torch.device | None = None) -> tuple[Te
     return numbers.to(device)[found.to(device)], names
 
 
+def shown(value: Any) -> str:
+    """What was passed, in a few words."""
+    if isinstance(value, Tensor):
+        return f"shape {tuple(value.shape)}"
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def width(outputs: Any) -> int:
+    """How many outputs a row has; OptionError for what are not outputs of rows."""
+    if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2):
+        raise OptionError(
+            f"Expected outputs as a tensor [n] or [n, k], got {shown(outputs)}. Flatten them; of a "
+            "model that gives more than its outputs, pass these alone."
+        )
+    return outputs.shape[1] if outputs.ndim == 2 else 1
+
+
 def rows_of_batch(
     objective: Objective,
     like: Tensor,
@@ -125,11 +154,12 @@ def rows_of_batch(
     n, device = len(like), like.device
     y = (targets if isinstance(targets, Tensor) else tensor_of("targets", "", targets)).to(device)
     y = y if y.is_floating_point() else y.to(torch.int64)
+    y = y if y.ndim else y[None]
     place, names = environments_of(environments, device)
-    w = None if weights is None else weights
+    w = weights
     if w is not None:
         w = (w if isinstance(w, Tensor) else tensor_of("weights", "", w)).to(device, torch.float64)
-    lengths = {what: n, "targets": y.shape[0] if y.ndim else 1, "environments": len(place)}
+    lengths = {what: n, "targets": len(y), "environments": len(place)}
     lengths |= {} if w is None else {"weights": w.numel()}
     if len(set(lengths.values())) > 1:
         raise EnvironmentsError(

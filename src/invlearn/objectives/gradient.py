@@ -54,17 +54,25 @@ class GradientObjective(Objective):
     def total_of_batch(
         self, means: Mapping[str, Tensor], state: State, parameters: Iterable[Tensor] | None
     ) -> tuple[Tensor, State]:
-        leaves = [p for p in parameters or () if p.requires_grad]
+        leaves = [p for p in parameters or () if isinstance(p, Tensor) and p.requires_grad]
         scalars, state = self.scalars(means, state)
-        if not leaves or not scalars.values.requires_grad:
+        each = [
+            torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
+            for value in scalars.values.unbind()
+            if leaves and value.requires_grad
+        ]
+        if all(g is None for own in each for g in own):
             got = "none that learns" if not leaves else "outputs without a graph back to them"
             raise OptionError(
                 f"{self.title} combines gradients in the parameters, got {got}. Pass "
-                "parameters=model.parameters() and the outputs as they come, or use on_model."
+                "parameters=model.parameters() and that model's outputs, not detached and not of "
+                "torch.no_grad()."
             )
-        each = [_gradient(value, leaves) for value in scalars.values.unbind()]
         theta = [str(i) for i in range(len(leaves))]
-        gradients = {name: torch.stack([g[i] for g in each]) for i, name in enumerate(theta)}
+        gradients = {
+            name: torch.stack([torch.zeros_like(p) if g[i] is None else g[i] for g in each])
+            for i, (name, p) in enumerate(zip(theta, leaves, strict=True))
+        }
         terms = Terms(*(term.detach() for term in scalars.terms))
         found = Scalars(scalars.values.detach(), terms)
         made, state = self.combine(found, gradients, state)

@@ -199,12 +199,12 @@ class MetaIRM(Objective):
         environments: Any,
         *,
         features: str = "",
-        strength: float | None = None,
         **options: Any,
     ) -> Tensor:
         """`Objective.on_model`, through the inner steps; of parameters only what `adapts` names."""
-        at = self if strength is None else self.with_numbers({self.strength: strength})
-        return meta_total(at, model, inputs, targets, environments, **options)
+        with torch.enable_grad():  # Its steps are gradients, also where nothing is to be learned.
+            total = meta_total(self, model, inputs, targets, environments, **options)
+        return total if torch.is_grad_enabled() else total.detach()
 
     def value(self, losses: Tensor, risks: Tensor, n_envs: int) -> Terms:
         """Objective of the meta-losses [N]; risks [E] are those before the inner steps."""

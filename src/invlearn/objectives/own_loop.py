@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,19 @@ from torch import Tensor, nn
 from invlearn.classifier import check_features_learned, classifier_of, with_inputs
 from invlearn.errors import EnvironmentsError, OptionError
 from invlearn.losses import AnyLoss, get_loss
-from invlearn.objectives.batch import Memory, environments_of, means_of, rows_of_batch
+from invlearn.objectives.batch import (
+    Memory,
+    environments_of,
+    means_of,
+    rows_of_batch,
+    shown,
+    width,
+)
 
 if TYPE_CHECKING:
     from invlearn.objectives.base import Objective, State
+
+AnyObjective = TypeVar("AnyObjective", bound="Objective")
 
 
 def begin(self: Objective, environments: Any) -> Memory:
@@ -31,7 +40,7 @@ def begin(self: Objective, environments: Any) -> Memory:
             f"{self.title} needs at least {least} environments to begin with, got {len(names)} "
             f"({', '.join(names) or 'none'}). Name all that there will be, or use objective 'erm'."
         )
-    return Memory(names, self.init(len(names), torch.zeros((), dtype=torch.float64)))
+    return Memory(self.title, names, _first(self, len(names)))
 
 
 def on_batch(
@@ -89,13 +98,10 @@ def on_batch(
     >>> total.item()
     2.375
     """
-    objective = at_strength(self, strength)
-    if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2):
-        got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else repr(outputs)
-        raise OptionError(f"Expected outputs as a tensor [n] or [n, k], got {got}. Flatten them.")
+    objective, k = at_strength(self, strength), width(outputs)
     rows = rows_of_batch(objective, outputs, targets, environments, weights, memory, generator)
     found = get_loss(loss, rows.y)
-    found.check(rows.y, outputs.shape[1] if outputs.ndim == 2 else 1)
+    found.check(rows.y, k)
     h, z = features_of(objective, features, outputs), outputs.to(torch.float64)
     moments = objective.moments(found, z, rows.y, h)
     means = means_of(moments, rows, objective.folds, objective.reads_groups)
@@ -133,6 +139,7 @@ def on_model(
     options["parameters"] = model.parameters()
     if not self.reads_features:
         return self.on_batch(model(inputs), targets, environments, **options)
+    self.check_parameters([n for n, p in model.named_parameters() if p.requires_grad])
     name = classifier_of(model, features)
     if self.shapes_features:
         check_features_learned(model, name, self.title)
@@ -151,11 +158,10 @@ def features_of(objective: Objective, features: Any, outputs: Tensor) -> Tensor 
     if not objective.reads_features:
         return None
     if not isinstance(features, Tensor) or len(features) != len(outputs) or features.ndim < 2:
-        got = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else repr(features)
         raise OptionError(
             f"{objective.title} reads features, the inputs of the model's last layer. Expected "
-            f"features [{len(outputs)}, d], got {got}. Pass features=h, or use on_model, which "
-            "finds them."
+            f"features [{len(outputs)}, d], got {shown(features)}. Pass features=h, or use "
+            "on_model, which finds them."
         )
     if objective.shapes_features and outputs.requires_grad and not features.requires_grad:
         raise OptionError(
@@ -170,10 +176,10 @@ def carried(
     objective: Objective, memory: Memory | None, n_envs: int, device: torch.device
 ) -> State:
     """The state before a batch; OptionError where there has to be one and nobody holds it."""
-    first = objective.init(n_envs, torch.zeros((), dtype=torch.float64))
+    first = _first(objective, n_envs)
     if memory is not None:
         state = memory.state
-        if getattr(state, "ndim", None) != getattr(first, "ndim", None):
+        if memory.objective != objective.title or (state is None) != (first is None):
             raise OptionError(
                 f"Expected the memory that {objective.title} began with, got another: {memory!r}. "
                 "Pass that of objective.begin(environments)."
@@ -188,7 +194,12 @@ def carried(
     return None
 
 
-def at_strength(objective: Objective, strength: float | None) -> Objective:
+def _first(objective: Objective, n_envs: int) -> State:
+    """The state at the start of a loop."""
+    return objective.init(n_envs, torch.zeros((), dtype=torch.float64))
+
+
+def at_strength(objective: AnyObjective, strength: float | None) -> AnyObjective:
     """The objective at a strength; OptionError for one that has none."""
     if strength is None:
         return objective

@@ -15,7 +15,7 @@ from invlearn.errors import OptionError
 from invlearn.losses import AnyLoss, Loss, get_loss
 from invlearn.means import empty
 from invlearn.models import batch_norms, call
-from invlearn.objectives.batch import BatchRows, Memory, rows_of_batch
+from invlearn.objectives.batch import BatchRows, Memory, rows_of_batch, shown, width
 from invlearn.objectives.inner_step import (
     CURVATURE_EVERY,
     curvature,
@@ -23,7 +23,7 @@ from invlearn.objectives.inner_step import (
     renewed_curvature,
     stepped,
 )
-from invlearn.objectives.own_loop import carried
+from invlearn.objectives.own_loop import at_strength, carried
 
 if TYPE_CHECKING:
     from invlearn.objectives.meta_irm import MetaIRM
@@ -45,12 +45,15 @@ class _Risks:
         z = call(self.model, at, self.inputs[mine])
         y, weights = self.rows.y[mine], self.rows.weights[mine]
         if not self.checked:
-            self.loss.check(self.rows.y, z.shape[1] if z.ndim == 2 else 1)
-            self.loss.check_values(z.detach().to(torch.float64), y)
+            self.loss.check(self.rows.y, width(z))
             self.checked = True
         if not float(weights.sum()) > 0:
             raise empty(self.rows.names[e])
-        return weights @ self.loss.value(z.to(torch.float64), y) / weights.sum()
+        z = z.to(torch.float64)
+        risk = weights @ self.loss.value(z, y) / weights.sum()
+        if not bool(risk.detach().isfinite()):
+            self.loss.check_values(z.detach(), y)
+        return risk
 
 
 def meta_total(
@@ -63,14 +66,16 @@ def meta_total(
     loss: AnyLoss,
     weights: Any = None,
     memory: Memory | None = None,
+    strength: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The objective on a batch, with the graph through its inner steps; see `on_model`."""
+    objective = at_strength(objective, strength)
     if not isinstance(inputs, Tensor):
         raise OptionError(
             f"Expected inputs as a tensor [n, ...], of which {objective.title} takes the rows of "
-            f"each environment, got a {type(inputs).__name__}. Pass one tensor, and a module that "
-            "takes it apart."
+            f"each environment, got {shown(inputs)}. Pass one tensor, and a module that takes it "
+            "apart."
         )
     rows = rows_of_batch(
         objective, inputs, targets, environments, weights, memory, generator, what="inputs"
