@@ -135,6 +135,10 @@ def test_a_rescaled_ramp_ends_at_the_same_share_and_is_a_step_where_it_has_no_ro
     assert weights(ramp.rescaled(1, was=2000), 1) == [100.0]
     constant = PenaltySchedule("constant", start=2)
     assert constant.rescaled(1, was=10) is constant
+    for start in (399, 500):  # It never sets in: neither does it in a shorter run.
+        never = PenaltySchedule("linear", start=start, end=600).rescaled(60, was=400)
+        with pytest.raises(OptionError, match="sets in before the last step"):
+            never.check(100.0, 60, "V-REx")
 
 
 @pytest.mark.parametrize(

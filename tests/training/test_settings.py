@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,11 @@ def test_counts_below_one_are_refused(name):
         OptionError, match=rf"Expected {name} of 1 or more, a whole number, got 0\."
     ):
         Settings(**{name: 0})
+
+
+def test_counts_may_be_numpys():
+    steps = Settings(steps=np.int64(20)).steps
+    assert (steps, type(steps)) == (20, int)
 
 
 @pytest.mark.parametrize("size", [0, 2.5])

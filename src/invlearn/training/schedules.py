@@ -90,7 +90,8 @@ class PenaltySchedule:
     def rescaled(self, steps: int, was: int) -> PenaltySchedule:
         """The same shares of a run of so many steps as of one of `was`.
 
-        A penalty that sets in there sets in here, as a step where a ramp has no room.
+        A penalty that sets in there sets in here, as a step where a ramp has no room; one that
+        never does, never does here.
 
         Examples
         --------
@@ -100,7 +101,7 @@ class PenaltySchedule:
         if self.kind == "constant":
             return self
         start = self.start * steps // was
-        if self.kind == "step" or start + 1 >= steps:
+        if self.kind == "step" or (start + 1 >= steps and self.start + 1 < was):
             return replace(self, kind="step", start=start)
         return replace(self, start=start, end=max(self.end * steps // was, start + 1))
 

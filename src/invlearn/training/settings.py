@@ -100,8 +100,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("steps", "evaluate_every", "memory_budget"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, Integral) or value < 1:
                 raise OptionError(f"Expected {name} of 1 or more, a whole number, got {value!r}.")
+            object.__setattr__(self, name, int(value))  # JSON takes none of NumPy's.
         size = self.batch_size
         if size is not None and (not isinstance(size, Integral) or size < 1):
             raise OptionError(
