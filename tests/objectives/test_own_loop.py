@@ -25,8 +25,11 @@ from invlearn.objectives.vrex import VREx
 from invlearn.training import Batch, Engine, PenaltySchedule, Settings, Trainer
 from invlearn.training.settings import draw_batch
 
-# A few steps need not beat a constant.
-pytestmark = pytest.mark.filterwarnings("ignore::invlearn.errors.CollapseWarning")
+# A few steps need not beat a constant, and PAIR may head for the risk alone in them.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::invlearn.errors.CollapseWarning"),
+    pytest.mark.filterwarnings("ignore::invlearn.errors.NoEffectWarning"),
+]
 
 SIZES, SEED = (30, 41, 26), 3
 BY_OUTPUTS = [name for name in OBJECTIVES if name != "meta-irm"]
@@ -400,11 +403,10 @@ def test_what_an_objective_needs_beside_outputs_is_said(name, options, error, te
 
 
 def test_outputs_cut_from_the_parameters_are_refused():
-    for outputs in (Z, Z.detach()):  # Z is of another model than the parameter.
+    other = nn.Parameter(torch.ones(2))
+    for outputs, parameters in ((Z, [other]), (Z.detach(), [other]), (Z, other)):
         with pytest.raises(OptionError, match=r"got outputs without a graph back to them\. Pass"):
-            OBJECTIVES["and-mask"].on_batch(
-                outputs, Y, E, loss="logistic", parameters=[nn.Parameter(torch.ones(1))]
-            )
+            OBJECTIVES["and-mask"].on_batch(outputs, Y, E, loss="logistic", parameters=parameters)
 
 
 @pytest.mark.parametrize("labels", [[], ["a"]])

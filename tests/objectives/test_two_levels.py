@@ -76,10 +76,11 @@ def test_rows_may_be_parted_between_the_levels():
         torch.testing.assert_close(p.grad, want, rtol=1e-9, atol=1e-10)
 
 
-def test_its_value_is_to_be_had_where_nothing_is_learned():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_its_value_is_to_be_had_where_nothing_is_learned(mode):
     objective, net, rows = MetaIRM(dropgrad=0.0), make_model(), make_rows()
     total = objective.on_model(net, rows.x, rows.y, rows.index, loss="logistic")
-    with torch.no_grad():
+    with mode():
         looked_at = objective.on_model(net, rows.x, rows.y, rows.index, loss="logistic")
     assert looked_at == total.detach()
     assert not looked_at.requires_grad

@@ -54,7 +54,8 @@ class GradientObjective(Objective):
     def total_of_batch(
         self, means: Mapping[str, Tensor], state: State, parameters: Iterable[Tensor] | None
     ) -> tuple[Tensor, State]:
-        leaves = [p for p in parameters or () if isinstance(p, Tensor) and p.requires_grad]
+        given = () if parameters is None else parameters
+        leaves = [p for p in given if isinstance(p, Tensor) and p.requires_grad]
         scalars, state = self.scalars(means, state)
         each = [
             torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)

@@ -202,7 +202,10 @@ class MetaIRM(Objective):
         **options: Any,
     ) -> Tensor:
         """`Objective.on_model`, through the inner steps; of parameters only what `adapts` names."""
-        with torch.enable_grad():  # Its steps are gradients, also where nothing is to be learned.
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):  # Its steps are gradients, also where nothing is to be learned.
             total = meta_total(self, model, inputs, targets, environments, **options)
         return total if torch.is_grad_enabled() else total.detach()
 
