@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import dataclass
 
 import pytest
 
@@ -99,6 +100,29 @@ def test_the_same_again_and_what_was_defined_anew_in_its_place_are_taken(things)
     things.register("mine", again)
     assert things["mine"] is again
     assert len(module.WORKER_CALLS) == 1
+
+
+def cell(default):
+    """What a notebook's cell defines each time it runs, with another default."""
+
+    @dataclass(frozen=True)
+    class Thing:
+        number: int = default
+
+        def __call__(self):
+            """Nothing."""
+
+    return Thing
+
+
+def test_a_class_that_a_cell_defined_anew_is_taken_and_another_number_is_not(things):
+    old, new = cell(1), cell(2)
+    things.register("mine", old())
+    things.register("mine", old(1))
+    with pytest.raises(OptionError, match="'mine' is a thing already"):
+        things.register("mine", old(3))
+    things.register("mine", new())
+    assert things["mine"] == new(2)
 
 
 def test_names_are_of_one_word(things):
