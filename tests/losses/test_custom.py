@@ -213,6 +213,21 @@ def test_what_is_no_loss_of_rows_is_refused(function, text):
         get_loss(function).value(ONE, NUMBERS)
 
 
+def test_a_copy_that_would_not_learn_is_refused():
+    class Tempered(nn.CrossEntropyLoss):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.ones(()))
+
+        def forward(self, outputs, targets):
+            return super().forward(outputs / self.temperature, targets)
+
+    with pytest.raises(OptionError, match=r"to learn, got a Tempered: .* Let it have no `reduct"):
+        get_loss(Tempered())
+    frozen = get_loss(Tempered().requires_grad_(False), like=Softmax())
+    torch.testing.assert_close(frozen.value(THREE, CLASSES), Softmax().value(THREE, CLASSES))
+
+
 def test_what_it_is_like_is_a_loss():
     with pytest.raises(OptionError, match=r"'absolute' is like as a Loss, got 'squared'\. Look it"):
         Custom(absolute, like="squared")

@@ -58,7 +58,7 @@ class Custom(Loss):
     Raises
     ------
     OptionError
-        What it is like is no `Loss`.
+        What it is like is no `Loss`, or a module that takes a reduction has parameters to learn.
 
     Examples
     --------
@@ -201,6 +201,12 @@ def _of_rows(function: Function) -> Function:
     if isinstance(function, nn.Module):
         if not hasattr(function, "reduction"):
             return function
+        if any(p.requires_grad for p in function.parameters()):
+            raise OptionError(
+                f"Expected a loss without parameters of its own to learn, got a "
+                f"{_kind(function)}: it is copied to be asked for every row's loss, and the copy's "
+                "would not be learned. Let it have no `reduction`, and give the rows' losses."
+            )
         module = copy.deepcopy(function).double()
         vars(module)["reduction"] = "none"
         return module
