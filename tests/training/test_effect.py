@@ -104,12 +104,21 @@ def test_erm_no_weight_by_choice_and_a_small_penalty_are_not_accused(objective, 
 
 def test_a_penalty_that_waits_is_looked_at_from_where_it_sets_in():
     schedule = PenaltySchedule("step", start=7)
-    idle = trainer("vrex", rows(same=True), schedule=schedule)
-    with pytest.warns(NoEffectWarning, match=r"In each of 3 steps looked at, 7 to 10, its"):
+    idle = trainer("vrex", rows(same=True), steps=16, schedule=schedule)
+    with pytest.warns(NoEffectWarning, match=r"In each of 4 steps looked at, 7 to 14, its"):
         idle.run()
     busy = trainer("vrex", rows(), schedule=schedule)
     busy.run()
     assert (busy._effect.steps, busy._effect.seen) == ([7], True)
+
+
+def test_a_gradient_of_the_same_line_but_another_length_is_no_accusation():
+    """With one number to learn every gradient lies on ERM's line."""
+    data = rows(d=1)
+    model = nn.Linear(1, 1, bias=False)
+    made = Trainer(model, data, "vrex", "logistic", settings=Settings(steps=12, lr=0.05))
+    made.run()
+    assert made._effect.seen
 
 
 def test_equal_risks_at_the_first_step_alone_are_no_accusation():
@@ -149,7 +158,8 @@ def test_looking_leaves_the_statistics_of_a_batch_norm_alone(monkeypatch):
 
 
 def test_many_runs_at_once_say_so_each():
-    made = [trainer("vrex", data, steps=4) for data in (rows(same=True), rows(), rows(same=True))]
+    data = (rows(same=True), rows(), rows(same=True))
+    made = [trainer("vrex", each, steps=8) for each in data]
     with pytest.warns(NoEffectWarning):
         runs = train_many(made, arrangement="stacked")
     assert ["as ERM" in "".join(run.messages) for run in runs] == [True, False, True]

@@ -23,6 +23,10 @@ ROUNDING = 1e-6
 """Of a gradient's length: two gradients that differ by less are the same in single precision."""
 
 
+FEWEST_LOOKS = 4
+"""Before a run is said to be ERM: a mask may let everything through for a few steps."""
+
+
 class Effect:
     """Compares the gradient of some steps with that of ERM, until they differ once.
 
@@ -32,6 +36,7 @@ class Effect:
 
     def __init__(self) -> None:
         self.steps: list[int] = []
+        self.shares: list[float] = []
         self.seen = False
 
     def look(self, trainer: Trainer, update: Update) -> None:
@@ -52,7 +57,11 @@ class Effect:
                 trainer.model, trainer.loss, ERM(), micro_batch=trainer._engine.micro_batch
             )
             plain = self._gradient(trainer, engine, update, {})
-        self.seen = not parallel(made, plain)
+        share = proportion(made, plain)
+        self.shares.append(share)
+        # The same step of an adaptive optimizer comes of a gradient that is ERM's times a constant.
+        # Where few directions are left, any penalty's is ERM's times something that varies.
+        self.seen = not (share > 0 and math.isclose(share, self.shares[0], rel_tol=1e-3))
 
     def _gradient(
         self, trainer: Trainer, engine: Engine, update: Update, numbers: Mapping[str, float]
@@ -73,7 +82,7 @@ class Effect:
 
     def said(self, trainer: Trainer) -> list[str]:
         """Warn if none of several looks saw a difference."""
-        if self.seen or len(self.steps) < 2:
+        if self.seen or len(self.steps) < FEWEST_LOOKS:
             return []
         objective = trainer.objective
         name = objective.strength
@@ -87,14 +96,15 @@ class Effect:
         return [text]
 
 
-def parallel(a: Tensor, b: Tensor) -> bool:
-    """Whether two gradients have the same direction, to rounding.
+def proportion(a: Tensor, b: Tensor) -> float:
+    """How many times b the gradient a is; NaN where it has another direction.
 
     Examples
     --------
-    >>> parallel(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]))
-    True
+    >>> proportion(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 2.0]))
+    2.0
     """
-    size = b @ b
-    share = torch.where(size > 0, (a @ b) / torch.where(size > 0, size, 1.0), 0.0)
-    return bool((a - share * b).norm() <= ROUNDING * a.norm())
+    if not bool(a.any()) or not bool(b.any()):
+        return 1.0 if not bool(a.any()) and not bool(b.any()) else math.nan
+    share = (a @ b) / (b @ b)
+    return float(share) if (a - share * b).norm() <= ROUNDING * a.norm() else math.nan

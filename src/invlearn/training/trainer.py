@@ -272,7 +272,7 @@ class Trainer:
             "objective": copy.deepcopy(self._state),
             "step": self.step,
             "ended": self._ended,
-            "effect": (tuple(self._effect.steps), self._effect.seen),
+            "effect": copy.deepcopy(vars(self._effect)),
             "history": list(self.history.rows),
             "recorder": self._recorder.state_dict(),
             "stopper": None if self.stopper is None else self.stopper.state_dict(),
@@ -293,7 +293,7 @@ class Trainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._state = copy.deepcopy(state["objective"])
         self.step, self._ended = state["step"], state["ended"]
-        self._effect.steps, self._effect.seen = list(state["effect"][0]), state["effect"][1]
+        vars(self._effect).update(copy.deepcopy(state["effect"]))
         self.history.rows = list(state["history"])
         self._recorder.load_state_dict(state["recorder"])
         if self.stopper is not None and state["stopper"] is not None:
