@@ -159,7 +159,7 @@ def test_how_to_run_again(experiment):
     text = page(experiment)
     assert "invlearn run small --seed 0" in text
     assert "12 min 34 s" in text
-    assert "60 evaluated steps" in text
+    assert "<dt>evaluated steps</dt><dd>60</dd>" in text
 
 
 def test_the_rules_statistic(experiment, statistics):

@@ -78,7 +78,7 @@ def test_it_is_told_in_order():
         "invlearn fit hospitals.csv",
         "When not to trust this. The worst of 5 environments, which are few,",
         "invlearn compare hospitals.csv",
-        "1:02:34",
+        "1 h 2 min",
     ]
     # The contents at the top name some of it too.
     places = [words.index(part, words.index("The answer")) for part in story[:4]]
@@ -212,6 +212,15 @@ def test_without_findings_notes_or_columns():
     assert "Things to know" not in words
     assert "Other columns" not in words
     assert words.endswith("Run it again seed0 Made by invariant-learn.")
+
+
+def test_where_it_comes_from_is_in_words():
+    made = {"command": "invlearn x", "jobs": 2, "seconds": 61.4, "seconds_of_all_runs": 3754.2}
+    text = page(make_content().change(provenance={**made, "runs_resumed": 3, "commit": ""}))
+    assert Page(text).words.endswith(
+        "invlearn x seed0runs at a time2took1 min 1 sall runs one after another1 h 2 min"
+        "runs taken over3 Made by invariant-learn."
+    )
 
 
 def test_columns_are_counted_and_many_are_folded():

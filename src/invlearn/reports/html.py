@@ -11,7 +11,7 @@ from invlearn.reports import tables
 from invlearn.reports.answer import benchmark_answer
 from invlearn.reports.benchmark import ORACLE_BADGE, BenchmarkRecord
 from invlearn.reports.drawing import numeric_axis
-from invlearn.reports.page import render_page
+from invlearn.reports.page import how_made, render_page
 from invlearn.reports.statistic import describe
 from invlearn.reports.tables import Table
 
@@ -50,12 +50,13 @@ def render(
         figures = {name: figures[name] for name in figures if name != "selection_statistic"}
     dataset = record.dataset
     shown = [tables.table(results, record, rule) for rule in record.shown_rules(results)]
+    evaluated = len(curves[["method", "problem", "step"]].drop_duplicates())
     return render_page(
         "benchmark.html.j2",
         figures,
         record=record,
         dataset=dataset,
-        again=_again(record, len(curves[["method", "problem", "step"]].drop_duplicates())),
+        again=how_made(record) | ({"evaluated steps": f"{evaluated:,}"} if evaluated else {}),
         answer=benchmark_answer(shown[0], record),
         main=_section(shown[0], record),
         honest=[_section(table, record) for table in shown[1:] if not table.rule.oracle],
@@ -109,23 +110,3 @@ def _grouped(record: BenchmarkRecord) -> list[tuple[str, str, list[str]]]:
         key = record.method(one.method).title, one.message
         found.setdefault(key, []).append(str(one.problem))
     return [(name, message, trials) for (name, message), trials in found.items()]
-
-
-def _again(record: BenchmarkRecord, evaluations: int) -> dict[str, Any]:
-    """What the page shows beside the command."""
-    took = _duration(float(record.provenance["seconds"]))
-    took += f", {evaluations} evaluated steps" if evaluations else ""
-    rest = {
-        key: value
-        for key, value in record.provenance.items()
-        if value and key not in ("command", "seconds")
-    }
-    return {"seed": record.seed, "took": took, **rest}
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

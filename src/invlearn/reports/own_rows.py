@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from invlearn.reports.own_rows_figures import (
     short_names,
     worst_against_mean,
 )
-from invlearn.reports.page import render_page, write_page
+from invlearn.reports.page import how_made, render_page, write_page
 from invlearn.reports.record import Answer, OwnRowsRecord
 from invlearn.results import Estimate, MethodInfo
 
@@ -124,7 +123,7 @@ def render(found: Found, answer: Answer, drawn: Mapping[str, bytes]) -> str:
         alts=descriptions(found),
         others=sorted({len(record.environments) - len(fold) for fold in record.folds}),
         kinds=_kinds(record.columns),
-        again=_again(record),
+        again=how_made(record),
     )
 
 
@@ -221,12 +220,3 @@ def _kinds(columns: Mapping[str, str]) -> str:
     count = Counter(kind.partition(":")[0] for kind in columns.values())
     words = {kind: kind if kind == "left out" else f"as {kind}" for kind in count}
     return ", ".join(f"{number} {words[kind]}" for kind, number in count.items())
-
-
-def _again(record: OwnRowsRecord) -> dict[str, str]:
-    """What the page shows beside the command."""
-    every = {**record.provenance, "seed": record.seed}
-    shown = {key: str(value) for key, value in every.items() if value != "" and key != "command"}
-    if "seconds" in shown:
-        shown["took (h:m:s)"] = str(timedelta(seconds=round(float(shown.pop("seconds")))))
-    return shown
