@@ -12,7 +12,7 @@ from invlearn.comparison.compare import compare
 from invlearn.comparison.folds import Folds
 from invlearn.comparison.measure import folds_of
 from invlearn.comparison.own_rows_record import next_command
-from invlearn.comparison.requests import RowsRequest
+from invlearn.comparison.requests import BenchmarkRequest, RowsRequest
 from invlearn.methods import Network, get_method, trial_seed
 from invlearn.reports.record import Answer
 from invlearn.results import RESULT_COLUMNS
@@ -416,6 +416,20 @@ def test_a_request_is_a_command_too():
         "invlearn compare 'a b.csv' --target ill --environment hospital --drop age --hidden '' "
         "--objectives erm-pooled,vrex --trials 1 --seed 0 --test-environment Birk --steps 15"
     )
+
+
+def test_a_command_takes_a_file_that_looks_like_an_option():
+    assert quick("-t.csv").command().startswith("invlearn compare ./-t.csv --target")
+
+
+def test_a_request_keeps_sequences_of_any_kind(tmp_path):
+    request = quick("t.csv", drop=pd.Index(["age"]), methods={"vrex": 1}, hidden=[16])
+    assert (request.drop, request.methods, request.hidden) == (("age",), ("vrex",), (16,))
+    for given, example in (({"drop": "age"}, r"\['age'\]"), ({"hidden": "16"}, r"\(16,\)")):
+        with pytest.raises(OptionError, match=f"got the text '.*'. For instance {example}"):
+            quick("t.csv", **given)
+    with pytest.raises(OptionError, match="Expected methods as a sequence, got the text 'vrex'"):
+        BenchmarkRequest("colored-digits", "vrex")
 
 
 def test_the_way_on_fits_what_was_measured(compared):

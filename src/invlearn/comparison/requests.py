@@ -7,14 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from invlearn.errors import OptionError
 from invlearn.rows.request import FitRequest
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from invlearn.datasets.base import OptionValue
     from invlearn.reports.benchmark import BenchmarkRecord  # noqa: F401  Named in a text below.
     from invlearn.reports.record import OwnRowsRecord  # noqa: F401
@@ -35,6 +33,18 @@ class Request(ABC, Generic[AnyRecord]):
     trials: int
     trial: int | None
     device: str
+
+    def __post_init__(self) -> None:
+        """Keep what is a sequence as a tuple; OptionError for a text, whose letters it would be."""
+        for name, example in (("methods", "['vrex']"), ("drop", "['age']"), ("hidden", "(16,)")):
+            value = getattr(self, name, None)
+            if isinstance(value, str):
+                raise OptionError(
+                    f"Expected {name} as a sequence, got the text '{value}'. For instance "
+                    f"{example}."
+                )
+            if value is not None:
+                object.__setattr__(self, name, tuple(value))
 
     @property
     def numbers(self) -> range:
@@ -157,7 +167,8 @@ class RowsRequest(Request["OwnRowsRecord"]):
     Parameters
     ----------
     rows : path or DataFrame
-        A table, in a file or in memory, or a folder of images root/environment/class/*.
+        A table, in a file or in memory (of pandas or polars), or a folder of images
+        root/environment/class/*.
     target, environment : str
         Columns of the table; images need neither.
     methods : sequence of str
@@ -189,7 +200,7 @@ class RowsRequest(Request["OwnRowsRecord"]):
         The training of this number only, counted from 0, whatever `trials` is.
     """
 
-    rows: str | Path | pd.DataFrame
+    rows: Any
     target: str | None = None
     environment: str | None = None
     methods: Sequence[str] = ("erm-pooled", "irmv1", "vrex", "meta-irm")
@@ -216,7 +227,8 @@ class RowsRequest(Request["OwnRowsRecord"]):
         """The command line that makes the same request; empty for rows in memory."""
         if not isinstance(self.rows, str | Path) or callable(self.features):
             return ""
-        words = ["invlearn", "compare", str(self.rows), *self.columns()]
+        rows = f"./{self.rows}" if str(self.rows).startswith("-") else str(self.rows)
+        words = ["invlearn", "compare", rows, *self.columns()]
         words += ["--objectives", ",".join(self.methods)]
         words += [*self.trial_words(), "--seed", str(self.seed)]
         for name in ("test_environment", "metric", "steps", "max_rows", "select", "device"):
