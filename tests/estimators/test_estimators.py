@@ -220,6 +220,7 @@ def test_environments_of_another_kind(rows, environments, says):
         ({"steps": 0}, OptionError, "whole number of 1 or more"),
         ({"steps": 1.5}, OptionError, "whole number"),
         ({"hidden": 32}, OptionError, r"such as \(32,\)"),
+        ({"hidden": np.array([4, 0])}, OptionError, r"such as \(32,\)"),
         ({"lr": "x"}, OptionError, "lr as a number"),
         ({"batch_size": 2.5}, OptionError, "batch_size as a whole number"),
         ({"hyper": {"penalty_weight": "x"}}, OptionError, "weight of V-REx to be a finite number"),

@@ -75,6 +75,8 @@ def test_a_builder_that_returns_one_network_is_not_shared():
 def test_a_builder_that_needs_more_is_told_how():
     with pytest.raises(OptionError, match=r"n_features, n_outputs and generator or fewer.*hidden="):
         Drawn(lambda n, k, generator, hidden: None)(3, 2, 0)
+    with pytest.raises(OptionError, match=r"or fewer.*depth="):  # By its name only: no such number.
+        Drawn(lambda n, *, depth: None)(3, 2, 0)
 
 
 def test_a_builder_of_something_else():

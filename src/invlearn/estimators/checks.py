@@ -120,4 +120,4 @@ def _is_whole(value: Any) -> bool:
 
 
 def _listed(values: Any) -> Sequence[Any]:
-    return values if isinstance(values, Sequence) else ()
+    return list(values) if isinstance(values, Sequence | np.ndarray) else []

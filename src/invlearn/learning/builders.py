@@ -120,7 +120,7 @@ def _arguments(
         elif name in offered:
             bound.arguments[name] = offered[name]
         elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
-            if not rest:
+            if not rest or parameter.kind is parameter.KEYWORD_ONLY:
                 raise OptionError(
                     "Expected a network builder that needs n_features, n_outputs and generator or "
                     f"fewer of them, got {_name(make)}{signature}. Fix the others: "
