@@ -138,9 +138,13 @@ def test_building_blocks_run(scope):
 
 
 @pytest.mark.filterwarnings("ignore::invlearn.CollapseWarning")  # In 20 steps.
-def test_own_rows_examples_run(scope):
-    for block in python_blocks("docs/own-rows.md"):
+def test_own_rows_examples_run(scope, tmp_path, monkeypatch):
+    blocks = python_blocks("docs/own-rows.md")
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        block = block.replace('FitRequest("vrex")', 'FitRequest("vrex", 1.0, steps=5)')
         exec(block.replace("random_state=0", "random_state=0, steps=20"), scope)
+    assert scope["predictions"].index.equals(scope["frame"].index)
     assert scope["folds"]["test_score"].shape == (3,)
     assert scope["inferred"].environments_
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import polars
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from invlearn import (
     UnknownNameError,
     diagnose,
 )
-from invlearn.rows.files import write_table
+from invlearn.rows.files import predict_file, write_table
 from invlearn.rows.fit import FitRequest, fit_rows
 from invlearn.rows.inputs import Make
 from invlearn.rows.model import RowsModel
@@ -147,6 +148,31 @@ def test_missing_or_renamed_columns_are_named(fitted, frame):
 def test_an_unseen_class_in_labelled_rows(fitted, frame):
     with pytest.raises(EnvironmentsError, match="'perhaps'"):
         fitted.labeled(frame.assign(ill="perhaps"), "t.csv")
+
+
+def test_predictions_stand_beside_their_rows(fitted, frame):
+    expected = fitted.predict(features(frame))
+    shuffled = features(frame).sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(fitted.predict(shuffled).sort_index(), expected)
+    pd.testing.assert_frame_equal(fitted.predict(polars.from_pandas(features(frame))), expected)
+    with pytest.raises(OptionError, match="trained on a table, got ndarray"):
+        fitted.predict(np.zeros((3, 2)))
+
+
+def test_predictions_of_a_file_with_an_index_of_its_own(fitted, frame, tmp_path):
+    rows = features(frame).set_axis([f"row {i}" for i in range(len(frame))])
+    rows.to_parquet(tmp_path / "rows.parquet")
+    predict_file(fitted, tmp_path / "rows.parquet", tmp_path / "found.feather")
+    found = pd.read_feather(tmp_path / "found.feather")
+    assert found["row"].tolist() == list(range(1, len(frame) + 1))
+    assert found["prediction"].tolist() == fitted.predict(rows)["prediction"].tolist()
+
+
+def test_a_diagnosis_takes_options_and_any_table(fitted, frame):
+    with_few = [str(finding) for finding in diagnose(fitted, frame, draws=40)]
+    assert [str(f) for f in fitted.diagnose(polars.from_pandas(frame), draws=40)] == with_few
+    with pytest.raises(EnvironmentsError, match="Expected ill of each of 360 rows, got 3"):
+        fitted.diagnose(features(frame), ["yes"] * 3)
 
 
 def test_diagnosis_names_the_artefact(fitted, frame):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import polars
 import pytest
 from PIL import Image
 
@@ -86,14 +87,44 @@ def test_columns_that_are_not_there(options, error, says):
 
 def test_a_table_needs_target_and_environment(tmp_path):
     small().to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(OptionError, match="got no --target"):
+    with pytest.raises(OptionError, match="got no target"):
         read_rows(tmp_path / "t.csv", environment="site")
-    with pytest.raises(OptionError, match="got no --environment"):
+    with pytest.raises(OptionError, match="got no environment"):
         read_rows(tmp_path / "t.csv", target="y")
     with pytest.raises(EnvironmentsError, match="every row is empty"):
         read(small(site=[None] * 40))
     with pytest.raises(EnvironmentsError, match="target that varies"):
         read(small(y=[1] * 40))
+
+
+def test_a_table_in_memory_may_be_any_library_s(frame):
+    names = {"target": "ill", "environment": "hospital"}
+    expected = read_rows(frame, **names)
+    odd = frame.set_axis([7] * len(frame))
+    for rows in (polars.from_pandas(frame), odd):
+        found = read_rows(rows, **names)
+        np.testing.assert_array_equal(found.y, expected.y)
+        np.testing.assert_array_equal(found.environments, expected.environments)
+        inputs = expected.learn_inputs()
+        np.testing.assert_array_equal(found.matrix(inputs), expected.matrix(inputs))
+    with pytest.raises(OptionError, match="file, a folder of images or a DataFrame, got dict"):
+        read_rows({"ill": [1]}, **names)
+
+
+def test_columns_may_be_called_by_numbers(frame):
+    numbered = frame.set_axis(range(len(frame.columns)), axis=1)
+    places = {name: frame.columns.get_loc(name) for name in ("ill", "hospital", "age")}
+    source = read_rows(
+        numbered, target=places["ill"], environment=places["hospital"], drop=[places["age"]]
+    )
+    assert (source.target_name, source.environment_name) == ("8", "0")
+    assert list(source.frame.columns) == ["1", "3", "4", "5", "6", "7"]
+
+
+def test_two_columns_of_one_name_are_refused(frame):
+    twice = frame.rename(columns={"age": "ill"})
+    with pytest.raises(EnvironmentsError, match="column name once, got 'ill' several times"):
+        read_rows(twice, target="ill", environment="hospital")
 
 
 def test_environments_that_say_too_little_are_set_aside():

@@ -41,7 +41,8 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     """
     if path.suffix.lower() not in WRITERS:
         raise unknown_name("file ending", path.suffix, WRITERS)
-    write_whole(path, lambda part: WRITERS[path.suffix.lower()](frame, part))
+    plain = frame.reset_index(drop=True)  # An index of their own some formats refuse, others keep.
+    write_whole(path, lambda part: WRITERS[path.suffix.lower()](plain, part))
 
 
 def fit_file(
@@ -60,12 +61,12 @@ def fit_file(
     if target is not None and environment is not None and streams(rows):
         return fit_streamed(
             rows, request, target=target, environment=environment, task=task, drop=drop,
-            provenance=provenance or {}, progress=progress,
+            provenance=provenance, progress=progress,
         )  # fmt: skip
     source = read_rows(
         rows, target=target, environment=environment, task=task, drop=drop, features=features
     )
-    return fit_rows(source, request, provenance=provenance or {}, progress=progress)
+    return fit_rows(source, request, provenance=provenance, progress=progress)
 
 
 def predict_file(

@@ -38,7 +38,7 @@ def fit_rows(
     source: Source,
     request: FitRequest,
     *,
-    provenance: Mapping[str, str],
+    provenance: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> tuple[RowsModel, list[str]]:
     """Fit a model to all rows of all environments but those of few rows or a single class.
@@ -47,8 +47,8 @@ def fit_rows(
     ----------
     source : Source
     request : FitRequest
-    provenance : mapping of str
-        Goes into the model.
+    provenance : mapping of str, optional
+        Where it comes from, to be kept with the model.
     progress : bool
         Show how far training is: a bar on a terminal, elsewhere a line now and then.
 
@@ -87,7 +87,7 @@ def fit_streamed(
     environment: str,
     task: str | None = None,
     drop: Sequence[str] = (),
-    provenance: Mapping[str, str],
+    provenance: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> tuple[RowsModel, list[str]]:
     """The same from a Parquet file that need not fit in memory.
@@ -155,7 +155,7 @@ def _model(
     target: Target,
     spec: MLPSpec,
     output: OutputScale,
-    provenance: Mapping[str, str],
+    provenance: Mapping[str, str] | None,
 ) -> RowsModel:
     """The fitted network with all that is kept beside it; `names` of target and environment."""
     record = ModelRecord(
@@ -175,7 +175,7 @@ def _model(
             "hyper": {name: float(value) for name, value in found.objective.numbers.items()},
         },
         environments=found.environments,
-        provenance=dict(provenance),
+        provenance=dict(provenance or {}),
     )
     return RowsModel(found.network.cpu(), inputs, target, output, record)
 

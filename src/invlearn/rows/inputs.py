@@ -51,7 +51,10 @@ class TableInputs(_Inputs):
     def matrix(self, frame: pd.DataFrame | None, pixels: npt.NDArray[Any] | None) -> Features:
         """Rows as numbers [n, d]."""
         if frame is None:
-            raise OptionError("Expected a table: this model was trained on one, got images.")
+            raise OptionError(
+                f"Expected a DataFrame: this model was trained on a table, got "
+                f"{type(pixels).__name__}. Pass one with the columns trained on."
+            )
         return self.encoder.transform(frame)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +23,7 @@ from invlearn.losses import get_loss
 from invlearn.model_folder import load_model, save_model
 from invlearn.model_record import ModelRecord, OutputScale, shown
 from invlearn.rows.inputs import ImageInputs, Inputs, TableInputs
-from invlearn.rows.source import Source, environment_names, from_frame
+from invlearn.rows.source import Source, as_frame, environment_names, from_frame
 from invlearn.rows.usable import set_aside
 from invlearn.tables import Encoder, Target
 from invlearn.tables.kinds import label
@@ -110,8 +110,8 @@ class RowsModel:
 
     def outputs(self, X: Any) -> npt.NDArray[np.float64]:
         """The network's outputs [n, k] for rows; X as of `predict`."""
-        frame, pixels = (X, None) if isinstance(X, pd.DataFrame) else (None, X)
-        x = torch.as_tensor(self.inputs.matrix(frame, pixels))
+        frame = as_frame(X)
+        x = torch.as_tensor(self.inputs.matrix(frame, X if frame is None else None))
         if not len(x):
             return np.zeros((0, self.record.network.n_outputs))
         return outputs(self.network, x).numpy()
@@ -122,20 +122,24 @@ class RowsModel:
         Parameters
         ----------
         X : DataFrame of n rows, or images [n, channels, height, width]
-            The columns trained on, any others beside them.
+            The columns trained on, any others beside them. A table of polars' is taken too.
 
         Returns
         -------
         DataFrame [n]
-            'prediction', and of a classification 'probability of CLASS' for every class.
+            'prediction', and of a classification 'probability of CLASS' for every class; with the
+            table's index.
         """
-        z = torch.as_tensor(self.outputs(X))
+        frame = as_frame(X)
+        index = None if frame is None else frame.index
+        z = torch.as_tensor(self.outputs(X if frame is None else frame))
         if self.target.task == "regression":
             values = z[:, 0] * self.output.scale + self.output.center
-            return pd.DataFrame({"prediction": values.numpy()})
+            return pd.DataFrame({"prediction": values.numpy()}, index=index)
         loss = get_loss(self.record.loss)
         shares = loss.probabilities(z).numpy()
-        out = pd.DataFrame({"prediction": self.target.decode(loss.logits(z).argmax(1).numpy())})
+        classes = self.target.decode(loss.logits(z).argmax(1).numpy())
+        out = pd.DataFrame({"prediction": classes}, index=index)
         for code, name in enumerate(self.target.classes):
             out[f"probability of {name}"] = shares[:, code]
         return out
@@ -166,7 +170,7 @@ class RowsModel:
         )
 
     def diagnose(
-        self, X: Any, y: Any = None, environments: Any = None, *, seed: int = 0
+        self, X: Any, y: Any = None, environments: Any = None, **options: Any
     ) -> list[Finding]:
         """What the model does in each environment of labeled rows, and why.
 
@@ -175,33 +179,34 @@ class RowsModel:
         X : DataFrame of n rows, or images [n, channels, height, width]
         y, environments : array [n], optional
             Of a table: its columns of the model's target and environment, if not given.
-        seed : int
-            Equal seeds give equal findings.
+        **options
+            seed, draws, progress: see `invlearn.diagnostics.diagnose`.
 
         Raises
         ------
         EnvironmentsError, UnknownNameError
-            Labels that are missing, or are none of the model's classes.
+            Labels that are missing, too few or too many, or are none of the model's classes.
         """
         given = {self.target_name: y, self.environment_name: environments}
-        if isinstance(X, pd.DataFrame):
+        for name, values in given.items():
+            if values is not None and len(values) != len(X):
+                raise EnvironmentsError(
+                    f"Expected {name} of each of {len(X):,} rows, got {len(values):,}. Pass the "
+                    "column of the same rows."
+                )
+        frame = as_frame(X)
+        if frame is not None:
             new = {name: np.asarray(values) for name, values in given.items() if values is not None}
-            return self.diagnose_source(self.labeled(X.assign(**new), "rows"), seed=seed)
+            return self.diagnose_source(self.labeled(frame.assign(**new), "rows"), **options)
         for name, values in given.items():
             if values is None:
                 raise EnvironmentsError(
                     f"Expected {name} beside images, got none. Pass diagnose(images, y, "
                     "environments), a label per image."
                 )
-        return self.diagnose_source(self.labeled_images(X, y, environments, "images"), seed=seed)
+        return self.diagnose_source(self.labeled_images(X, y, environments, "images"), **options)
 
-    def diagnose_source(
-        self,
-        source: Source,
-        *,
-        seed: int = 0,
-        progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-    ) -> list[Finding]:
+    def diagnose_source(self, source: Source, **options: Any) -> list[Finding]:
         """The same of rows that were read already."""
         network, x = self.network, None
         if isinstance(self.inputs, ImageInputs):  # They are asked about by their pixels.
@@ -214,8 +219,7 @@ class RowsModel:
             get_loss(self.record.loss),
             feature_names=self.inputs.names,
             seen=[name for name in rows.names if name in self.record.environments],
-            seed=seed,
-            progress=progress,
+            **options,
         )
 
     def labeled_images(self, pixels: Any, classes: Any, environments: Any, title: str) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,7 +96,7 @@ class Source:
 
 
 def read_rows(
-    rows: str | Path | pd.DataFrame,
+    rows: Any,
     *,
     target: str | None = None,
     environment: str | None = None,
@@ -113,6 +114,7 @@ def read_rows(
     Parameters
     ----------
     rows : path or DataFrame
+        Of pandas, or of a library whose tables have to_pandas, as polars' do.
     target, environment : str
         Columns of the table; images need neither.
     task : 'classification' or 'regression', optional
@@ -133,34 +135,44 @@ def read_rows(
     InvlearnError
         In one line, with what to do.
     """
-    if not isinstance(rows, pd.DataFrame):
-        rows = Path(rows)
-        if rows.is_dir():
-            return _images(rows, target, environment, task, drop, image_size, features)
+    in_memory = as_frame(rows)
+    if in_memory is None and not isinstance(rows, str | PathLike):
+        raise OptionError(
+            f"Expected rows as a file, a folder of images or a DataFrame, got "
+            f"{type(rows).__name__}. Make a table of them: pandas.DataFrame(rows)."
+        )
+    if in_memory is None and (path := Path(rows)).is_dir():
+        return _images(path, target, environment, task, drop, image_size, features)
     if features is not None:
         raise OptionError(
             "Expected a folder of images with features, got a table. Leave the features out, or "
             "join them to the table."
         )
     if target is None or environment is None:
-        missing = "--target" if target is None else "--environment"
+        missing = "target" if target is None else "environment"
         raise OptionError(
             f"Expected the table's target and environment columns, got no {missing}. For instance "
-            "--target ill --environment hospital."
+            "--target ill --environment hospital (target=, environment= in Python)."
         )
     read = partial(from_frame, target=target, environment=environment, task=task, drop=drop)
-    if isinstance(rows, pd.DataFrame):
-        return read(rows, "table")
+    if in_memory is not None:
+        return read(in_memory, "table")
     note = ""
-    if most_rows is not None and can_stream(rows):
-        table = ParquetTable(rows)
+    if most_rows is not None and can_stream(path):
+        table = ParquetTable(path)
         if table.n_rows > most_rows:
             frame = table.sample(most_rows, seed).reset_index(drop=True)
             note = f"{most_rows:,} of {table.n_rows:,} rows were drawn (--max-rows)."
     if not note:
-        frame = read_table(rows)
-    source = read(frame, rows.name)
+        frame = read_table(path)
+    source = read(frame, path.name)
     return replace(source, notes=(note, *source.notes)) if note else source
+
+
+def as_frame(rows: Any) -> pd.DataFrame | None:
+    """A table in memory, of pandas or of a library that turns its own into one; else None."""
+    found = rows.to_pandas() if hasattr(rows, "to_pandas") else rows
+    return found if isinstance(found, pd.DataFrame) else None
 
 
 def from_frame(
@@ -179,6 +191,9 @@ def from_frame(
             f"Expected two columns, got '{target}' as both target and environment. The environment "
             "says where a row comes from."
         )
+    if not all(isinstance(name, str) for name in frame.columns):
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+        target, environment, drop = str(target), str(environment), [str(name) for name in drop]
     wanted = column(frame, target, "target")
     labels = column(frame, environment, "environment")
     for name in drop:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from invlearn.errors import DataFileError
+from invlearn.errors import DataFileError, EnvironmentsError
 from invlearn.tables.formats import FORMATS, Format, format_of, kind_of_bytes
 from invlearn.tables.messages import one_line, quoted, quoted_path, unknown_columns
 
@@ -62,6 +62,8 @@ def column(frame: pd.DataFrame, name: str, purpose: str) -> pd.Series[Any]:
     ------
     UnknownNameError
         No such column; with the nearest name.
+    EnvironmentsError
+        Several of that name.
 
     Examples
     --------
@@ -71,6 +73,10 @@ def column(frame: pd.DataFrame, name: str, purpose: str) -> pd.Series[Any]:
     names = [str(given) for given in frame.columns]
     if name not in names:
         raise unknown_columns([name], names, purpose)
+    if names.count(name) > 1:
+        raise EnvironmentsError(
+            f"Expected every column name once, got '{name}' several times. Rename them."
+        )
     return frame.iloc[:, names.index(name)]
 
 
