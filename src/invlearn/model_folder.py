@@ -147,9 +147,10 @@ def load_model(
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
+        said = " ".join(str(error).partition(":")[2].split())  # Without torch's heading.
         raise OptionError(
             "Expected the network that the model was saved with, got one that its weights do not "
-            f"fit: {shown(error)}. Give load the same network=."
+            f"fit: {shown(said)}. Give load the same network=."
         ) from error
     return StoredModel(record, network.eval())
 
