@@ -425,11 +425,26 @@ def test_a_command_takes_a_file_that_looks_like_an_option():
 def test_a_request_keeps_sequences_of_any_kind(tmp_path):
     request = quick("t.csv", drop=pd.Index(["age"]), methods={"vrex": 1}, hidden=[16])
     assert (request.drop, request.methods, request.hidden) == (("age",), ("vrex",), (16,))
-    for given, example in (({"drop": "age"}, r"\['age'\]"), ({"hidden": "16"}, r"\(16,\)")):
-        with pytest.raises(OptionError, match=f"got the text '.*'. For instance {example}"):
+    for given, says in (
+        ({"drop": "age"}, r"drop as a sequence, got 'age'\. For instance \['age'\]"),
+        ({"hidden": 16}, r"hidden as a sequence, got 16\. For instance \(16,\)"),
+        ({"trials": 1.5}, r"trials as a whole number, got 1\.5"),
+    ):
+        with pytest.raises(OptionError, match=says):
             quick("t.csv", **given)
-    with pytest.raises(OptionError, match="Expected methods as a sequence, got the text 'vrex'"):
+    with pytest.raises(OptionError, match="Expected methods as a sequence, got 'vrex'"):
         BenchmarkRequest("colored-digits", "vrex")
+
+
+def test_numbers_of_numpy_are_numbers(frame, tmp_path):
+    one = np.int64(1)
+    asked = quick(frame, seed=one, steps=one, hidden=np.array([4]), test_environment="Birk")
+    made = compare(asked, tmp_path / "out", jobs=1)
+    assert (made.record.seed, made.record.method("vrex").settings["hidden layers"]) == (1, "4")
+    with pytest.raises(OptionError, match="seed of 0 to 2"):
+        ran(frame, seed=-1)
+    with pytest.raises(OptionError, match="BenchmarkRequest or RowsRequest, got DataFrame"):
+        compare(frame)
 
 
 def test_the_way_on_fits_what_was_measured(compared):

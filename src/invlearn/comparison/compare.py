@@ -85,6 +85,11 @@ def compare(
     >>> made.record.metric, [method.name for method in made.record.methods]
     ('accuracy', ['linear', 'boosting', 'vrex'])
     """
+    if not isinstance(request, Request):
+        raise OptionError(
+            f"Expected a BenchmarkRequest or RowsRequest, got {type(request).__name__}. For "
+            "instance RowsRequest(rows, target, environment)."
+        )
     source, clock = provenance(command or request.command()), time.monotonic()
     processes = cores() if jobs is None else jobs
     if processes < 1:

@@ -154,6 +154,8 @@ def _check(request: RowsRequest) -> None:
             f"Expected steps of 1 or more and max_rows of 100 or more, got {request.steps} and "
             f"{request.max_rows}."
         )
+    if not 0 <= request.seed < 2**32:
+        raise OptionError(f"Expected a seed of 0 to 2**32 - 1, got {request.seed}.")
     if request.select is not None:
         Stopping(request.select, reference={})
     for name in request.methods:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -35,16 +36,24 @@ class Request(ABC, Generic[AnyRecord]):
     device: str
 
     def __post_init__(self) -> None:
-        """Keep what is a sequence as a tuple; OptionError for a text, whose letters it would be."""
+        """Keep sequences as tuples and numbers as Python's; OptionError for anything else.
+
+        A text is no sequence here: its letters would be taken for names.
+        """
         for name, example in (("methods", "['vrex']"), ("drop", "['age']"), ("hidden", "(16,)")):
             value = getattr(self, name, None)
-            if isinstance(value, str):
+            if isinstance(value, str) or not isinstance(value, Iterable | None):
                 raise OptionError(
-                    f"Expected {name} as a sequence, got the text '{value}'. For instance "
-                    f"{example}."
+                    f"Expected {name} as a sequence, got {value!r}. For instance {example}."
                 )
             if value is not None:
-                object.__setattr__(self, name, tuple(value))
+                plain = (int(one) if isinstance(one, Integral) else one for one in value)
+                object.__setattr__(self, name, tuple(plain))
+        for name in ("steps", "trials", "trial", "seed", "max_rows", "similarity"):
+            if (value := getattr(self, name, None)) is not None:
+                if not isinstance(value, Integral):
+                    raise OptionError(f"Expected {name} as a whole number, got {value!r}.")
+                object.__setattr__(self, name, int(value))
 
     @property
     def numbers(self) -> range:
