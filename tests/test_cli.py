@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -160,3 +163,29 @@ def test_objectives_lists_the_whole_registry(invlearn):
 def test_no_arguments_show_the_help(invlearn):
     result = invlearn()
     assert all(command in result.output for command in ("compare", "datasets", "objectives"))
+
+
+BROKEN_OFF = """
+import signal, time
+from rich.console import Console
+from invlearn.cli.common import reported
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's '&' has it ignored.
+with reported(Console(stderr=True), lambda: "Nothing was written."):
+    print("ready", flush=True)
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        raise RuntimeError("under vmap")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_what_an_interruption_breaks_off_is_reported_as_one():
+    process = subprocess.Popen(
+        [sys.executable, "-c", BROKEN_OFF],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "Interrupted. Nothing was written.\n")

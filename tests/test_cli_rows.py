@@ -88,7 +88,8 @@ def test_images_from_comparison_to_prediction(invlearn, tmp_path):
 
 
 MISTAKES = {
-    "no target": (["fit", "h.csv", "--environment", "hospital", "--output", "m"], "got no target. For instance --target ill"),
+    "no target": (["fit", "h.csv", "--environment", "hospital", "--output", "m"],
+                  "got no target. For instance --target ill"),
     "misspelled": (["fit", "h.csv", "--target", "il", "--environment", "hospital", "--output", "m"],
                  "did you mean 'ill'"),
     "no file": (["fit", "g.csv", *NAMES, "--output", "m"], "g.csv"),

@@ -77,20 +77,22 @@ def reported(status: Console, kept: Callable[[], str]) -> Iterator[None]:
     with interruptible(interrupted) as heard:
         try:
             yield
-        except InvlearnError as error:
-            say(f"[bold red]Error:[/] {escape(str(error))}")
-            raise typer.Exit(2) from error
-        except (OSError, BrokenProcessPool) as error:
-            if heard.is_set():  # Of a signal to the whole group, workers end first.
+        except BaseException as error:
+            # Of a signal to the whole group workers end first, and what it breaks off may raise
+            # something else: torch's vmap does.
+            if heard.is_set() or isinstance(error, KeyboardInterrupt):
                 interrupted()
-                leave()
-            say(f"[bold red]Error:[/] {escape(str(error))}. {escape(kept())}")
+                if heard.is_set():
+                    leave()
+                raise typer.Exit(CODE) from None
+            if isinstance(error, InvlearnError):
+                text = str(error)
+            elif isinstance(error, OSError | BrokenProcessPool):
+                text = f"{error}. {kept()}"
+            else:
+                raise
+            say(f"[bold red]Error:[/] {escape(text)}")
             raise typer.Exit(2) from error
-        except KeyboardInterrupt:
-            interrupted()
-            if heard.is_set():
-                leave()
-            raise typer.Exit(CODE) from None
 
 
 def left(folder: Path) -> str:
