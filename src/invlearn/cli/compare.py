@@ -32,6 +32,8 @@ from invlearn.errors import OptionError
 from invlearn.ground.progress import bar
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from invlearn.reports.record import OwnRowsRecord
 
 DATASET, ROWS = "Benchmarks only", "Your own rows only"
@@ -257,7 +259,7 @@ def compare(
     console.print(f"[bold]{escape(made.answer.headline)}[/]", highlight=False)
     say(console, made.answer.sentences)
     if isinstance(made.record, OwnRowsRecord):
-        _print_rows(made.record, console)
+        _print_rows(made.record, made.overview, console)
     if isinstance(made.record, BenchmarkRecord):
         if notice := made.record.recipe.notice:
             console.print(notice, highlight=False, markup=False, soft_wrap=True)
@@ -267,28 +269,20 @@ def compare(
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
-def _print_rows(record: OwnRowsRecord, console: Console) -> None:
+def _print_rows(record: OwnRowsRecord, overview: pd.DataFrame, console: Console) -> None:
     say(console, record.notes)
-    console.print(_table(record))
+    console.print(_table(record, overview))
     for finding in record.findings:
         console.print(f"{finding.title}: {finding.sentence} {finding.action}", markup=False)
 
 
-def _table(record: OwnRowsRecord) -> Table:
+def _table(record: OwnRowsRecord, overview: pd.DataFrame) -> Table:
     """Worst and mean; single environments are in results.csv and the report."""
-    from invlearn.metrics import METRICS
-
     table = Table(
-        "method", "where it does worst", "there", "mean",
+        "method", *map(str, overview.columns),
         title=f"{record.metric} in environments not trained on [95 % interval]",
         title_justify="left",
     )  # fmt: skip
-    show = METRICS[record.metric].show
-    for overall in record.overall:
-        worst, mean = (
-            f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
-            for estimate in (overall.worst, overall.mean)
-        )
-        words = [escape(overall.where), worst.replace("[", r"\["), mean.replace("[", r"\[")]
-        table.add_row(record.method(overall.method).title, *words)
+    for method, *cells in overview.itertuples(name=None):
+        table.add_row(method, *map(escape, cells))
     return table

@@ -187,11 +187,17 @@ class _Finished:
 
 def overview(record: OwnRowsRecord) -> pd.DataFrame:
     """The main table as text: each method where it does worst, and its mean over environments."""
-    found = _Finished(record)
+    show = METRICS[record.metric].show
+
+    def cell(estimate: Estimate) -> str:
+        return f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
+
     return pd.DataFrame(
-        [[each.where, found.show(each.worst), found.show(each.mean)] for each in record.overall],
-        index=pd.Index(map(found.title, record.overall), name=record.metric),
-        columns=["where it does worst", "there [95 % interval]", "mean [95 % interval]"],
+        [[each.where, cell(each.worst), cell(each.mean)] for each in record.overall],
+        index=pd.Index(
+            [record.method(each.method).title for each in record.overall], name=record.metric
+        ),
+        columns=pd.Index(["where it does worst", "there", "mean"], name="[95 % interval]"),
     )
 
 
